@@ -157,7 +157,7 @@ class Recipe(_Settings):
         'factors'
         >>> Recipe(train=1)
         Traceback (most recent call last):
-        hf_lorameta.errors.RecipeError: train must be greater than or equal to 8, got 1
+        hf_lorameta.errors.RecipeError: train must be greater than or equal to 6, got 1
     """
 
     metric: str = Field(default=DEFAULT_METRIC, description="Distance between datasets.")
@@ -199,7 +199,7 @@ class Recipe(_Settings):
     max_rows: int | None = Field(default=None, ge=1, description="Read at most this many rows.")
     train: int | None = Field(
         default=None,
-        ge=8,
+        ge=6,
         le=4096,
         description="Train the upper three quarters of the layers on this many rows, e.g. 16 or "
         "200, as long as other rows gain (extra: eval).",

@@ -26,7 +26,7 @@ RECIPES = st.builds(
     dtype=st.sampled_from(get_args(Dtype)),
     seed=st.integers(0, 2**63),
     max_rows=st.none() | st.integers(1, 10**9),
-    train=st.none() | st.integers(8, 4096),
+    train=st.none() | st.integers(6, 4096),
     check=st.none() | st.integers(4, 4096),
 )
 
@@ -99,7 +99,7 @@ def test_invalid_settings_are_refused_with_the_name_of_the_field(
 
 @pytest.mark.parametrize(
     ("setting", "hint"),
-    [({"train": 4}, "add --train 8"), ({"rank": MAX_RANK + 1}, f"add --rank {MAX_RANK}")],
+    [({"train": 4}, "add --train 6"), ({"rank": MAX_RANK + 1}, f"add --rank {MAX_RANK}")],
 )
 def test_the_advice_for_a_number_out_of_range_is_the_limit(
     setting: dict[str, int], hint: str

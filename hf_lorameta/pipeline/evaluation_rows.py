@@ -1,7 +1,8 @@
 """Choose what an adapter is scored on: dataset, split, columns, rows and few-shot examples.
 
 Rows are drawn from the whole split and stratified by output, as in `hf_lorameta.pipeline.rows`.
-Rows that the adapter was trained or checked on are left out.
+Rows that the adapter was trained or checked on are left out. If its recipe does not say which ones
+these are, no row of their split is scored.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -22,7 +23,6 @@ from hf_lorameta.errors import (
     DatasetError,
     EmptyDatasetError,
     Option,
-    RecipeError,
     UnlabeledDatasetError,
     UsageError,
 )
@@ -39,6 +39,8 @@ READ_ROWS = 50_000
 TEST_SPLITS = ("test", "validation")
 """Splits to score on by default: the first of these that a dataset has."""
 _SEED = 0
+_OTHER_ROWS = ("name a file with rows that it has not seen", Option("split", "NAME"))
+"""Advice where no row can be scored."""
 
 
 class RowsToEvaluate(NamedTuple):
@@ -126,7 +128,7 @@ def rows_to_evaluate(
         folder: that a local dataset was opened from.
 
     Raises:
-        EmptyDatasetError: no rows are left.
+        EmptyDatasetError: no rows are left, or some were used, and the recipe does not say which.
         UnlabeledDatasetError: no row has an output.
         HubError: the dataset cannot be read.
     """
@@ -143,7 +145,7 @@ def rows_to_evaluate(
         taken = ", ".join(f"{count} {reason}" for reason, count in counts.items() if count)
         raise EmptyDatasetError(
             f"no row is left to score: {taken}",
-            hint=["name a file with rows that it has not seen", Option("split", "NAME")],
+            hint=_OTHER_ROWS,
         )
     if train:
         examples = _draw(train, shots, set(rows))[0]
@@ -160,21 +162,26 @@ def rows_to_evaluate(
 def _used(
     provenances: Sequence[Mapping[str, Any]], dataset: Dataset
 ) -> tuple[set[Row], dict[Remark, None]]:
-    """Return the rows that adapters used, and warnings that other rows may not be new to them."""
+    """Return the rows that adapters used, and warnings that other rows may not be new to them.
+
+    Raises:
+        EmptyDatasetError: a recipe does not say which rows of this split were used.
+    """
     used: set[Row] = set()
     warnings: dict[Remark, None] = {}  # each once
     for provenance in provenances:
-        try:
-            own = rows_used(provenance, dataset)
-        except RecipeError:  # of another version
-            own = None
+        own = rows_used(provenance, dataset)
         used |= set(own or ())
         if is_adapted(provenance, dataset):
             stored = provenance["dataset"]["split"]
-            text = f"An adapter was generated for split {stored}: its rows are not new to it"
             if own is None:
-                text += ", and those that it was trained or checked on are among them"
-            warnings[Remark("warning", f"{text}.")] = None
+                raise EmptyDatasetError(
+                    f"no row of split {stored} is scored: an adapter was trained or checked on "
+                    "some of them, and which ones is not known from its recipe",
+                    hint=_OTHER_ROWS,
+                )
+            text = f"An adapter was generated for split {stored}: its rows are not new to it."
+            warnings[Remark("warning", text)] = None
     return used, warnings
 
 

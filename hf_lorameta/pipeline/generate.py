@@ -172,11 +172,12 @@ def make(dataset: Dataset, session: Session, resolved: Resolved) -> Generation:
     log_remarks(dataset.remarks)
     plan, rows = plan_with_rows(dataset, session, resolved)
     log_remarks(plan.remarks, said=(*dataset.remarks, plan.verdict))
-    if resolved.seconds:
+    counts = Check() in resolved.stages
+    if resolved.seconds or counts:
         said = [f"With the base model: {resolved}"]
-        if session.bank.index.number:
+        if resolved.seconds and session.bank.index.number:
             said.append("To skip this: --budget 0, in Python budget=0")
-        if any(isinstance(stage, Check) for stage in resolved.stages):
+        if counts:
             said.append("To skip the count alone: --no-check, in Python check=False")
         logger.info(". ".join(said))
     if missed := resolved.obstacle:

@@ -71,8 +71,10 @@ def make_adapter(
 def _run(stages: Sequence[Stage], work: Work, session: Session, seconds: float) -> Work:
     """Run stages, and record how long they took with the base model in memory."""
     end: Deadline | None = None
-    loaded = time.perf_counter()
+    loaded, failed = time.perf_counter(), False
     for stage in stages:
+        if failed and not stage.required:
+            continue
         try:
             if end is None and (work.rows.train or work.rows.check):
                 session.fetch_base_model()  # a download does not count
@@ -84,7 +86,7 @@ def _run(stages: Sequence[Stage], work: Work, session: Session, seconds: float) 
             if stage.required:
                 raise
             logger.warning("%s: %s", stage.failed, error)
-            break
+            failed = True
         except KeyboardInterrupt:
             outcome = work.adapter.outcome
             if outcome.training is None or not outcome.training.steps:
@@ -92,7 +94,7 @@ def _run(stages: Sequence[Stage], work: Work, session: Session, seconds: float) 
             stopped = replace(outcome, interrupted=outcome.interrupted or stage.name)
             work = replace(work, adapter=replace(work.adapter, outcome=stopped))
             break
-    spent = time.perf_counter() - loaded
+    spent = time.perf_counter() - loaded if end else 0.0
     return replace(work, adapter=replace(work.adapter, model_seconds=spent))
 
 

@@ -161,12 +161,14 @@ def _of_adapter(recipe: Recipe, outcome: Outcome) -> Iterator[Remark]:
     elif training:
         text = "Right answers were not counted."
         yield Remark("note", text, Option("check", 16), "To count them on 16 other rows")
+    drawn = outcome.drawn
+    to_train = drawn.train + drawn.held_out if drawn else 0
     used = (
-        ("trained", training and training.rows + _held_out(training), recipe.train),
-        ("checked", check and check.rows, recipe.check),
+        ("trained", training and training.rows, to_train, recipe.train),
+        ("checked", check and check.rows, drawn.check if drawn else 0, recipe.check),
     )
-    for done, rows, requested in used:
-        if rows and requested and rows < requested:
+    for done, rows, found, requested in used:
+        if drawn and rows and requested and found < requested:
             yield Remark(
                 "warning",
                 f"The adapter was {done} on {rows} labeled rows, not {requested}: no more distinct "
@@ -199,11 +201,6 @@ def _is_worse(check: Check) -> bool:
     right = check.right
     alone = check.base < check.end and right.base > right.end
     return alone or ((check.chat or math.inf) < check.end and (right.chat or 0) > right.end)
-
-
-def _held_out(training: Training) -> int:
-    """Return how many rows were held out; those of folds were trained on, too."""
-    return 0 if training.folds else training.held_out
 
 
 def _on_training(training: Training, outcome: Outcome) -> Remark:

@@ -9,7 +9,7 @@ purposes. `rows_used` draws them again, for an adapter that is to be scored.
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from itertools import islice
 from typing import Any
 
@@ -78,8 +78,8 @@ def rows_for(recipe: Recipe, pool: Sequence[Row], *, all_rows: bool = False) -> 
         all_rows: whether to train although the recipe states no number of rows.
 
     Raises:
-        EmptyDatasetError: fewer than 4 rows to check on, or fewer than 8 to train on, where the
-            recipe asks for some.
+        EmptyDatasetError: fewer than 4 rows to check on, or fewer than 8 to train on or hold out,
+            where the recipe asks for some.
 
     Example:
         >>> pool = [(f"{i}", "a") for i in range(200)]
@@ -101,10 +101,10 @@ def rows_for(recipe: Recipe, pool: Sequence[Row], *, all_rows: bool = False) -> 
     if train < asked <= MOST_FEW_ROWS and not check:
         rows = replace(rows, few=tuple(draw_stratified(pool, asked, recipe.seed)))
     require_rows(rows, recipe)
-    if all_rows and len(rows.few or rows.train) < MIN_TRAINING_ROWS:
+    if all_rows and (found := len(rows.train) + len(rows.held_out)) < MIN_TRAINING_ROWS:
         logger.warning(
             "Not trained: %d labeled rows to train on, expected at least %d",
-            len(rows.few or rows.train), MIN_TRAINING_ROWS,
+            found, MIN_TRAINING_ROWS,
         )  # fmt: skip
         return Rows(prompt=rows.prompt, pool=rows.pool)
     return rows
@@ -143,10 +143,10 @@ def require_rows(rows: Rows, recipe: Recipe) -> None:
     """Raise if there are too few labeled rows for a recipe; log if there are fewer than asked.
 
     Raises:
-        EmptyDatasetError: fewer than 4 rows to check on, or fewer than 8 to train on.
+        EmptyDatasetError: fewer than 4 rows to check on, or fewer than 8 to train on or hold out.
     """
     least = {"train": MIN_TRAINING_ROWS, "check": MIN_ROWS}
-    counts = {"train": len(rows.few or rows.train), "check": len(rows.check)}
+    counts = {"train": len(rows.train) + len(rows.held_out), "check": len(rows.check)}
     for name, asked in recipe.rows_asked.items():
         if (drawn := counts[name]) < least[name]:
             others = [other for other in recipe.rows_asked if other != name]
@@ -166,8 +166,12 @@ def require_rows(rows: Rows, recipe: Recipe) -> None:
 
 
 def pool_size(recipe: Recipe) -> int:
-    """Return how many rows a recipe's pool has, at most."""
-    return max(POOL_ROWS, sum(recipe.rows_asked.values()))
+    """Return how many rows a recipe's pool has, at most.
+
+    The recipe of an adapter that is trained states how many rows it was trained on, perhaps fewer
+    than were asked for. Its pool must be the same.
+    """
+    return max(POOL_ROWS, (recipe.train or 0) + _MOST_HELD_OUT) + (recipe.check or 0)
 
 
 def row_sample(seed: int, size: int) -> RowSample:
@@ -197,7 +201,7 @@ def rows_used(provenance: Mapping[str, Any], dataset: Dataset) -> list[Row] | No
     Returns:
         None if rows of this split were used but cannot be identified, because it is read at another
         revision or with other columns, or the recipe does not state how they were drawn, as those
-        of earlier versions.
+        of earlier versions and those of rows that the caller drew.
     """
     stated = provenance["recipe"]
     asked = any(stated.get(name) is not None for name in ("fit", "train", "check"))
@@ -205,15 +209,25 @@ def rows_used(provenance: Mapping[str, Any], dataset: Dataset) -> list[Row] | No
         return []
     if not _is_adapted_split(provenance, dataset):
         return []
-    stored, drawn = provenance["dataset"], provenance.get("rows")
+    stored, drawn = provenance["dataset"], _drawn(provenance)
     read = dataset.columns.model_dump(exclude_none=True)
     if stored.get("columns") != read or stored["revision"] not in (None, dataset.revision):
         return None
     if not drawn:
         return None
-    sample = row_sample(stated["seed"], drawn["pool"])
+    sample = row_sample(stated["seed"], drawn.pool)
     sample.draw_from(islice(_adapted_rows(provenance, dataset), stated.get("max_rows")))
-    return draw_rows(Drawn(**drawn), sample.rows, stated["seed"]).used
+    return draw_rows(drawn, sample.rows, stated["seed"]).used
+
+
+def _drawn(provenance: Mapping[str, Any]) -> Drawn | None:
+    """Return how many rows were drawn; None if that, or how, is not known in this version."""
+    numbers = provenance.get("rows") or {}
+    known = numbers.keys() == {field.name for field in fields(Drawn)}
+    steps = (provenance.get(step) or {} for step in ("training", "check"))
+    if not known or any(step.get("given_rows") for step in steps):
+        return None
+    return Drawn(**numbers)
 
 
 _ROLES = ("instruction", "input", "choices", "messages", "output")

@@ -54,7 +54,8 @@ class Stage(Protocol):
     Attributes:
         name: for messages; what `hf_lorameta.cards.results.Outcome.interrupted` says of it.
         failed: what the warning about an error says before it, if the stage is not required. The
-            adapter then stays as it was, and the stages behind it are left out.
+            adapter then stays as it was, and the stages behind it are left out, except those that
+            are required.
     """
 
     name: ClassVar[Literal["training", "check"]]

@@ -12,7 +12,7 @@ from huggingface_hub import ModelCard
 
 from hf_lorameta.bank.index import EMBEDDED_BANK, NO_BANK
 from hf_lorameta.cards import model_card
-from hf_lorameta.cards.results import Check, Graded, Outcome, Training
+from hf_lorameta.cards.results import Check, Drawn, Graded, Outcome, Training
 from hf_lorameta.data.chat_form import ChatMode
 from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.recipe import Recipe
@@ -30,9 +30,11 @@ from tests.cards.examples import (
 )
 from tests.support.local_hub import card_rules as hub_rules
 
-SHORT = Training(rows=16, held_out=4, base=0.1, start=0.25, end=0.75, steps=30, layers=6)
-USELESS = Training(rows=16, held_out=4, base=0.1, start=0.25, end=0.25, steps=0, layers=6)
-TRAINING = Training(rows=32, held_out=32, base=3.0, start=2.5, end=1.5, steps=20)
+SHORT = Training(rows=16, held_out=4, start=0.25, end=0.75, steps=30, layers=6)
+USELESS = replace(SHORT, end=0.25, steps=0)
+TRAINING = Training(rows=32, held_out=32, start=0.5, end=0.75, steps=20)
+FOLDED = replace(SHORT, held_out=16, folds=4)
+STATED = replace(SHORT, held_out=0, start=None, end=None)
 CHECK = Check(8, 2.5, 0.5, RIGHT)
 PROMPTED = Check(8, 2.5, 0.5, RIGHT, prompt=0.7, shots=3)
 ALL_ANSWERS = replace(PROMPTED, graded=Graded("rouge_l", 0.25, 0.5, prompt=0.375))
@@ -70,9 +72,50 @@ def test_metadata_is_valid_for_the_hub(changes: dict[str, Any]) -> None:
                 "the dataset on whose rows it was trained.",
                 "Dataset it is trained on",
                 "the last 6 layers were trained",
+                "combination was trained further for 30 steps. The number of steps was chosen on 4 "
+                "other rows. All",
+                "the mean over 4 rows, which were not trained on:",
                 "| before the training | 0.250 |\n| trained (slightly optimistic) | 0.750 |",
             ],
-            ["not trained on it."],
+            ["not trained on it.", "| base model |"],
+        ),
+        (
+            {"outcome": Outcome(FOLDED)},
+            [
+                "chosen in 4 folds: for each, an adapter was trained on the other folds, and",
+                "the mean over 16 rows, each with an adapter that was not trained on it:",
+                "| before the training | 0.250 |\n| trained (slightly optimistic) | 0.750 |",
+            ],
+            ["other rows. All"],
+        ),
+        (
+            {"outcome": Outcome(STATED)},
+            ["combination was trained further for 30 steps. All projections"],
+            ["was chosen", "Probability", "None"],
+        ),
+        (
+            {"outcome": Outcome(FOLDED, CHECK, Drawn(16, 12, 4, 0))},
+            ["that were answered in folds, each by an adapter that was not trained on them; this "
+             "one was trained on all of them. They are too few for a benchmark."],
+            [],
+        ),
+        (
+            {"outcome": Outcome(replace(FOLDED, steps=0), CHECK, Drawn(16, 12, 4, 0))},
+            ["answered in folds, each by an adapter that was not trained on them. They are"],
+            ["this one was trained"],
+        ),
+        (
+            {"outcome": Outcome(SHORT, CHECK, Drawn(20, 16, 4, 0))},
+            ["not trained on, but chose the number of steps, which flatters it slightly. They"],
+            [],
+        ),
+        *(
+            ({"outcome": outcome}, ["rows of the dataset that were not trained on. They are"], [])
+            for outcome in (
+                Outcome(SHORT, CHECK, Drawn(28, 16, 4, 8)),
+                Outcome(STATED, CHECK, Drawn(24, 16, 8, 0)),
+                Outcome(check=CHECK),
+            )
         ),
         (
             {"outcome": Outcome(USELESS)},
@@ -85,7 +128,7 @@ def test_metadata_is_valid_for_the_hub(changes: dict[str, Any]) -> None:
             [
                 "**Trained on 32 rows of the dataset**, starting from a weighted combination",
                 "combination was trained further for 20 steps.",
-                "| trained (slightly optimistic) | 1.500 |",
+                "| trained (slightly optimistic) | 0.750 |",
                 "--train 32",
             ],
             ["not trained on it."],
@@ -120,7 +163,7 @@ def test_metadata_is_valid_for_the_hub(changes: dict[str, Any]) -> None:
             [
                 "**Trained on 32 rows of the dataset.** It starts from the base model itself",
                 "The adapter was trained for 20 steps.",
-                "| base model | 3.000 |\n| trained (slightly optimistic) | 1.500 |",
+                "| base model | 0.500 |\n| trained (slightly optimistic) | 0.750 |",
             ],
             ["## Source adapters", "## Citation", "before the"],
         ),
@@ -139,13 +182,9 @@ def test_metadata_is_valid_for_the_hub(changes: dict[str, Any]) -> None:
          ["a private dataset"], ["me/questions", "d" * 40, "`main`"]),
         ({}, ['(model, "path/to/this/folder")', "evaluate FOLDER --dataset me/questions",
               "\n# LoRA adapter of base-7b for me/questions\n"], ["vllm"]),
-        ({"outcome": Outcome(replace(SHORT, rows=138, held_out=46, used_rows=184))},
-         ["Trained on 138 rows", "Of 184 rows, 46 were held out"], ["the nearest source adapter"]),
         (of_dataset(columns=Columns(input="text", template="<u>{prompt}<b>", chat=ChatMode())),
          ["the token that ends a turn, or if the base model does not stop at that, the end-of-"],
          []),
-        ({"outcome": Outcome(replace(SHORT, rows=138, held_out=8, used_rows=184))},
-         ["Of 184 rows, 46 were held out, and the number of steps was chosen on 8 of them."], []),
         ({"neighbors": (neighbor(0, 1.0, title="Requests"),), "bank_published": False},
          ["closest source dataset is Requests,", "\n| Requests | in the bank |"], ["task-0"]),
         (of_dataset(config=None, revision="", split=""), [],

@@ -42,7 +42,7 @@ def test_all_blocks_of_cards(text: str, tmp_path: Path) -> None:
     names = dict.fromkeys(("base_model", "base_revision", "bank_revision"), text)
     merged = PLAIN | names | of_dataset(columns=columns, config=text, split=text)
     merged |= {"gguf": True, "example": (text, text)}
-    training = Training(rows=16, held_out=16, base=3.0, start=2.5, end=1.5, steps=24)
+    training = Training(rows=16, held_out=16, start=0.25, end=0.75, steps=24)
     alone = {
         "bank_id": NO_BANK,
         "neighbors": (),

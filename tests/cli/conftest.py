@@ -12,6 +12,7 @@ import hf_lorameta.engines.transformers.evaluator
 import hf_lorameta.pipeline.session
 from tests.pipeline.test_check import FakeBase
 hf_lorameta.engines.transformers.evaluator.require_eval = lambda: None
+hf_lorameta.pipeline.session.Session.fetch_base_model = lambda session: None
 hf_lorameta.pipeline.session.Session.evaluator = FakeBase({best})
 """
 FAKE_EVALUATOR = """
@@ -44,18 +45,23 @@ def fake_runner(best: float) -> str:
     return FAKE_BASE.format(best=best)
 
 
-INTERRUPTED = """
+TRAINED = """
 from dataclasses import replace
-import hf_lorameta.pipeline.make as make
+import hf_lorameta.pipeline.train as train
 from hf_lorameta.cards.results import Outcome, Training
 
-def improve(generation, *_, **__):
-    training = Training(8, 8, base=3.0, start=2.0, end=1.0, steps=12)
-    return replace(generation, outcome=Outcome(training, interrupted="training"))
+def run(stage, work, session, end):
+    training = Training(8, 3, start=0.25, end=0.75, steps=12)
+    outcome = Outcome(training, interrupted={interrupted!r})
+    return replace(work, adapter=replace(work.adapter, outcome=outcome))
 
-make.improve = improve
+train.Train.run = run
 """
-"""Code to run after that of `fake_runner`: Ctrl-C ends a training after 12 steps."""
+
+
+def trained(interrupted: str | None = None) -> str:
+    """Return code to run after that of `fake_runner`: a training of 12 steps, which Ctrl-C ends."""
+    return TRAINED.format(interrupted=interrupted)
 
 
 def fake_evaluator(meanwhile: str = "pass") -> str:

@@ -54,7 +54,7 @@ def test_an_adapter_is_pushed_that_names_its_base_model(
     repo = f"{user.name}/labels-tiny-base-lorameta"
     assert (done.json["repo_id"], done.json["private"]) == (repo, False)
     assert f"Bank: none, only {hub_base}" in done.err
-    assert "Trained on 12 rows" in done.err
+    assert "Trained on 16 rows" in done.err
     assert "Combined" not in done.err
     assert cli("inspect", repo, "--json").json["provenance"]["bank"] is None
     config = json.loads(cli.hub.read(repo, "adapter_config.json"))
@@ -66,7 +66,7 @@ def test_an_adapter_is_pushed_that_names_its_base_model(
     assert (data["base_model"], data["datasets"]) == (hub_base, [dataset])
     assert data["license"] == "apache-2.0"
     assert "arxiv:2507.01806" not in data["tags"]
-    assert "**Trained on 12 rows of the dataset.** It starts from the base model" in card
+    assert "**Trained on 16 rows of the dataset.** It starts from the base model" in card
     command = card.split("How to reproduce it")[1]
     named = f"    --base {hub_base} \\\n    --bank none \\\n    --base-revision {sha} \\\n"
     assert named in command
@@ -136,7 +136,7 @@ def test_a_plan_says_what_it_would_do(cli: Shell, base: Path, labels: Path) -> N
     first, last = done.out.splitlines()
     assert first == f"64 rows; no bank: the adapter starts from {base} alone"
     done_with_base = (
-        "train on your rows for up to 2 min, then count right answers on up to 16 other rows"
+        "train on your rows for up to 2 min, then count right answers on rows that it has not seen"
     )
     assert last == f"generate will {done_with_base}"
     assert "effective number" not in done.err

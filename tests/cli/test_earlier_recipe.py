@@ -52,22 +52,23 @@ def test_it_is_exported(cli: Shell, fitted: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("merged", [False, True])
-def test_it_is_scored_and_rows_of_its_split_are_not_called_new_to_it(
+def test_rows_of_its_split_are_not_scored_and_others_are(
     cli: Shell, fitted: Path, numbers: Path, tmp_path: Path, merged: bool
 ) -> None:
-    """Which rows it was fitted on is not drawn again."""
+    """Which of them it was fitted, trained and checked on is not drawn again."""
     if merged:
         cli("merge", f"{fitted}:0.5", "-o", "merged")
         [part] = json.loads((tmp_path / "merged" / RECIPE_FILE).read_bytes())["adapters"]
         assert part["generated"][0]["recipe"]["fit"] == 16
     evaluate = ("evaluate", tmp_path / "merged" if merged else fitted)
-    scored = cli(*evaluate, "-d", numbers, before=fake_evaluator())
-    assert "| generated |" in scored.out
-    assert "was generated for split train: its rows are not new to it" in scored.err
-    assert "those that it was trained or checked on are among them" in scored.err
+    refused = cli(*evaluate, "-d", numbers, code=3, before=fake_evaluator()).err
+    assert "no row of split train is scored" in refused
+    assert "which ones is not known from its recipe" in refused
+    assert "name a file with rows that it has not seen, or add --split NAME" in refused
     lines = [json.dumps({"input": f"Is {i} a new number?", "output": "odd"}) for i in range(9)]
     (tmp_path / "new.jsonl").write_text("\n".join(lines))
     other = cli(*evaluate, "-d", "new.jsonl", before=fake_evaluator())
+    assert "| generated |" in other.out
     assert "not new to it" not in other.err
 
 

@@ -143,6 +143,7 @@ def test_rows_that_an_adapter_or_a_part_of_a_merge_was_fitted_on_are_not_scored(
 ) -> None:
     recipe = json.loads((tmp_path / "b" / RECIPE_FILE).read_bytes())
     recipe["recipe"]["check"] = 4
+    recipe["rows"] = {"pool": 12, "train": 0, "held_out": 0, "check": 4}
     (tmp_path / "b" / RECIPE_FILE).write_text(json.dumps(recipe))
     cli("merge", "b:1", "-o", "once")
     cli("merge", "once:0.5", "-o", "twice")

@@ -14,7 +14,7 @@ from hf_lorameta.formats.lora_file import WEIGHTS_FILE, AdapterFile, check_adapt
 from hf_lorameta.formats.peft_config import CONFIG_FILE
 from hf_lorameta.pipeline.adapter_folder import FILES, RECIPE_FILE
 from tests.cards.examples import metadata_fields
-from tests.cli.conftest import INTERRUPTED, Published, fake_runner
+from tests.cli.conftest import Published, fake_runner, trained
 from tests.conftest import BASE, LAYOUT, Account, Built, Shell, rows, touched, tree
 
 PlanArgs = tuple[object, ...]
@@ -286,7 +286,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_any_work(
 def test_an_interrupted_training_is_kept_but_neither_done_nor_published(
     cli: Shell, plan_args: PlanArgs, user: Account, tmp_path: Path
 ) -> None:
-    before, repo = fake_runner(0.5) + INTERRUPTED, f"{user.name}/stopped"
+    before, repo = fake_runner(0.5) + trained("training"), f"{user.name}/stopped"
     asked = (*plan_args, "--train", 8)
     generated = cli("generate", *asked, "-o", "a", code=130, before=before)
     assert generated.out == "a\n"
@@ -306,10 +306,13 @@ def test_an_interrupted_training_is_kept_but_neither_done_nor_published(
 
 
 def test_an_interrupted_check_keeps_the_trained_adapter(cli: Shell, plan_args: PlanArgs) -> None:
-    trained = fake_runner(0.5) + INTERRUPTED.replace(', interrupted="training"', "")
-    stop = "def stop(*_): raise KeyboardInterrupt\nmake.check_adapter = stop\n"
-    command = ("generate", *plan_args, "--train", 8, "--check", 4, "-o", "a")
-    stopped = cli(*command, code=130, before=trained + stop)
+    stop = """
+import hf_lorameta.pipeline.check as check
+def stop(*_): raise KeyboardInterrupt
+check.Check.run = stop
+"""
+    command = ("generate", *plan_args, "--train", 6, "--check", 4, "-o", "a")
+    stopped = cli(*command, code=130, before=fake_runner(0.5) + trained() + stop)
     assert stopped.out == "a\n"
     assert "The adapter is kept in a, but was not checked" in stopped.err
     assert "hf-lorameta push --from a --repo-id user/name" in stopped.err

@@ -7,21 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import Published, fake_evaluator, fake_runner
+from tests.cli.conftest import Published, fake_evaluator, fake_runner, trained
 from tests.conftest import Account, Built, Shell, rows
 from tests.support.fault_hub import Fault
-
-TRAINED = """
-from dataclasses import replace
-import hf_lorameta.pipeline.make as make
-import hf_lorameta.pipeline.session as session
-from hf_lorameta.cards.results import Outcome, Training
-session.Session.evaluator = None
-def improve(generation, rows, evaluator, deadline, progress):
-    result = Training(rows=8, held_out=4, base=2.0, start=1.5, end=1.0, steps=3)
-    return replace(generation, outcome=Outcome(training=result))
-make.improve = improve
-"""
 
 
 def warned(messages: str) -> list[str]:
@@ -44,7 +32,7 @@ def far(user: Account) -> str:
     [
         ("plan", ""),
         ("generate -o a", ""),
-        ("generate -o a --train 8", TRAINED),
+        ("generate -o a --train 8", fake_runner(0.5) + trained()),
         ("generate -o a --check 4", fake_runner(0.5)),
         ("push --check 4 --repo-id {user}/far", fake_runner(0.5)),
     ],

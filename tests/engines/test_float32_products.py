@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from hf_lorameta.engines.scoring import LoraWeights
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
 from tests.engines.test_adapter_in_memory import LAYOUT
 from tests.engines.test_torch_evaluator import ROWS, save_base
@@ -54,18 +55,18 @@ def test_losses_and_answers_agree(pair: Pair) -> None:
     assert answers == expected[1]
 
 
-def test_training_agrees(pair: Pair) -> None:
-    from hf_lorameta.training.further.train_rows import divide, train_further
+def test_training_agrees(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    from hf_lorameta.training.further import adapter_trainer
+    from hf_lorameta.training.further.train_rows import TrainingRows, train_further
 
-    start, factors, scores = random_pairs(LAYOUT, rank=2, scale=0.1), [], []
+    monkeypatch.setattr(adapter_trainer, "UNTRAINED", 0.0)
+    start, factors = LoraWeights(LAYOUT, random_pairs(LAYOUT, rank=2, scale=0.1)), []
     for evaluator in pair:
         encoded = evaluator.encode(ROWS * 2)
-        rows = divide([row._replace(output=[5] * len(row.output)) for row in encoded], seed=0)
-        trained = train_further(evaluator.model, LAYOUT, start, rows, 2, 0, untrained=0.0, steps=6)
-        assert trained.end
-        factors.append(np.concatenate([x.ravel() for pair in trained.factors for x in pair]))
-        scores.append(trained.end.by_row)
-    np.testing.assert_allclose(scores[0], scores[1], atol=1e-5)
+        rows = TrainingRows([row._replace(output=[5] * len(row.output)) for row in encoded])
+        trained = train_further(evaluator.model, start, rows, 2, 0, steps=6)
+        assert trained.steps == 6
+        factors.append(np.concatenate([x.ravel() for pair in trained.weights.pairs for x in pair]))
     np.testing.assert_allclose(factors[0], factors[1], atol=1e-4)
 
 

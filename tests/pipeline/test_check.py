@@ -4,7 +4,7 @@ import json
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,12 @@ from hf_lorameta.cards.model_card import CARD_FILE
 from hf_lorameta.data.chat_form import ChatForm
 from hf_lorameta.engines.scoring import Scores, score
 from hf_lorameta.errors import AdapterError, EmptyDatasetError
+from hf_lorameta.pipeline.check import Check
 from hf_lorameta.pipeline.generate import plan_with_rows
 from hf_lorameta.pipeline.make import make_adapter
 from hf_lorameta.pipeline.read import read_dataset, token_counting
 from hf_lorameta.pipeline.resolve import Resolved
-from hf_lorameta.pipeline.rows import Rows, draw_rows, pool_of, rows_for, rows_used
+from hf_lorameta.pipeline.rows import Rows, pool_of, rows_for, rows_used
 from hf_lorameta.pipeline.session import Session
 from hf_lorameta.types import Row, no_progress
 from tests.support.plain_bank import plain_bank
@@ -59,7 +60,7 @@ def norm(pairs: Any) -> float:
 def session_with(runner: FakeBase) -> Session:
     """Return a session that uses this instead of loading a base model."""
     session = Session()
-    session.__dict__["evaluator"] = runner
+    session.__dict__ |= {"evaluator": runner, "_base_folder": Path()}
     return session
 
 
@@ -70,7 +71,12 @@ def prepared(data: Path, **settings: Any) -> tuple[Plan, Rows]:
 
 def made(data: Path, runner: FakeBase, **settings: Any) -> Generation:
     plan, rows = prepared(data, **settings)
-    return make_adapter(plan, rows, session_with(runner))
+    return make_adapter(plan, rows, session_with(runner), [Check(plan.recipe.check)])
+
+
+def recorded(plan: Plan, rows: Rows) -> dict[str, Any]:
+    """Return the provenance of an adapter that was made with these rows."""
+    return plan.provenance() | {"rows": asdict(rows.drawn)}
 
 
 def pool(data: Path, **settings: Any) -> tuple[Row, ...]:
@@ -86,7 +92,7 @@ def test_the_rows_that_each_method_has_scored_are_reported_and_the_time(
     session = session_with(FakeBase(100.0))
     session.progress = lambda *stage: shown.append((*stage, 0, 0)[:3])
     monkeypatch.setattr(time, "perf_counter", lambda: float(len(shown)))
-    adapter = make_adapter(plan, rows, session)
+    adapter = make_adapter(plan, rows, session, [Check(12)])
     assert adapter.seconds == sum(stage[0] != "Reading adapters" for stage in shown)
     checked = [stage[1:] for stage in shown if stage[0] == "Checking 12 rows, generated"]
     assert checked == [(12, 12)]
@@ -95,16 +101,22 @@ def test_the_rows_that_each_method_has_scored_are_reported_and_the_time(
 # --- rows ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("train", [None, 8, 16])
-def test_rows_to_check_are_labeled_and_were_not_trained_on(data: Path, train: int | None) -> None:
+@pytest.mark.parametrize(
+    ("train", "trained", "held_out"), [(None, 0, 0), (8, 8, 7), (16, 16, 7), (24, 21, 7)]
+)
+def test_rows_to_check_are_labeled_and_were_neither_trained_on_nor_held_out(
+    data: Path, train: int | None, trained: int, held_out: int
+) -> None:
     plan, rows = prepared(data, train=train, check=12)
-    assert (len(rows.train), len(rows.check)) == (train or 0, 12)
-    assert len({*rows.train, *rows.check}) == len(rows.train) + len(rows.check)
+    parts = (rows.train, rows.held_out, rows.check)
+    assert [len(part) for part in parts] == [trained, held_out, 12]
+    assert len(set(rows.used)) == trained + held_out + 12
+    assert rows.few == ()
     assert all(output.strip() for _, output in rows.check)
     drawn_from = pool_of(open_dataset(data).rows(), plan.recipe)
-    assert rows == draw_rows(plan.recipe, drawn_from)
+    assert rows == rows_for(plan.recipe, drawn_from)
     other_seed = plan.recipe.model_copy(update={"seed": 1})
-    assert rows.check != draw_rows(other_seed, drawn_from).check
+    assert rows.check != rows_for(other_seed, drawn_from).check
 
 
 def test_the_pool_is_drawn_from_the_rows_that_are_read(data: Path) -> None:
@@ -121,29 +133,47 @@ def test_rows_of_a_dataset_sorted_by_label_are_of_all_labels(tmp_path: Path) -> 
     lines = [{"input": f"review {i}", "output": label} for i, label in enumerate(labels)]
     path = tiny.write_task(tmp_path, "sorted", lines)
     plan, rows = prepared(path, train=16, check=16)
-    for drawn in (rows.train, rows.check):
-        assert 6 <= sum(output == "neg" for _, output in drawn) <= 10
+    for drawn in (rows.train, rows.held_out, rows.check):
+        assert 0.3 <= sum(output == "neg" for _, output in drawn) / len(drawn) <= 0.7
     assert rows == prepared(path, train=16, check=16)[1]
-    assert rows_used(plan.provenance(), open_dataset(path)) == [*rows.train, *rows.check]
+    used = rows_used(recorded(plan, rows), open_dataset(path))
+    assert used == [*rows.train, *rows.held_out, *rows.check]
 
 
-def test_a_pool_is_as_large_as_the_rows_asked_for(tmp_path: Path) -> None:
-    lines = [{"input": f"review {i}", "output": f"{i}"} for i in range(1300)]
-    rows = prepared(tiny.write_task(tmp_path, "many", lines), train=1100, check=100)[1]
-    assert (len(rows.train), len(rows.check)) == (1100, 100)
+@pytest.mark.parametrize(
+    ("asked", "number", "trained"),
+    [
+        ({"train": 2100}, 2500, 2100),
+        ({"train": 2100, "check": 100}, 2500, 2100),
+        ({"train": 2100}, 2120, 2072),
+        ({"check": 2200}, 2500, 252),
+        ({"check": 2200}, 5000, 2000),
+        ({}, 5000, 2000),
+    ],
+)
+def test_a_recipe_with_steps_draws_the_rows_that_were_trained_on(
+    asked: dict[str, int], number: int, trained: int
+) -> None:
+    """Whatever was asked for, and however many rows there were."""
+    rows, recipe = [(f"review {i}", f"{i % 3}") for i in range(number)], Recipe.of(**asked)
+    drawn = rows_for(recipe, pool_of(rows, recipe), all_rows=recipe.train is None)
+    assert (len(drawn.train), len(drawn.held_out)) == (trained, 48)
+    again = recipe.model_copy(update={"train": trained, "steps": 9})
+    same = rows_for(again, pool_of(rows, again))
+    assert (same.train, same.pool) == (drawn.train, drawn.pool)
 
 
 def test_a_row_that_occurs_twice_is_not_both_trained_and_checked_on(tmp_path: Path) -> None:
     lines = [{"input": f"review {i % 12}", "output": "fine"} for i in range(40)]
     rows = prepared(tiny.write_task(tmp_path, "twice", lines), train=8, check=4)[1]
-    assert len({*rows.train, *rows.check}) == 12
+    assert len(rows.used) == len(set(rows.used)) == 12
 
 
 def test_rows_that_an_adapter_was_trained_or_checked_on_are_recognized(data: Path) -> None:
     plan, rows = prepared(data, train=8, check=12)
-    provenance, same = plan.provenance(), open_dataset(data)
-    expected = sorted([*rows.train, *rows.check])
-    assert len(expected) == 20
+    provenance, same = recorded(plan, rows), open_dataset(data)
+    expected = sorted([*rows.train, *rows.held_out, *rows.check])
+    assert len(expected) == 27
     assert sorted(rows_used(provenance, same) or ()) == expected
     assert rows_used(prepared(data)[0].provenance(), same) == []
     assert rows_used(provenance, replace(same, split="test")) == []
@@ -154,10 +184,42 @@ def test_rows_that_an_adapter_was_trained_or_checked_on_are_recognized(data: Pat
 
 
 def test_a_private_dataset_with_another_number_of_rows_is_another_dataset(data: Path) -> None:
-    provenance = prepared(data, train=8)[0].provenance()
+    provenance = recorded(*prepared(data, train=8))
+    assert rows_used(provenance, open_dataset(data))
     with data.open("a") as file:
         file.write('{"input": "one", "output": "more"}\n')
     assert rows_used(provenance, open_dataset(data)) == []
+
+
+def test_the_rows_of_an_adapter_are_known_from_its_recorded_numbers_alone(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a pool, shares and limits of another version, they are the same."""
+    plan, rows = prepared(data, train=16)
+    provenance, used = recorded(plan, rows), {*rows.train, *rows.held_out}
+    for name, value in {"POOL_ROWS": 30, "_HELD_OUT_SHARE": 2, "_MOST_HELD_OUT": 9}.items():
+        monkeypatch.setattr(f"hf_lorameta.pipeline.rows.{name}", value)
+    assert set(rows_used(provenance, open_dataset(data)) or ()) == used
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"rows": None},
+        {"rows": {"pool": 40, "train": 16}},
+        {"rows": {"pool": 40, "train": 16, "held_out": 10, "check": 0, "later": 1}},
+        {"training": {"given_rows": True}},
+        {"check": {"given_rows": True}},
+    ],
+)
+def test_rows_of_an_adapter_are_unknown_if_its_recipe_does_not_say_how_they_were_drawn(
+    data: Path, change: dict[str, Any]
+) -> None:
+    provenance = recorded(*prepared(data, train=16)) | change
+    assert rows_used(provenance, open_dataset(data)) is None
+    del provenance["rows"]  # as in earlier versions
+    assert rows_used(provenance, open_dataset(data)) is None
+    assert rows_used(provenance, replace(open_dataset(data), split="test")) == []
 
 
 @pytest.mark.parametrize(
@@ -175,15 +237,16 @@ def test_too_few_rows_for_a_recipe_are_refused(
 ) -> None:
     labeled = [(f"{i}", "a") for i in range(rows)]
     with pytest.raises(EmptyDatasetError, match=message) as error:
-        rows_for(Resolved(Recipe.of(**asked)), labeled)
+        rows_for(Recipe.of(**asked), labeled)
     assert error.value.hint.startswith(advice)
-    assert rows_for(Resolved(Recipe()), labeled).used == []
+    assert rows_for(Recipe(), labeled).used == []
 
 
 def test_rows_to_check_on_that_the_recipe_does_not_ask_for_only_make_a_report(data: Path) -> None:
     plan, rows = prepared(data)
     plain, runner = make_adapter(plan), FakeBase(1e-6)
-    reported = make_adapter(plan, replace(rows, check=(("a", "b"),) * 4), session_with(runner))
+    held_out = replace(rows, held_out=(("a", "b"),) * 4)
+    reported = make_adapter(plan, held_out, session_with(runner), [Check()])
     assert reported.outcome.check
     assert reported.outcome.check.end > reported.outcome.check.base
     assert reported.plan.recipe.check is None
@@ -224,8 +287,9 @@ def test_a_loss_that_is_not_a_number_is_worse_than_any(data: Path) -> None:
     with pytest.raises(AdapterError, match="the adapter inf"):
         made(data, Unstable(full), check=8)
     plan, rows = prepared(data)
-    asked = replace(rows, check=(("a", "b"),) * 4)
-    reported = make_adapter(plan, asked, session_with(Unstable(full))).outcome.check
+    held_out = replace(rows, held_out=(("a", "b"),) * 4)
+    counted = make_adapter(plan, held_out, session_with(Unstable(full)), [Check()])
+    reported = counted.outcome.check
     assert reported
     assert reported.end == math.inf
 
@@ -243,7 +307,7 @@ def test_an_adapter_that_is_worse_than_the_base_model_in_a_chat_is_refused(data:
         def loss(self, rows: Sequence[Row]) -> float:
             return 0.25 if rows[0][0].startswith("<user>") else super().loss(rows)
 
-    full = norm(made(data, FakeBase(1)).pairs)
+    full = norm(make_adapter(prepared(data)[0]).pairs)
     good = made(data, Chat(full), check=8).outcome.check
     assert good
     assert (good.chat, good.base) == (0.25, 1)

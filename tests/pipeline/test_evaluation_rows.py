@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,9 @@ from hf_lorameta.pipeline.evaluation_rows import (
     rows_to_evaluate,
 )
 from hf_lorameta.pipeline.generate import plan_with_rows
-from hf_lorameta.pipeline.resolve import CHECK_ROWS, Resolved
-from hf_lorameta.pipeline.rows import rows_used
+from hf_lorameta.pipeline.resolve import Resolved
 from hf_lorameta.pipeline.session import Session
+from hf_lorameta.pipeline.train import Train
 from hf_lorameta.types import Row
 from tests.conftest import adapter_files, write_files
 from tests.training import tiny
@@ -42,7 +42,8 @@ def adapted_to(dataset: Dataset) -> tuple[dict[str, Any], set[Row]]:
     """Return the provenance of an adapter, and the rows that it was trained or checked on."""
     resolved = Resolved(Recipe(train=8, check=4))
     plan, rows = plan_with_rows(dataset, Session(Bank.embedded()), resolved)
-    return json.loads(json.dumps(plan.provenance())), set(rows.used)
+    provenance = plan.provenance() | {"rows": asdict(rows.drawn)}
+    return json.loads(json.dumps(provenance)), set(rows.used)
 
 
 def warnings_of(chosen: RowsToEvaluate) -> list[str]:
@@ -93,23 +94,45 @@ def test_the_same_holds_for_a_public_dataset(file: Path) -> None:
     assert warnings_of(scored_on(replace(scored, id="user/other"), provenance)) == []
 
 
+NOT_KNOWN = "no row of split train.* is scored: .* which ones is not known from its recipe"
+
+
 @pytest.mark.parametrize("change", [{"revision": "2"}, {"columns": Columns(output="more")}])
-def test_used_rows_that_cannot_be_told_are_announced(file: Path, change: dict[str, Any]) -> None:
+def test_nothing_is_scored_where_used_rows_cannot_be_told(
+    file: Path, change: dict[str, Any]
+) -> None:
     public: dict[str, Any] = {"id": "user/name", "private": False, "revision": "1"}
     provenance, _ = adapted_to(replace(open_dataset(file), **public))
     scored = replace(open_dataset(file), **(public | change))
-    assert "checked on are among them" in warnings_of(scored_on(scored, provenance))[0]
+    with pytest.raises(EmptyDatasetError, match=NOT_KNOWN) as error:
+        scored_on(scored, provenance)
+    assert error.value.hint.startswith("name a file with rows that it has not seen, or add --split")
+    assert scored_on(replace(scored, split="test"), provenance).rows
 
 
 def test_a_file_is_recognized_with_another_text_around_its_rows(file: Path) -> None:
     provenance, _ = adapted_to(open_dataset(file))
     read = open_dataset(file, instruction="Answer in one word.")
-    assert "checked on are among them" in warnings_of(scored_on(read, provenance))[0]
+    with pytest.raises(EmptyDatasetError, match=NOT_KNOWN):
+        scored_on(read, provenance)
 
 
-def test_of_a_file_all_rows_may_be_used_and_a_broken_recipe_says_nothing_about_them(
-    file: Path,
-) -> None:
+def test_of_an_earlier_recipe_other_slices_and_files_are_scored(file: Path, tmp_path: Path) -> None:
+    """It does not state how many rows were drawn, and which these are is not guessed."""
+    provenance, _ = adapted_to(open_dataset(file, split="train[:40]"))
+    del provenance["rows"]
+    for split in ("train", "train[30:]", "train[:40]"):
+        with pytest.raises(EmptyDatasetError, match=NOT_KNOWN):
+            scored_on(open_dataset(file, split=split), provenance)
+    assert len(scored_on(open_dataset(file, split="train[40:]"), provenance).rows) == ROWS - 40
+    others = [{"input": f"another {i}", "output": f"{i}"} for i in range(9)]
+    other = open_dataset(tiny.write_task(tmp_path, "others", others))
+    assert len(scored_on(other, provenance).rows) == 9
+    provenance["recipe"] |= {"train": None, "check": None}  # combined alone, so all rows are new
+    assert len(scored_on(open_dataset(file), provenance).rows) == ROWS
+
+
+def test_of_a_file_all_rows_may_be_used(file: Path) -> None:
     dataset = open_dataset(file)
     provenance, used = adapted_to(dataset)
     provenance["recipe"]["method"] = "one that this version lacks"
@@ -118,27 +141,22 @@ def test_of_a_file_all_rows_may_be_used_and_a_broken_recipe_says_nothing_about_t
     assert warning == "An adapter was generated for split train: its rows are not new to it."
     assert len(chosen.rows) == ROWS - len(used)
     assert says_skipped(chosen, len(used))
-    provenance["recipe"]["check"] = ROWS
+    provenance["rows"]["check"] = ROWS
     with pytest.raises(EmptyDatasetError, match=f"{ROWS} used to make or check an adapter\n"):
         scored_on(dataset, provenance)
-    provenance["recipe"]["check"] = -1
-    assert len(scored_on(dataset, provenance).rows) == ROWS
 
 
 @pytest.mark.parametrize("helped", [True, False])
-def test_rows_that_were_checked_on_by_default_are_skipped(file: Path, helped: bool) -> None:
+def test_rows_of_a_training_that_no_recipe_asked_for_are_skipped(file: Path, helped: bool) -> None:
     dataset = open_dataset(file)
-    resolved = Resolved(Recipe(), seconds=9.0, check=CHECK_ROWS)
+    resolved = Resolved(Recipe(), (Train(),), 9.0)
     plan, rows = plan_with_rows(dataset, Session(Bank.embedded()), resolved)
-    provenance = plan.provenance() | {"check": {"rows": len(rows.check)}}
+    assert len(rows.used) == ROWS
+    provenance = plan.provenance() | {"rows": asdict(rows.drawn), "check": {"rows": 4}}
     if helped:
         provenance["recipe"] |= {"train": len(rows.train), "steps": 1}
-    used = rows_used(provenance, dataset)
-    assert used is not None
-    assert set(rows.check) == set(used) - set(rows.train)
-    assert set(used) == set(rows.used if helped else rows.check)
-    given = provenance | {"check": {"rows": len(rows.check), "given_rows": True}}
-    assert rows_used(given, dataset) is None
+    with pytest.raises(EmptyDatasetError, match=f"{ROWS} used to make or check an adapter\n"):
+        scored_on(dataset, provenance)
 
 
 def test_rows_are_drawn_from_a_bounded_beginning(

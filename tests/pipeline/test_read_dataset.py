@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from hf_lorameta.data.sources import reading_limits
 from hf_lorameta.pipeline.adapter_folder import generated_parts
 from hf_lorameta.pipeline.plan import plan_from_reading
 from hf_lorameta.pipeline.read import read_dataset, token_counting
-from hf_lorameta.pipeline.rows import draw_rows, rows_used
+from hf_lorameta.pipeline.rows import rows_for, rows_used
 from tests.training import tiny
 
 
@@ -61,13 +62,12 @@ def test_the_rows_to_train_on_are_those_of_the_recipe_despite_a_limit(
     opened = open_dataset(path, limits=ReadingLimits(characters=15 * 60))
     reading = read_dataset(opened, recipe, token_counting(bank))
     assert reading.recipe.max_rows == (recipe.max_rows or 60)
-    provenance = plan_from_reading(reading, bank).provenance()
-    used = rows_used(provenance, open_dataset(path))
-    drawn = draw_rows(reading.recipe, reading.pool)
+    drawn = rows_for(reading.recipe, reading.pool)
     assert drawn.train
-    assert set(used or ()) == set(drawn.used)
-    [given] = generated_parts(provenance | {"training": {"given_rows": True}})
-    assert rows_used(given, open_dataset(path)) is None
+    provenance = plan_from_reading(reading, bank).provenance() | {"rows": asdict(drawn.drawn)}
+    [part] = generated_parts(provenance)  # of a merge
+    for known in (provenance, part):
+        assert set(rows_used(known, open_dataset(path)) or ()) == set(drawn.used)
 
 
 def test_rows_that_repeat_others_are_counted_where_rows_are_drawn() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from hf_lorameta import Bank, Plan, Recipe, plan
 from hf_lorameta.cards.model_card import CARD_FILE
-from hf_lorameta.cards.results import Check, Graded, Outcome, RightAnswers, Training
+from hf_lorameta.cards.results import Check, Drawn, Graded, Outcome, RightAnswers, Training
 from hf_lorameta.engines.scoring import MEASURES
 from hf_lorameta.hub.packaged_model import SMOLLM2
 from hf_lorameta.pipeline import remarks as of_plan
@@ -44,7 +44,9 @@ def planned() -> Plan:
 
 # --- which state gets which remark ----------------------------------------------------------------
 
-TRAINING = Training(75, 25, 0.1, 0.2, 0.3, steps=9, used_rows=100, outputs=2)
+TRAINING = Training(75, 25, 0.2, 0.3, steps=9, outputs=2)
+FOLDED = replace(TRAINING, rows=16, held_out=16, folds=4)
+STATED = replace(TRAINING, held_out=0, start=None, end=None)
 
 
 def with_index(of: Plan, **changes: Any) -> Plan:
@@ -83,8 +85,15 @@ def made(of: Plan, **results: Any) -> Generation:
     return Generation(of, (), 2, (), 0.0, outcome=Outcome(**results))
 
 
-def trained(of: Plan, **changes: Any) -> Generation:
-    return made(replace(of, recipe=Recipe(train=100)), training=replace(TRAINING, **changes))
+def trained(of: Plan, held_out: int = 25, **changes: Any) -> Generation:
+    training = replace(TRAINING, **changes)
+    drawn = Drawn(200, training.rows if not training.folds else 68, held_out, 0)
+    return made(replace(of, recipe=Recipe(train=100)), training=training, drawn=drawn)
+
+
+def checked(of: Plan, drawn: int) -> Generation:
+    counts = Drawn(200, 0, 0, drawn)
+    return made(replace(of, recipe=Recipe(check=20)), check=check(), drawn=counts)
 
 
 def stopped(of: Plan) -> Generation:
@@ -122,15 +131,31 @@ STATES: dict[str, tuple[Callable[[Plan], Plan | Generation], str, str | None]] =
     "one adapter": (on_one, "warning", "close to a copy of it"),
     "unlicensed": (unlicensed, "warning", "Not all of the adapters used state a license"),
     "trained": (trained, "note", "Trained on 75 rows for 9 steps: the mean probability of an outp"),
-    "not trained": (lambda p: trained(p, steps=0), "note", "Training on 75 rows did not help"),
+    "in folds": (lambda p: made(p, training=FOLDED), "note", "16 rows that each fold had not seen"),
+    "held out": (trained, "note", "25 rows that it had not seen is 0.200 before training, 0.300"),
+    "steps were stated": (
+        lambda p: made(p, training=STATED), "note", "Trained on 75 rows for 9 steps."
+    ),
+    "not trained": (lambda p: trained(p, steps=0), "note", "Training on 75 rows did not help, so"),
+    "not trained in time": (
+        lambda p: made(p, training=replace(TRAINING, steps=0), budget=9.0),
+        "note",
+        "did not help in the time, so the adapter stays as it was: the mean probability of an "
+        "output token of 25 rows that it had not seen is 0.200. To allow more time, add budget=",
+    ),
+    "out of time": (
+        lambda p: made(p, out_of_time=True, budget=9.0),
+        "warning",
+        'Time ran out before the first training step. To allow more, add budget="2m"',
+    ),
     "uncounted": (trained, "note", "not counted. To count them on 16 other rows, add check=16"),
     "one output": (lambda p: trained(p, outputs=1), "warning", "have the same output"),
-    "worse training": (
-        lambda p: made(p, training=replace(TRAINING, base=0.9)),
-        "warning",
-        "On 25 held-out rows, the adapter is worse than the base model",
+    "fewer": (lambda p: trained(p, 20, rows=60), "warning", "trained on 60 labeled rows, not 100"),
+    "few, in folds": (
+        lambda p: trained(p, 22, rows=90, folds=2), "warning", "trained on 90 labeled rows, not 100"
     ),
-    "fewer": (lambda p: trained(p, used_rows=80), "warning", "trained on 80 labeled rows, not 100"),
+    "fewer to check on": (lambda p: checked(p, 16), "warning", "checked on 16 labeled rows, not"),
+    "enough to check on": (lambda p: checked(p, 20), "warning", None),
     "enough": (trained, "warning", None),
     "stopped": (stopped, "warning", "so far, after 9 steps"),
     "checked": (lambda p: made(p, check=check()), "note", "loss of the base model 2.000"),

@@ -19,10 +19,15 @@ from hf_lorameta.errors import (
     UnlabeledDatasetError,
     UsageError,
 )
-from hf_lorameta.pipeline import make, resolve
-from hf_lorameta.pipeline.resolve import CHECK_ROWS, DEFAULT_BUDGET, NO_BASE, Resolved
-from hf_lorameta.pipeline.rows import MOST_ROWS, draw_rows, rows_for
+from hf_lorameta.pipeline import check as checking
+from hf_lorameta.pipeline import resolve
+from hf_lorameta.pipeline.budget import DEFAULT_BUDGET
+from hf_lorameta.pipeline.check import Check
+from hf_lorameta.pipeline.resolve import NO_BASE, Resolved
+from hf_lorameta.pipeline.rows import MOST_ROWS, rows_for
 from hf_lorameta.pipeline.session import Session
+from hf_lorameta.pipeline.stages import Stage
+from hf_lorameta.pipeline.train import Train
 from tests.conftest import Shell
 from tests.support.fast_training import fast_training
 from tests.support.plain_bank import plain_bank
@@ -51,28 +56,51 @@ def decided(rows: Any = LABELED, bank: Bank | None = None, **settings: Any) -> R
     return resolve.resolve(dataset, session, Recipe.of(**settings), check=check, **options)
 
 
+def training(seconds: float, rows: int | None = None, **options: bool) -> Train:
+    return Train(rows, seconds, **{"required": False, "checked": True, **options})
+
+
+DEFAULT = training(DEFAULT_BUDGET)
+ALONE = Bank.embedded("Qwen/Qwen2.5-Coder-0.5B-Instruct")
+
+
 @pytest.mark.usefixtures("at_hand")
 @pytest.mark.parametrize(
-    ("settings", "seconds", "check"),
+    ("settings", "seconds", "stages"),
     [
-        ({}, DEFAULT_BUDGET, CHECK_ROWS),
-        ({"check_by_default": False}, DEFAULT_BUDGET, 0),
-        ({"check": 8}, DEFAULT_BUDGET, 0),
-        ({"budget": 0.0}, 0, 0),
-        ({"budget": 30.0}, 30, CHECK_ROWS),
-        ({"budget": 30.0, "top_k": 2}, 30, CHECK_ROWS),
-        ({"top_k": 2}, DEFAULT_BUDGET, CHECK_ROWS),
-        ({"train": 16}, 0, CHECK_ROWS),
-        ({"train": 16, "check_by_default": False}, 0, 0),
-        ({"train": 16, "check": 8}, 0, 0),
-        ({"rows": PROMPTS}, 0, 0),
+        ({}, DEFAULT_BUDGET, (DEFAULT, Check())),
+        ({"check_by_default": False}, DEFAULT_BUDGET, (training(DEFAULT_BUDGET, checked=False),)),
+        ({"check": 8}, DEFAULT_BUDGET, (training(DEFAULT_BUDGET, checked=False), Check(8))),
+        ({"budget": 0.0}, 0, ()),
+        ({"budget": 0.0, "check": 8}, 0, (Check(8),)),
+        ({"budget": 30.0}, 30, (training(30, required=True), Check())),
+        ({"budget": 30.0, "top_k": 2}, 30, (training(30, required=True), Check())),
+        ({"top_k": 2}, DEFAULT_BUDGET, (DEFAULT, Check())),
+        ({"train": 16}, 0, (training(0, 16, required=True), Check())),
+        (
+            {"train": 16, "check_by_default": False},
+            0,
+            (training(0, 16, required=True, checked=False),),
+        ),
+        (
+            {"train": 16, "check": 8},
+            0,
+            (training(0, 16, required=True, checked=False), Check(8)),
+        ),
+        ({"bank": ALONE}, DEFAULT_BUDGET, (DEFAULT, Check())),
+        ({"rows": PROMPTS}, 0, ()),
     ],
 )
 def test_the_base_model_is_run_by_default_where_that_helps(
-    settings: dict[str, Any], seconds: float, check: int
+    settings: dict[str, Any], seconds: float, stages: tuple[Stage, ...]
 ) -> None:
     found = decided(**settings)
-    assert (found.seconds, found.check) == (seconds, check)
+    assert (found.seconds, found.stages) == (seconds, stages)
+    trains = bool(stages) and isinstance(stages[0], Train)
+    assert found.trains_on_all == (trains and "train" not in settings)
+    assert [stage.required for stage in found.stages if isinstance(stage, Check)] == [
+        "check" in settings for stage in stages if isinstance(stage, Check)
+    ]
 
 
 def missing_extra(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,7 +126,7 @@ def test_it_is_said_why_the_base_model_is_not_run(
 ) -> None:
     OBSTACLES[reason](monkeypatch)
     found = decided()
-    assert (found.seconds, found.check) == (0, 0)
+    assert (found.seconds, found.stages) == (0, ())
     assert reason in str(found)
     assert found.obstacle
     assert found.obstacle.hint
@@ -110,8 +138,9 @@ def test_a_variable_switches_the_default_off_without_a_word(
     at_hand: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(NO_BASE, "1")
-    assert decided() == Resolved(Recipe(), by_default=True)
-    assert decided(budget=9.0) == Resolved(Recipe(), 9.0, CHECK_ROWS)
+    assert decided() == Resolved(Recipe())
+    stages = (training(9.0, required=True), Check())
+    assert decided(budget=9.0) == Resolved(Recipe(), stages, 9.0)
 
 
 REFUSED: list[tuple[dict[str, Any], type[LoraMetaError], str]] = [
@@ -136,30 +165,37 @@ def test_one_error_names_all_that_is_wrong(monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(UsageError, match="expected one; and torch is not installed") as error:
         decided(budget=9.0, train=16)
     assert error.value.hint == "leave out --budget, or leave out --train, or pip install torch"
-    alone = Bank.embedded("Qwen/Qwen2.5-Coder-0.5B-Instruct")
     with pytest.raises(RecipeError, match=r"metric=kl .*; and combine=factors "):
-        decided(bank=alone, metric="kl", combine="factors", budget=0.0)
+        decided(bank=ALONE, metric="kl", combine="factors", budget=0.0)
 
 
-def test_all_rows_but_a_quarter_are_trained_on_within_a_time() -> None:
-    def drawn(number: int, **settings: Any) -> tuple[int, int]:
+def test_all_rows_but_a_quarter_and_few_rows_without_exception_are_trained_on(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def drawn(number: int, **settings: Any) -> tuple[int, int, int, int]:
+        """Return how many rows are trained on, held out, divided and checked on."""
         pool = [(f"{i}?", "ab"[i % 2]) for i in range(number)]
-        resolved = Resolved(Recipe.of(**settings), seconds=9, check=CHECK_ROWS)
-        rows = rows_for(resolved, pool)
-        recorded = Recipe.of(**settings | {"train": max(len(rows.train), 8)})
+        rows = rows_for(Recipe.of(**settings), pool, all_rows=True)
         if rows.train:  # the recipe that is recorded draws the same ones
-            assert draw_rows(recorded, pool).train == rows.train
-        return len(rows.train), len(rows.check)
+            recorded = Recipe.of(**settings | {"train": len(rows.train), "steps": 1})
+            assert rows_for(recorded, pool).train == rows.train
+        if rows.few:
+            recorded = Recipe.of(**settings | {"train": len(rows.few), "steps": 1})
+            again = rows_for(recorded, pool)
+            assert (again.train, again.held_out) == (rows.few, ())
+            assert {*rows.train, *rows.held_out} <= {*rows.few}
+        assert len({*rows.train, *rows.held_out, *rows.check}) == len(rows.used)
+        return len(rows.train), len(rows.held_out), len(rows.few), len(rows.check)
 
-    assert [drawn(n) for n in (7, 12, 24, 40, 100)] == [
-        (0, 0),
-        (12, 0),
-        (18, 6),
-        (30, 10),
-        (84, 16),
-    ]
-    assert drawn(40, check=8) == (32, 8)
-    assert drawn(MOST_ROWS + 100) == (MOST_ROWS, 16)
+    assert drawn(7) == (0, 0, 0, 0)
+    assert caplog.messages == ["Not trained: 7 labeled rows to train on, expected at least 8"]
+    assert drawn(8) == (6, 2, 8, 0)
+    assert drawn(16) == (12, 4, 16, 0)
+    assert drawn(100) == (75, 25, 100, 0)
+    assert drawn(101) == (76, 25, 0, 0)
+    assert drawn(400) == (352, 48, 0, 0)
+    assert drawn(40, check=8) == (24, 8, 0, 8)
+    assert drawn(MOST_ROWS + 100) == (MOST_ROWS, 48, 0, 0)
 
 
 # --- with a model ---------------------------------------------------------------------------------
@@ -178,11 +214,10 @@ def test_generate_trains_and_counts_unless_told_not_to(
     done = cli(*command, "--budget", "60s", "-o", tmp_path / "a", HF_LORAMETA_NO_BASE="")
     [announced] = [line for line in done.err.splitlines() if "--no-check" in line]
     assert "train on your rows for up to 60 s" in announced
-    assert done.err.count("Right answers on ") == 1
+    assert done.err.count("Right answers on 48 rows") == 1
     recipe = json.loads((tmp_path / "a" / "recipe.json").read_text())
     card = (tmp_path / "a" / "README.md").read_text()
-    assert recipe["check"]["rows"] == 12
-    assert recipe["recipe"]["train"] == 36
+    assert (recipe["check"]["rows"], recipe["recipe"]["train"]) == (48, 48)  # in folds
     [again] = re.findall(r"hf-lorameta generate \\\n(?:    --.* \\\n)*    .*\n", card)
     assert f"--steps {recipe['recipe']['steps']}" in again
     words = again.replace("\\\n", " ").split()[1:]
@@ -194,7 +229,11 @@ def test_generate_trains_and_counts_unless_told_not_to(
     pure = cli(*command, "--budget", "0", "-o", tmp_path / "b", HF_LORAMETA_NO_BASE="")
     assert "Right answers" not in pure.err
     asked = cli(*command, "--train", 8, "-o", tmp_path / "c", HF_LORAMETA_NO_BASE="")
-    assert "on up to 16 other rows. To skip the count alone: --no-check" in asked.err
+    assert "on rows that it has not seen. To skip the count alone: --no-check" in asked.err
+    assert "To skip this: " not in asked.err
+    assert "Right answers on 12 rows" in asked.err
+    refusing = ("--check", 4, "--budget", "60s", "-o", tmp_path / "d")
+    assert "--no-check" not in cli(*command, *refusing, HF_LORAMETA_NO_BASE="").err
 
 
 def test_a_failed_check_that_nobody_asked_for_does_not_cost_the_adapter(
@@ -203,7 +242,7 @@ def test_a_failed_check_that_nobody_asked_for_does_not_cost_the_adapter(
     def fail(*_: object, **__: object) -> None:
         raise LoraMetaError("out of memory")
 
-    monkeypatch.setattr(make, "check_adapter", fail)
+    monkeypatch.setattr(checking, "compare", fail)
     monkeypatch.delenv(NO_BASE)
     fast_training(monkeypatch.setattr)
     caplog.set_level(logging.INFO, "hf_lorameta")

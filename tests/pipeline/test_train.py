@@ -1,6 +1,7 @@
 """An adapter that is trained further on rows of its dataset, from the recipe to the card."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,21 +16,21 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 pytest.importorskip("peft")
 
-from hf_lorameta import Bank, Recipe, generate, open_dataset  # noqa: E402 - they import torch
-from hf_lorameta.cards.results import check_of  # noqa: E402
+from hf_lorameta import Bank, Generation, Recipe, generate, open_dataset  # noqa: E402 - torch
+from hf_lorameta.cards.results import Drawn, check_of  # noqa: E402
 from hf_lorameta.deadline import Deadline  # noqa: E402
-from hf_lorameta.engines.scoring import compare  # noqa: E402
-from hf_lorameta.engines.transformers.forward import RowLosses  # noqa: E402
-from hf_lorameta.errors import AdapterError, EmptyDatasetError, UsageError  # noqa: E402
-from hf_lorameta.pipeline import train  # noqa: E402
+from hf_lorameta.engines.scoring import Group, LoraWeights, compare  # noqa: E402
+from hf_lorameta.errors import EmptyDatasetError, UsageError  # noqa: E402
+from hf_lorameta.pipeline import make as making  # noqa: E402
+from hf_lorameta.pipeline.check import Check  # noqa: E402
 from hf_lorameta.pipeline.generate import plan_with_rows  # noqa: E402
 from hf_lorameta.pipeline.make import make_adapter  # noqa: E402
 from hf_lorameta.pipeline.resolve import Resolved  # noqa: E402
-from hf_lorameta.pipeline.rows import draw_rows, require_rows  # noqa: E402
+from hf_lorameta.pipeline.rows import draw_rows, rows_for  # noqa: E402
 from hf_lorameta.pipeline.session import Session  # noqa: E402
-from hf_lorameta.pipeline.train import improve  # noqa: E402
+from hf_lorameta.pipeline.train import Train  # noqa: E402
 from hf_lorameta.training import device  # noqa: E402
-from hf_lorameta.training.further import train_rows  # noqa: E402
+from hf_lorameta.training.further import folds  # noqa: E402
 from tests.training.tiny import loss, make  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -57,8 +58,10 @@ def test_training_lowers_the_loss_and_the_card_says_so(
     generated, trained = make(bank, new), make(bank, new, train=16, check=8)
     training = trained.outcome.training
     assert training is not None
-    assert (training.rows, training.held_out) == (12, 4)
+    assert (training.rows, training.held_out, training.folds) == (16, 10, 0)
     assert training.steps > 0
+    assert training.start
+    assert training.end
     assert training.end > training.start
     assert {module.name.rpartition(".")[2] for module in trained.layout} == {
         "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj",
@@ -67,56 +70,163 @@ def test_training_lowers_the_loss_and_the_card_says_so(
     generated.save_pretrained(tmp_path / "generated")
     trained.save_pretrained(tmp_path / "trained")
     pool = [(row["input"], row["output"]) for row in tiny.rows(3)]
-    drawn = draw_rows(trained.plan.recipe, pool)
-    used = drawn.train
-    others = [row for row in pool if row not in used]
+    assert trained.outcome.drawn == Drawn(pool=48, train=16, held_out=10, check=8)
+    drawn = draw_rows(trained.outcome.drawn, pool, seed=0)
+    others = [row for row in pool if row not in drawn.train]
     assert loss(bank, others, tmp_path / "trained") < loss(bank, others, tmp_path / "generated")
     assert trained.outcome.check.end == pytest.approx(
         loss(bank, list(drawn.check), tmp_path / "trained"), abs=0.02
     )
     card = (tmp_path / "trained" / "README.md").read_text()
-    assert "**Trained on 12 rows of the dataset**" in card
+    assert "**Trained on 16 rows of the dataset**" in card
+    assert "The number of steps was chosen on 10 other rows." in card
+    assert "on 8 rows of the dataset that were not trained on. They are too few" in card
     assert "No training took place" not in card
-    assert "not trained on it" not in card.split("## Trained on 12 rows")[0]
-    assert "--train 16" in card
+    assert "not trained on it" not in card.split("## Trained on 16 rows")[0]
+    assert f"    --train 16 \\\n    --steps {training.steps} \\\n" in card
     recipe = json.loads((tmp_path / "trained" / "recipe.json").read_bytes())
-    assert recipe["training"]["steps"] == training.steps
+    assert recipe["training"]["steps"] == recipe["recipe"]["steps"] == training.steps
     assert recipe["recipe"]["train"] == 16
+    assert recipe["rows"] == {"pool": 48, "train": 16, "held_out": 10, "check": 8}
 
 
-def test_the_recorded_steps_make_the_adapter_of_a_timed_training_again(
-    tiny_bank: Bank, new: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fast_training(monkeypatch.setattr, lr=0.005)
-    now = [0.0]  # until time is over
+def same_weights(ours: Generation, others: Generation) -> bool:
+    pairs = zip(ours.pairs, others.pairs, strict=True)
+    return all(np.array_equal(x, y) for pair in pairs for x, y in zip(*pair, strict=True))
+
+
+def until(step: int, now: list[float]) -> Callable[[str, int, int], None]:
+    """Return a progress for which time is over after a step."""
 
     def show(title: str, done: int, total: int) -> None:
-        if title == "Training 2 of 2 layers on 12 rows" and done == 21:
-            now[0] = 100.0
+        if title.startswith("Training") and done == step:
+            now[0] = 1000.0
 
-    with Session(tiny_bank) as session:
-        dataset, recipe = session.open_dataset(new), Recipe(rank=4, train=16)
-        plan, rows = plan_with_rows(dataset, session, Resolved(recipe))
-        deadline = Deadline(60, lambda: now[0])
-        timed = improve(make_adapter(plan), rows, session.evaluator, deadline, show)
-    recorded = timed.recipe
-    assert recorded.steps
-    again = make(tiny_bank, new, train=16, steps=recorded.steps)
-    assert (again.plan.recipe, again.outcome.training) == (recorded, timed.outcome.training)
-    for ours, same in zip(again.pairs, timed.pairs, strict=True):
-        assert all(map(np.array_equal, ours, same))
+    return show
+
+
+def timed_by(now: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the time of an adapter stand still until this changes."""
+    monkeypatch.setattr(making, "Deadline", lambda seconds=None: Deadline(seconds, lambda: now[0]))
+
+
+@pytest.mark.parametrize(
+    ("settings", "trained", "drawn"),
+    [
+        ({}, 36, Drawn(48, 36, 12, 0)),
+        ({"check": 8}, 30, Drawn(48, 30, 10, 8)),
+        ({"train": 20}, 20, Drawn(48, 20, 12, 0)),
+    ],
+)
+def test_the_recorded_steps_make_the_adapter_of_a_timed_training_again(
+    tiny_bank: Bank, new: Path, settings: dict[str, int], trained: int, drawn: Drawn,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("hf_lorameta.pipeline.rows.MOST_FEW_ROWS", 8)
+    fast_training(monkeypatch.setattr, lr=0.005)
+    now = [0.0]
+    timed_by(now, monkeypatch)
+    recipe = Recipe.of(rank=4, **settings)
+    with Session(tiny_bank, progress=until(21, now)) as session:
+        stages = (Train(recipe.train, 60.0), Check(recipe.check))
+        resolved = Resolved(recipe, stages, 60.0)
+        plan, rows = plan_with_rows(session.open_dataset(new), session, resolved)
+        timed = make_adapter(plan, rows, session, stages, seconds=60.0)
+    training, recorded = timed.outcome.training, timed.recipe
+    assert training
+    assert (training.rows, timed.outcome.drawn) == (trained, drawn)
+    assert 0 < training.steps <= 21
+    assert (recorded.train, recorded.steps) == (trained, training.steps)
+    again = make(tiny_bank, new, **{**settings, "train": trained, "steps": recorded.steps})
+    assert again.recipe == recorded
+    assert same_weights(again, timed)
+    assert again.outcome.drawn == drawn
+    repeated = again.outcome.training
+    assert repeated
+    assert (repeated.start, repeated.end, repeated.held_out) == (None, None, 0)
+
+
+def test_few_rows_are_all_trained_on_and_counted_in_folds(tiny_bank: Bank, tmp_path: Path) -> None:
+    data = tiny.write_task(tmp_path, "few", tiny.labeled(16))
+    adapter = generate(data, tiny_bank, Recipe(rank=4), budget=600)
+    training, check = adapter.outcome.training, adapter.outcome.check
+    assert training
+    assert check
+    assert (training.rows, training.held_out, training.folds, check.rows) == (16, 16, 4, 16)
+    assert training.start
+    assert training.end
+    assert training.end > training.start
+    assert check.right.end > check.right.base
+    assert check.shots == 3
+    folder = adapter.save_pretrained(tmp_path / "few")
+    stored = json.loads((folder / "recipe.json").read_bytes())
+    assert (stored["recipe"]["train"], stored["recipe"]["steps"]) == (16, training.steps)
+    assert stored["rows"] == {"pool": 16, "train": 12, "held_out": 4, "check": 0}
+    assert stored["training"]["folds"] == 4
+    card = " ".join((folder / "README.md").read_text().split())
+    assert "**Trained on 16 rows of the dataset**" in card
+    assert "The number of steps was chosen in 4 folds: for each, an adapter was trained on" in card
+    assert "the mean over 16 rows, each with an adapter that was not trained on it:" in card
+    assert "## Checked on 16 rows" in card
+    assert "answered in folds, each by an adapter that was not trained on them; this one" in card
+    note = next(r.text for r in adapter.remarks if r.text.startswith("Trained on"))
+    assert "of 16 rows that each fold had not seen" in note
+    again = make(tiny_bank, data, train=16, steps=training.steps)
+    assert same_weights(again, adapter)
+    assert again.recipe == adapter.recipe
+
+
+def test_few_rows_without_time_for_folds_are_trained_on_but_for_a_quarter(
+    tiny_bank: Bank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if that leaves the fewest rows that a recipe may state."""
+    monkeypatch.setattr(folds, "_PLANS", ())
+    data = tiny.write_task(tmp_path, "few", tiny.rows(3, 8))
+    adapter = generate(data, tiny_bank, Recipe(rank=4), budget=600)
+    training, check = adapter.outcome.training, adapter.outcome.check
+    assert training
+    assert check
+    assert (training.rows, training.held_out, training.folds, check.rows) == (6, 2, 0, 2)
+    assert training.steps
+    again = generate(data, tiny_bank, adapter.recipe.model_dump())
+    assert same_weights(again, adapter)
+
+
+def test_a_training_without_a_time_limit_does_not_depend_on_the_clock(
+    tiny_bank: Bank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long scores take, all held-out rows decide."""
+    monkeypatch.setattr("hf_lorameta.training.further.train_rows._SCORING_SHARE", 1e-9)
+    data = tiny.write_task(tmp_path, "many", tiny.rows(3, 48))
+    training = make(tiny_bank, data, train=16).outcome.training
+    assert training
+    assert training.held_out == 12
+
+
+def test_rows_that_are_asked_for_come_before_folds(tiny_bank: Bank, new: Path) -> None:
+    """Of enough others, some are held out; rows to check on are never divided."""
+    pool = [(row["input"], row["output"]) for row in tiny.rows(3)]
+    assert rows_for(Recipe(train=36), pool).few == ()
+    assert len(rows_for(Recipe(train=37), pool).few) == 37
+    assert len(rows_for(Recipe(), pool, all_rows=True).few) == 48
+    assert rows_for(Recipe(check=8), pool, all_rows=True).few == ()
+    assert rows_for(Recipe(train=37, steps=3), pool).few == ()
+    more = [(f"{i}", "ab"[i % 2]) for i in range(200)]
+    assert len(rows_for(Recipe(train=100), more[:120]).few) == 100
+    assert rows_for(Recipe(), more[:101], all_rows=True).few == ()
 
 
 def test_without_time_the_adapter_is_the_generated_one(tiny_bank: Bank, new: Path) -> None:
     with Session(tiny_bank) as session:
-        recipe = Recipe(rank=4, train=16)
-        plan, rows = plan_with_rows(session.open_dataset(new), session, Resolved(recipe))
-        timed = improve(make_adapter(plan), rows, session.evaluator, Deadline(0))
+        resolved = Resolved(Recipe(rank=4), (Train(seconds=1e-9),), 1e-9)
+        plan, rows = plan_with_rows(session.open_dataset(new), session, resolved)
+        timed = make_adapter(plan, rows, session, resolved.stages, seconds=1e-9)
     assert timed.outcome.training is None
-    assert timed.outcome.steps == 0
-    generated = make(tiny_bank, new)
-    for ours, same in zip(timed.pairs, generated.pairs, strict=True):
-        assert all(map(np.array_equal, ours, same))
+    assert timed.outcome.out_of_time
+    assert timed.recipe == plan.recipe
+    warnings = [str(r) for r in timed.remarks if r.level == "warning"]
+    assert 'before the first training step. To allow more, add budget="2m".' in " ".join(warnings)
+    assert same_weights(timed, make(tiny_bank, new))
 
 
 def test_a_training_that_does_not_help_leaves_the_adapter_as_it_was(
@@ -127,8 +237,8 @@ def test_a_training_that_does_not_help_leaves_the_adapter_as_it_was(
     training = same.outcome.training
     assert training is not None
     assert (training.steps, training.end) == (0, training.start)
-    for ours, before in zip(same.pairs, generated.pairs, strict=True):
-        assert all(map(np.array_equal, ours, before))
+    assert same_weights(same, generated)
+    assert (same.recipe.train, same.recipe.steps) == (16, None)
 
 
 def test_too_little_memory_is_an_error_with_a_way_out(
@@ -143,16 +253,13 @@ def test_too_little_memory_is_an_error_with_a_way_out(
 def test_rows_to_train_and_check_on_are_disjoint(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "hf_lorameta")
     pool = [(f"question {i}", f"{i}") for i in range(40)]
-    recipe = Recipe(train=100, check=8)
-    rows = draw_rows(recipe, pool)
-    drawn = [rows.train, rows.check]
-    assert [len(part) for part in drawn] == [32, 8]  # rows to check on are kept
+    rows = rows_for(Recipe(train=100, check=8), pool)
+    drawn = [rows.train, rows.held_out, rows.check]
+    assert [len(part) for part in drawn] == [24, 8, 8]  # rows to check on are kept
     assert sorted(row for part in drawn for row in part) == sorted(pool)
-    require_rows(rows, recipe)
     assert caplog.messages == ["Only 32 labeled rows are left to train on, not 100"]
-    recipe = Recipe(train=16, check=24)
     with pytest.raises(EmptyDatasetError, match="6 labeled rows left to train on, expected"):
-        require_rows(draw_rows(recipe, pool[:30]), recipe)
+        rows_for(Recipe(train=16, check=24), pool[:30])
 
 
 def test_a_base_model_that_cannot_be_trained_is_refused(tiny_bank: Bank, new: Path) -> None:
@@ -161,7 +268,7 @@ def test_a_base_model_that_cannot_be_trained_is_refused(tiny_bank: Bank, new: Pa
         plan, rows = plan_with_rows(session.open_dataset(new), session, Resolved(recipe))
         session.evaluator.model.forward = unable
         with pytest.raises(UsageError, match="cannot be run on a text alone: no images"):
-            make_adapter(plan, rows, session)
+            make_adapter(plan, rows, session, [Train(16)])
 
 
 def unable(**_: object) -> None:
@@ -169,122 +276,55 @@ def unable(**_: object) -> None:
     raise ValueError("no images")
 
 
-def test_training_that_nobody_asked_for_never_costs_the_adapter(
-    tiny_bank: Bank, new: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    with Session(tiny_bank) as session:
-        resolved = Resolved(Recipe(rank=4), seconds=9, check=16, by_default=True)
-        plan, rows = plan_with_rows(session.open_dataset(new), session, resolved)
-        session.evaluator.model.forward = unable
-        made = make_adapter(plan, rows, session, seconds=9, by_default=True)
-        with pytest.raises(UsageError, match="cannot be run"):
-            make_adapter(plan, rows, session, seconds=9)
-    assert (made.outcome.training, made.outcome.check) == (None, None)
-    assert "Not trained on your rows: LlamaForCausalLM cannot be run on a text alone" in caplog.text
-
-
-def test_steps_are_taken_although_the_base_model_is_better(
-    tiny_bank: Bank, new: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    refused: list[object] = []
-    monkeypatch.setattr(train, "_refuse_worse_training", lambda *of: refused.append(of))
-    assert make(tiny_bank, new, train=16, steps=2).outcome.training
-    assert refused == []
-    make(tiny_bank, new, train=16)
-    assert len(refused) == 1
-
-
-@pytest.mark.parametrize("checked", [True, False])
-def test_an_interruption_keeps_the_best_adapter_so_far(
-    tiny_bank: Bank, new: Path, checked: bool
-) -> None:
-    """Also one that ends the check, too."""
-
-    def interrupted(title: str, done: int, total: int) -> None:
-        training = title.startswith("Training") and done == 15
-        if training or (title.startswith("Checking") and not checked):
-            raise KeyboardInterrupt
-
-    with Session(tiny_bank, progress=interrupted) as session:
-        resolved = Resolved(Recipe(rank=4, train=16, check=8))
-        plan, rows = plan_with_rows(session.open_dataset(new), session, resolved)
-        adapter = make_adapter(plan, rows, session)
-    made = adapter.outcome
-    assert made.training
-    assert made.interrupted == adapter.provenance["interrupted"] == "training"
-    assert bool(made.check) == checked
-    assert made.steps == adapter.recipe.steps == made.training.steps > 0
-    assert Recipe.of(**adapter.recipe.model_dump()) == adapter.recipe
-
-
-@pytest.mark.parametrize("asked", [None, 8])
-def test_an_interruption_of_the_check_keeps_an_adapter_that_was_trained(
-    tiny_bank: Bank, new: Path, asked: int | None
-) -> None:
-    def interrupted(title: str, done: int, total: int) -> None:
-        if title.startswith("Checking"):
-            raise KeyboardInterrupt
-
-    with Session(tiny_bank, progress=interrupted) as session:
-        dataset = session.open_dataset(new)
-        plan, rows = plan_with_rows(dataset, session, Resolved(Recipe(rank=4, train=16, check=8)))
-        plan = replace(plan, recipe=plan.recipe.model_copy(update={"check": asked}))
-        adapter = make_adapter(plan, rows, session)
-        with pytest.raises(KeyboardInterrupt):
-            make_adapter(plan, replace(rows, train=()), session)
-    assert adapter.outcome.training
-    assert adapter.outcome.check is None
-    assert adapter.to_dict()["interrupted"] == "check"
-
-
-def test_an_interruption_before_a_step_helped_says_that_there_is_no_adapter(
-    tiny_bank: Bank, tmp_path: Path
-) -> None:
-    lines = [{"input": f"say {word} {i}", "output": word} for i in range(20) for word in "abcd"]
-    new = tiny.write_task(tmp_path, "many", lines)
-
-    def interrupted(title: str, done: int, total: int) -> None:
-        if title.startswith("Training"):
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt) as caught:
-        generate(new, tiny_bank, Recipe(rank=4, train=80), progress=interrupted)
-    [note] = caught.value.__notes__
-    assert note == "The training was interrupted before a step had helped: no adapter was made"
-
-
-def test_an_adapter_worse_than_the_base_model_is_refused(
-    tiny_bank: Bank, new: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real = train_rows.train_further
-
-    def worse(*args: Any, **options: Any) -> train_rows.Trained:
-        result = real(*args, **options)
-        assert result.end
-        better = result.end._replace(base=RowLosses([0.0] * 4, [1] * 4))
-        return replace(result, start=better, end=better)
-
-    monkeypatch.setattr(train_rows, "train_further", worse)
-    with pytest.raises(AdapterError, match="worse than the base model: an output token"):
-        make(tiny_bank, new, train=16)
-
-
 def test_a_check_counts_the_answers_that_an_evaluation_counts(
     tiny_bank: Bank, tmp_path: Path
 ) -> None:
     with Session(tiny_bank) as session:
-        resolved = Resolved(Recipe(rank=4, train=32))
+        stages = (Train(32), Check())
+        resolved = Resolved(Recipe(rank=4, train=32), stages)
         planned, rows = plan_with_rows(open_dataset(tiny.rows(0)), session, resolved)
         tested = rows.train[:16]
-        made = make_adapter(planned, replace(rows, check=tested), session)
+        made = make_adapter(planned, replace(rows, held_out=tested), session, stages)
         folder = made.save_pretrained(tmp_path / "a")
         adapters = {"base": None, "generated": folder}  # which PEFT attaches
-        report = compare(session.evaluator, tested, adapters, rows.prompt)
+        report = compare(session.evaluator, [Group(tested, adapters, rows.prompt)])
     checked, again = made.outcome.check, check_of(report, len(rows.prompt))
     assert checked
     assert checked.right == again.right
     assert checked.right.end > checked.right.base
     assert (checked.base, checked.end) == pytest.approx((again.base, again.end), abs=1e-2)
+
+
+def test_answers_in_folds_are_those_of_adapters_that_were_not_trained_on_their_rows(
+    tiny_bank: Bank, tmp_path: Path
+) -> None:
+    """Each of these is made again from the rows outside of its fold."""
+    from hf_lorameta.training.further.folds import divided
+
+    lines = tiny.labeled(16)
+    rows = [(row["input"], row["output"]) for row in lines]
+    with Session(tiny_bank) as session:
+        resolved = Resolved(Recipe(rank=4), (Train(), Check()))
+        planned, drawn = plan_with_rows(open_dataset(lines), session, resolved)
+        made = make_adapter(planned, drawn, session, resolved.stages)
+        training, check = made.outcome.training, made.outcome.check
+        assert training
+        assert check
+        encoded = session.evaluator.encode(drawn.few)
+        right = loss = 0.0
+        for fold in divided(encoded, training.folds, seed=0):
+            inside = [drawn.few[i] for i in fold]
+            outside = tuple(row for row in drawn.few if row not in inside)
+            recipe = planned.recipe.model_copy(update={"train": 12, "steps": training.steps})
+            others = replace(drawn, train=outside, held_out=(), few=())
+            alone = replace(planned, recipe=recipe)
+            adapter = make_adapter(alone, others, session, [Train(12)])
+            group = Group(inside, {"generated": LoraWeights(adapter.layout, adapter.pairs)})
+            scores = compare(session.evaluator, [group]).scores["generated"]
+            right, loss = right + scores.right, loss + scores.loss
+    assert sorted(drawn.few) == sorted(rows)
+    assert check.right.end == right
+    assert check.end == pytest.approx(loss / training.folds, rel=0.02)  # folds of equal lengths
 
 
 def test_a_check_scores_as_many_rows_as_there_is_time_for_and_generates_texts_if_it_suffices(
@@ -293,10 +333,12 @@ def test_a_check_scores_as_many_rows_as_there_is_time_for_and_generates_texts_if
     caplog.set_level("INFO", "hf_lorameta")
     lines = [{"input": f"say {i}", "output": f"{i} is what was said just now"} for i in range(80)]
     with Session(tiny_bank) as session:
-        resolved = Resolved(Recipe(rank=4), check=16)
-        planned, rows = plan_with_rows(open_dataset(lines), session, resolved)
+        planned, rows = plan_with_rows(
+            open_dataset(lines), session, Resolved(Recipe(rank=4), (Train(), Check()))
+        )
+        rows = replace(rows, held_out=rows.held_out[:16])
         checks = [
-            make_adapter(planned, rows, session, seconds=seconds).outcome.check
+            make_adapter(planned, rows, session, [Check()], seconds=seconds).outcome.check
             for seconds in (0, 0.01, 200)
         ]
     assert [check and check.rows for check in checks] == [16, 4, 16]

@@ -261,9 +261,13 @@ class _Training:
             self._keep_if_better()
 
     def _score_start(self) -> Scores:
-        """Score the adapter before training, on as many rows as a share of the time allows."""
+        """Score the adapter before training, on as many rows as a share of the time allows.
+
+        Without a time limit, these are all, so that the same rows give the same adapter.
+        """
         trainer, rows, clock = self._trainer, self._rows.held_out, self._deadline.clock
-        planned, parts, done, stop = self._likely_steps(), list[Scores](), 0, _FIRST_HELD_OUT
+        parts, done, planned = list[Scores](), 0, self._likely_steps()
+        stop = _FIRST_HELD_OUT if self._deadline.limited else len(rows)
         seconds = _SCORING_SHARE * planned * self._step_seconds
         seconds_each = seconds / (1 + math.ceil(planned / _STEPS_BETWEEN))
         while part := rows[done:stop]:  # what a row takes is measured again: the first take longer

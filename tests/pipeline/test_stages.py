@@ -1,0 +1,235 @@
+"""Stages: what an error or an interruption of one costs, and what is said of them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import pytest
+
+from hf_lorameta import Bank, Generation, Recipe, generate, open_dataset
+from hf_lorameta.deadline import Deadline
+from hf_lorameta.errors import AdapterError, LoraMetaError, UsageError
+from hf_lorameta.pipeline.check import Check
+from hf_lorameta.pipeline.generate import plan_with_rows
+from hf_lorameta.pipeline.make import make_adapter
+from hf_lorameta.pipeline.resolve import Resolved
+from hf_lorameta.pipeline.rows import Rows
+from hf_lorameta.pipeline.session import Session
+from hf_lorameta.pipeline.stages import Stage, Work
+from hf_lorameta.pipeline.train import Train
+from hf_lorameta.types import Row
+from tests.pipeline.test_check import FakeBase, session_with
+from tests.support.fast_training import fast_training
+from tests.support.plain_bank import plain_bank
+from tests.training import tiny
+
+LINES = [{"input": f"{i}?", "output": "ab"[i % 2]} for i in range(8)]
+ROWS: tuple[Row, ...] = tuple((line["input"], line["output"]) for line in LINES)
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A stage that records that it ran, and then may fail."""
+
+    ran: list[str]
+    title: str
+    error: LoraMetaError | None = None
+    required: bool = False
+    name: ClassVar[Literal["training", "check"]] = "training"
+    failed: ClassVar[str] = "Not done"
+
+    def run(self, work: Work, session: Session, end: Deadline) -> Work:
+        self.ran.append(self.title)
+        if self.error:
+            raise self.error
+        return work
+
+
+def run(*stages: Stage, runner: FakeBase | None = None) -> Generation:
+    """Make an adapter of a bank, with stages and a base model that is not run."""
+    rows = Rows(train=ROWS[:4], held_out=ROWS[4:], pool=8)
+    plan, _ = plan_with_rows(open_dataset(LINES), Session(plain_bank()), Resolved(Recipe(top_k=2)))
+    return make_adapter(plan, rows, session_with(runner or FakeBase(1.0)), stages)
+
+
+BROKEN = LoraMetaError("out of memory")
+
+
+def test_a_stage_that_is_not_required_costs_neither_the_adapter_nor_required_stages(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    ran = list[str]()
+    stages = (
+        Recorded(ran, "first"),
+        Recorded(ran, "second", BROKEN),
+        Recorded(ran, "third"),
+        Recorded(ran, "fourth", required=True),
+    )
+    made, plain = run(*stages), run()
+    assert ran == ["first", "second", "fourth"]
+    assert caplog.messages.count("Not done: out of memory") == 1
+    assert made.outcome == plain.outcome
+    assert str(made.pairs) == str(plain.pairs)
+    ran.clear()
+    with pytest.raises(LoraMetaError, match="out of memory"):
+        run(Recorded(ran, "first", BROKEN, required=True), *stages)
+    assert ran == ["first"]
+
+
+def test_an_adapter_without_the_base_model_has_no_share_of_steps() -> None:
+    assert run().to_dict()["step_share"] is None
+
+
+@pytest.mark.parametrize(
+    ("stages", "seconds", "text"),
+    [
+        ((), 0, "skip training on your rows"),
+        ((Train(20),), 0, "train on 20 rows"),
+        ((Train(20), Check(8)), 0, "train on 20 rows, then check on 8 other rows"),
+        ((Check(8),), 0, "check on 8 other rows"),
+        (
+            (Train(None, 90.0), Check()),
+            90.0,
+            "train on your rows for up to 90 s, then count right answers on rows that it has "
+            "not seen",
+        ),
+    ],
+)
+def test_what_is_done_is_said_in_the_order_of_the_stages(
+    stages: tuple[Stage, ...], seconds: float, text: str
+) -> None:
+    assert str(Resolved(Recipe(), stages, seconds)) == text
+
+
+def test_why_the_base_model_is_not_run_is_said() -> None:
+    obstacle = UsageError("the base model has 9 GB")
+    text = str(Resolved(Recipe(), obstacle=obstacle))
+    assert text == "skip training on your rows: the base model has 9 GB"
+
+
+def test_a_check_that_is_asked_for_must_be_passed_and_a_count_need_not_be() -> None:
+    counted = run(Check(), runner=FakeBase(1e-9)).outcome
+    assert counted.check
+    assert counted.check.end > counted.check.base
+    assert counted.check.rows == 4
+    with pytest.raises(AdapterError, match="the base model is better"):
+        run_checked(FakeBase(1e-9))
+
+
+def run_checked(runner: FakeBase) -> Generation:
+    plan, _ = plan_with_rows(open_dataset(LINES), Session(plain_bank()), Resolved(Recipe(top_k=2)))
+    return make_adapter(plan, Rows(check=ROWS), session_with(runner), [Check(8)])
+
+
+# --- with a model ---------------------------------------------------------------------------------
+
+
+Interrupt = Callable[[str, int, int], None]
+
+
+@pytest.fixture
+def model(torch: Any, one_thread: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Settings that suit a tiny base model."""
+    pytest.importorskip("transformers")
+    fast_training(monkeypatch.setattr)
+
+
+def unable(**_: object) -> None:
+    """The forward pass of a model that needs more than a text."""
+    raise ValueError("no images")
+
+
+@pytest.mark.usefixtures("model")
+@pytest.mark.parametrize("check", [None, 8])
+def test_training_that_nobody_asked_for_never_costs_the_adapter(
+    tiny_bank: Bank, check: int | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """But a check that was asked for is made."""
+    recipe = Recipe(rank=4, check=check)
+    with Session(tiny_bank) as session:
+        resolved = Resolved(recipe, (Train(seconds=9.0, required=False), Check(check)), 9.0)
+        dataset = session.open_dataset(tiny.rows(3))
+        plan, rows = plan_with_rows(dataset, session, resolved)
+        forward, session.evaluator.model.forward = session.evaluator.model.forward, unable
+        if check is None:
+            made = make_adapter(plan, rows, session, resolved.stages, seconds=9.0)
+            assert (made.outcome.training, made.outcome.check) == (None, None)
+            assert made.pairs
+        else:
+            with pytest.raises(UsageError, match="cannot be run"):  # by the check
+                make_adapter(plan, rows, session, resolved.stages, seconds=9.0)
+        assert "Not trained on your rows: LlamaForCausalLM cannot be run on a text" in caplog.text
+        with pytest.raises(UsageError, match="cannot be run"):
+            make_adapter(plan, rows, session, [Train(seconds=9.0)], seconds=9.0)
+        session.evaluator.model.forward = forward
+
+
+def interrupting(*stops: tuple[str, int]) -> Interrupt:
+    """Return a progress that ends stages, whose title begins so, after so many steps."""
+
+    def show(title: str, done: int, total: int) -> None:
+        if any(title.startswith(beginning) and done >= stop for beginning, stop in stops):
+            raise KeyboardInterrupt
+
+    return show
+
+
+def stopped(bank: Bank, progress: Interrupt, **settings: Any) -> Generation:
+    """Make an adapter that its user interrupts, of rows that are held out or divided."""
+    with Session(bank, progress=progress) as session:
+        recipe = Recipe.of(rank=4, **settings)
+        resolved = Resolved(recipe, (Train(recipe.train), Check(recipe.check)))
+        dataset = session.open_dataset(tiny.rows(3))
+        plan, rows = plan_with_rows(dataset, session, resolved)
+        return make_adapter(plan, rows, session, resolved.stages)
+
+
+@pytest.mark.usefixtures("model")
+@pytest.mark.parametrize("check", [None, 8])
+@pytest.mark.parametrize("both", [False, True])
+def test_an_interrupted_training_keeps_the_best_adapter_so_far_and_is_checked(
+    tiny_bank: Bank, check: int | None, both: bool
+) -> None:
+    """Unless the user ends the check, too."""
+    stops = [("Training", 15), *([("Checking", 0)] if both else [])]
+    adapter = stopped(tiny_bank, interrupting(*stops), train=16, check=check)
+    made = adapter.outcome
+    assert made.training
+    assert made.interrupted == adapter.to_dict()["interrupted"] == "training"
+    assert bool(made.check) == (not both)
+    assert adapter.recipe.steps == made.training.steps > 0
+    assert Recipe.of(**adapter.recipe.model_dump()) == adapter.recipe
+
+
+@pytest.mark.usefixtures("model")
+@pytest.mark.parametrize("check", [None, 8])
+def test_an_interrupted_check_keeps_an_adapter_that_was_trained(
+    tiny_bank: Bank, check: int | None
+) -> None:
+    adapter = stopped(tiny_bank, interrupting(("Checking", 0)), train=16, check=check)
+    assert adapter.outcome.training
+    assert adapter.outcome.check is None
+    assert adapter.to_dict()["interrupted"] == "check"
+
+
+@pytest.mark.usefixtures("model")
+def test_an_interrupted_check_without_a_training_leaves_nothing(tiny_bank: Bank) -> None:
+    with Session(tiny_bank, progress=interrupting(("Checking", 0))) as session:
+        resolved = Resolved(Recipe(rank=4, check=8), (Check(8),))
+        plan, rows = plan_with_rows(session.open_dataset(tiny.rows(3)), session, resolved)
+        with pytest.raises(KeyboardInterrupt):
+            make_adapter(plan, rows, session, resolved.stages)
+
+
+@pytest.mark.usefixtures("model")
+@pytest.mark.parametrize(("number", "stop"), [(120, 1), (16, 30)], ids=["held out", "folds"])
+def test_an_interruption_before_a_step_helped_says_that_there_is_no_adapter(
+    tiny_bank: Bank, number: int, stop: int
+) -> None:
+    """Adapters of folds alone are none for all rows."""
+    lines = [{"input": f"say {word} {i}", "output": word} for i in range(30) for word in "abcd"]
+    progress = interrupting(("Training", stop))
+    with pytest.raises(KeyboardInterrupt) as caught:
+        generate(lines[:number], tiny_bank, Recipe(rank=4), budget=600, progress=progress)
+    [note] = caught.value.__notes__
+    assert note == "The training was interrupted before a step had helped: no adapter was made"
