@@ -157,11 +157,13 @@ def improve(
     ADAPTERS.check(job.call.address)
     with _counted(TRAINING_TIME, job):
         model.load(job)
-        started = time.monotonic()
+        started, ended = time.monotonic(), False
 
         def progress(stage: str, done: int, total: int) -> None:
+            nonlocal ended
             model.let_tries_go(job)
-            if job.stopped:
+            if job.stopped and not ended:
+                ended = True  # what follows goes on: a training that is stopped is checked
                 raise KeyboardInterrupt
             gone = time.monotonic() - started
             left = max(seconds - gone, 0)
