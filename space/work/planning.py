@@ -40,8 +40,8 @@ TEXT_CHARACTERS = 4000
 """Most characters of an instruction or a template."""
 SAMPLES = POOL_ROWS
 """Rows kept for the visitor, to try and test the adapter on, and to train it on."""
-SAMPLE_CHARACTERS = 4000
-"""Most characters kept of an input, and of an output; more than training reads."""
+SAMPLE_CHARACTERS = 8000
+"""Most characters kept of an input, and of an output; more than training and checks read."""
 MAX_KEYS = 10_000
 """Most different keys of an uploaded JSON file; a million take minutes and a gigabyte to read."""
 MAX_CHARACTERS = 10_000_000
