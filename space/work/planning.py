@@ -39,7 +39,7 @@ LINK = re.compile(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/datasets/([^/?
 TEXT_CHARACTERS = 4000
 """Most characters of an instruction or a template."""
 SAMPLES = POOL_ROWS
-"""Rows kept for the visitor, to try and test the adapter on, and to train it on."""
+"""Rows kept for the visitor, to try the adapter on, and to train and check it on."""
 SAMPLE_CHARACTERS = 8000
 """Most characters kept of an input, and of an output; more than training and checks read."""
 MAX_KEYS = 10_000

@@ -33,7 +33,7 @@ _OVER = 0.8
 
 
 class Model:
-    """The base model, once in memory, for tries and, with lower priority, counting and training.
+    """The base model, once in memory, for tries and, with lower priority, training and checking.
 
     Tries are made one at a time, and so are trainings, which wait in the line of `Background`.
 
@@ -48,7 +48,7 @@ class Model:
         self._twins: tuple[TorchEvaluator, TorchEvaluator] | None = None
 
     def load(self, job: Job) -> tuple[TorchEvaluator, TorchEvaluator]:
-        """Return the base model for counting and training, and the same for tries."""
+        """Return the base model for training and checking, and the same for tries."""
         job.report("Loading the base model")
         with self._loading:
             if self._twins is None:  # before a training changes the layers of the first
