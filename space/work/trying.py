@@ -190,5 +190,7 @@ def improve(
             said = f"No training step helped {why}: the adapter stays as it was."
         else:
             said = f"Trained on {training.rows} of your rows."
+            if training.folds:
+                said += " Each was answered by an adapter that was not trained on it."
         show(Adapter(result.name, made).save(job) if made else adapter, said)
         return over

@@ -23,6 +23,7 @@ import settings
 from forms import html_forms
 from hf_lorameta import plan
 from hf_lorameta.bank.bank import EMBEDDED_FOLDER, Bank
+from hf_lorameta.cards.results import Outcome, Training
 from hf_lorameta.data.columns.columns import Columns, parse_columns
 from hf_lorameta.data.preview import Preview
 from hf_lorameta.demo.run import DATA_FOLDER
@@ -171,7 +172,8 @@ def test_the_word_chat_is_the_base_models_chat_template(bank: Bank) -> None:
 
 def test_an_instruction_longer_than_prompts_is_refused_as_by_the_command_line(bank: Bank) -> None:
     instruction = "7 " * 960
-    assert len(bank.encode([instruction])[0]) == 1920
+    [tokens] = bank.encode([instruction])
+    assert len(tokens) == 1920
     with pytest.raises(UsageError) as refused:
         Session(bank).open_dataset(str(TRAIN), instruction=instruction)
     request = DatasetRequest(file=str(TRAIN), instruction=instruction)
@@ -536,6 +538,21 @@ def test_all_answers_are_shown_the_wrong_ones_first_and_counted(tickets: Plan) -
     cells = re.findall(r"<tr><td>(\d)</td><td>row (\d)</td>", page)
     assert cells == [("1", "0"), ("2", "3"), ("3", "1"), ("4", "2")]
     assert "Row 3 of the 4: row 1" in page
+    assert "only the beginning is known" not in page
+    cut = replace(report, scores={"base": Scores(1.0, None, 0.25, None, 4)})
+    of_cut = result_view.report_html(cut, planning.PlanResult(tickets, [], "x"))
+    assert "Time was short: of wrong answers, only the beginning is known" in of_cut
+
+
+def test_the_heading_of_an_adapter_states_how_long_combining_took(tickets: Plan) -> None:
+    training = Training(rows=90, held_out=30, start=0.1, end=0.9, steps=48)
+    helped, not_helped = Outcome(training), Outcome(replace(training, steps=0))
+    for outcome, trained in ((helped, True), (not_helped, False), (Outcome(), False)):
+        made = Generation(tickets, tickets.layout, 16, (), 63.5, outcome=outcome, model_seconds=63)
+        adapter = SimpleNamespace(plan=tickets, generation=made)
+        heading = blocks.render("result.heading", adapter=adapter, number=1)
+        assert "combined in 0.5 s on a CPU\nfrom adapters of other datasets" in heading
+        assert ("and then trained on your rows" in heading) is trained
 
 
 def test_the_stored_result_of_the_example_is_counted_on_the_rows_that_are_drawn_now(
@@ -559,7 +576,7 @@ def test_the_stored_result_of_the_example_is_counted_on_the_rows_that_are_drawn_
         (Rows(few=ROW * 24, train=ROW * 18, held_out=ROW * 6), "trained on your 24 rows for up to"),
         (
             Rows(train=ROW * 152, held_out=ROW * 48),
-            "152 of your rows for up to 2 minutes, and answers the other 48",
+            "152 of your rows for up to 2 minutes, and answers 48 others",
         ),
         (Rows(), "Unsure: right answers have not been counted yet."),
     ],
