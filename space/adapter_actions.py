@@ -1,4 +1,4 @@
-"""Actions that make, try and save an adapter; counting and training run in the background."""
+"""Actions that make, try and save an adapter; training and checking run in the background."""
 
 from os import environ
 from pathlib import Path

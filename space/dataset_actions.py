@@ -15,6 +15,7 @@ from forms.html_forms import columns_form, columns_from_form
 from hf_lorameta.data.chat_form import CHAT
 from hf_lorameta.data.columns.columns import as_columns
 from hf_lorameta.errors import ColumnsError, LoraMetaError, UnlabeledDatasetError
+from hf_lorameta.pipeline.session import Session
 from hf_lorameta.recipe import Recipe
 from limits.uploads import is_upload, used
 from views.blocks import error_html, note, render
@@ -122,6 +123,7 @@ class DatasetActions(AdapterActions):
                 for text, proposed, kept in zip((instruction, template), shown, chosen, strict=True)
             ]
             request = validated(replace(request, instruction=given[0].strip(), template=given[1]))
+            Session(self.bank_loader.bank).check_instruction(request.instruction)
         except LoraMetaError as error:
             return self.idle(visit) | {self.components.prompt_error: error_html(error)}
         visit.forget_plan()

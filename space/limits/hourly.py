@@ -7,7 +7,7 @@ from collections import deque
 from work.jobs import SpaceError
 
 MODEL_SECONDS, TRAINING_SECONDS = 600.0, 1800.0
-"""Seconds of the base model for an address in `PERIOD`: to try, and to count and train."""
+"""Seconds of the base model for an address in `PERIOD`: to try, and to train and check."""
 ADAPTER_BYTES = 2_000_000_000
 """Bytes of adapters for an address in `PERIOD`; they stay on the disk as long, in three copies."""
 PERIOD = 3600.0

@@ -54,9 +54,11 @@ def report_html(report: Report, result: PlanResult) -> str:
     samples = sorted(report.samples, key=is_right)
     texts = [(bare_input(result, sample.input), sample) for sample in samples]
     place = samples.index(best_example(report))
+    complete = all(scores.rouge_l is not None for scores in report.scores.values())
     return render(
-        "result.report", example=texts[place], number=place + 1, samples=texts, is_right=is_right
-    )
+        "result.report", example=texts[place], number=place + 1, samples=texts, is_right=is_right,
+        complete=complete,
+    )  # fmt: skip
 
 
 def example_html() -> str:

@@ -1,4 +1,4 @@
-"""Counting and training for a visit in the background, while its page does something else.
+"""Training and checking for a visit in the background, while its page does something else.
 
 They run in a thread, and the page asks for news now and then, so they continue while the visitor
 leaves the page to sign in. They end if no page has asked for some time.

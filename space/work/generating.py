@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from hf_lorameta.errors import LoraMetaError
-from hf_lorameta.files import atomic_file
 from hf_lorameta.formats import gguf_adapter
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.repo import Token, is_repo_id
@@ -76,23 +75,9 @@ class Adapter:
         self.generation = replace(self.generation, pairs=())
         return self
 
-    def write_texts(self, folder: Path, repo_id: str | None = None) -> Generation:
-        """Write all files but the weights and their config, for a repo if one is named.
-
-        Returns:
-            The version that was written, since a check may be added meanwhile.
-        """
-        generation = self.generation
-        for name, text in generation.texts(repo_id).items():
-            (folder / name).write_text(text, encoding="utf-8", newline="")
-        return generation
-
     def _write_archive(self) -> None:
-        """Write the zip file, without compression, which takes longer and saves little.
-
-        The one that is there may be read meanwhile.
-        """
-        with atomic_file(self.archive) as file, zipfile.ZipFile(file, "w") as opened:
+        """Write the zip file, without compression, which takes longer and saves little."""
+        with zipfile.ZipFile(self.archive, "w") as opened:
             for path in sorted(self.folder.iterdir()):
                 opened.write(path, path.name)
 
@@ -176,10 +161,11 @@ def publish(adapter: Adapter, target: Target, credential: Token, job: Job) -> Sa
     with tempfile.TemporaryDirectory(prefix="lorameta-") as scratch:
         folder = Path(scratch) / "adapter"
         shutil.copytree(adapter.folder, folder)
-        generation = adapter.write_texts(folder, target.repo_id)
+        for name, text in adapter.generation.texts(target.repo_id).items():
+            (folder / name).write_text(text, encoding="utf-8", newline="")
         job.report("Saving to the Hub; this can no longer be canceled")
         job.commit()
-        return Saved(publish_folder(folder, target, Hub(credential)), generation)
+        return Saved(publish_folder(folder, target, Hub(credential)), adapter.generation)
 
 
 def chosen_name(result: PlanResult, repo_id: str, user: str) -> str | None:

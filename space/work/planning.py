@@ -44,9 +44,9 @@ LINK = re.compile(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/datasets/([^/?
 TEXT_CHARACTERS = 4000
 """Most characters of an instruction or a template."""
 SAMPLES = POOL_ROWS
-"""Rows kept for the visitor, to try and test the adapter on, and to train it on."""
-SAMPLE_CHARACTERS = 4000
-"""Most characters kept of an input, and of an output; more than training reads."""
+"""Rows kept for the visitor, to try the adapter on, and to train and check it on."""
+SAMPLE_CHARACTERS = 8000
+"""Most characters kept of an input, and of an output; more than training and checks read."""
 MAX_KEYS = 10_000
 """Most different keys of an uploaded JSON file; a million take minutes and a gigabyte to read."""
 MAX_CHARACTERS = 10_000_000

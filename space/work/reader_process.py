@@ -42,7 +42,7 @@ _WAIT_SECONDS = 0.2
 MEMORY_BYTES = 1_500_000_000
 """Memory that a reader may take for a dataset, beyond its libraries; no file that it writes may be
 larger."""
-MESSAGE_BYTES = 32_000_000
+MESSAGE_BYTES = 48_000_000
 """Largest item that a reader may send to the server."""
 _TOO_LARGE = "The dataset needs more memory than this Space has for reading one"
 

@@ -33,7 +33,7 @@ _OVER = 0.8
 
 
 class Model:
-    """The base model, once in memory, for tries and, with lower priority, counting and training.
+    """The base model, once in memory, for tries and, with lower priority, training and checking.
 
     Tries are made one at a time, and so are trainings, which wait in the line of `Background`.
 
@@ -48,7 +48,7 @@ class Model:
         self._twins: tuple[TorchEvaluator, TorchEvaluator] | None = None
 
     def load(self, job: Job) -> tuple[TorchEvaluator, TorchEvaluator]:
-        """Return the base model for counting and training, and the same for tries."""
+        """Return the base model for training and checking, and the same for tries."""
         job.report("Loading the base model")
         with self._loading:
             if self._twins is None:  # before a training changes the layers of the first
@@ -157,11 +157,13 @@ def improve(
     ADAPTERS.check(job.call.address)
     with _counted(TRAINING_TIME, job):
         model.load(job)
-        started = time.monotonic()
+        started, ended = time.monotonic(), False
 
         def progress(stage: str, done: int, total: int) -> None:
+            nonlocal ended
             model.let_tries_go(job)
-            if job.stopped:
+            if job.stopped and not ended:
+                ended = True  # what follows goes on: a training that is stopped is checked
                 raise KeyboardInterrupt
             gone = time.monotonic() - started
             left = max(seconds - gone, 0)
@@ -188,5 +190,7 @@ def improve(
             said = f"No training step helped {why}: the adapter stays as it was."
         else:
             said = f"Trained on {training.rows} of your rows."
+            if training.folds:
+                said += " Each was answered by an adapter that was not trained on it."
         show(Adapter(result.name, made).save(job) if made else adapter, said)
         return over

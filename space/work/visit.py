@@ -22,7 +22,7 @@ from work.planning import DatasetRequest, PlanResult, RequestError, Source
 T = TypeVar("T")
 Line = Literal["plan", "adapter", "model"]
 """Tasks that wait for each other: reading datasets and planning; combining and saving adapters;
-trying them. Counting and training wait in the line of `Background`."""
+trying them. Training and checking wait in the line of `Background`."""
 
 
 @dataclass
@@ -64,7 +64,7 @@ class Visit:
         more: whether more time might make it better.
         version: number of adapters and reports so far.
         results: number of adapters that the visitor has asked for and got.
-        background: counts and trains; None if nothing does.
+        background: trains and checks; None if nothing does.
         saved: the version that was saved last, and where; None if none was.
         filled: what answers have put into fields.
         key: lets a later page of the same browser tab, after signing in, go on with this visit.

@@ -25,6 +25,13 @@ def send_too_much() -> bytes:
     return bytes(reader_process.MESSAGE_BYTES)
 
 
+def send_emoji() -> list[tuple[str, str]]:
+    """Return a row with as many characters as are read of a dataset, each of four bytes."""
+    from work.planning import MAX_CHARACTERS
+
+    return [("😀" * MAX_CHARACTERS, "")]
+
+
 def hang() -> int:
     """Never return."""
     time.sleep(600)

@@ -3,9 +3,10 @@
 import json
 import threading
 import time
-import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,19 +19,22 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 pytest.importorskip("peft")
 
-from hf_lorameta import plan  # noqa: E402 - they import torch
+from hf_lorameta import generate, plan  # noqa: E402 - they import torch
 from hf_lorameta.bank.bank import Bank  # noqa: E402 - they import torch
 from hf_lorameta.cards.results import Check, RightAnswers  # noqa: E402
-from hf_lorameta.engines.scoring import Report  # noqa: E402
+from hf_lorameta.deadline import Deadline  # noqa: E402
 from hf_lorameta.engines.transformers.lora_layer import AdaptedLinear  # noqa: E402
 from hf_lorameta.errors import UsageError  # noqa: E402
 from hf_lorameta.hub.client import Hub  # noqa: E402
+from hf_lorameta.pipeline import make  # noqa: E402
 from hf_lorameta.pipeline.publish import Consent, Target  # noqa: E402
 from hf_lorameta.pipeline.session import Session  # noqa: E402
 from hf_lorameta.recipe import Recipe  # noqa: E402 - they import torch
+from hf_lorameta.training.further import folds  # noqa: E402
 from views import blocks  # noqa: E402
-from work import generating, jobs, trying  # noqa: E402
-from work.planning import PlanResult  # noqa: E402
+from work import generating, jobs, planning, trying  # noqa: E402
+from work.planning import DatasetRequest, PlanResult  # noqa: E402
+from work.reader_process import start_forkserver  # noqa: E402
 
 WEIGHTS = "adapter_model.safetensors"
 
@@ -45,21 +49,37 @@ def model(bank: Bank) -> trying.Model:
     return trying.Model(Session(bank, token=False))
 
 
-class Shown(list[tuple[generating.Adapter, Report | None, str]]):
+class Shown(list[tuple[generating.Adapter, str]]):
     """What was shown, the latest last."""
 
-    def add(self, adapter: generating.Adapter, report: Report | None, said: str) -> None:
-        self.append((adapter, report, said))
+    def add(self, adapter: generating.Adapter, said: str) -> None:
+        self.append((adapter, said))
+
+
+@pytest.fixture(autouse=True)
+def fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    fast_training(monkeypatch.setattr, steps=12)
+    monkeypatch.setattr(folds, "_STEPS_OF_MORE", 6)
+
+
+def rows(number: int) -> list[dict[str, str]]:
+    """Return different rows of a topic that the bank does not have."""
+    found = tiny.rows(3, number)
+    words = tiny.WORDS
+    for index, row in enumerate(found):
+        row["input"] += f" {words[index // 48]} {words[index // 48 + 1]}"
+    return found
+
+
+def planned(bank: Bank, number: int) -> PlanResult:
+    samples = [(row["input"], row["output"]) for row in rows(number)]
+    return PlanResult(plan(rows(number), bank, Recipe(rank=4)), samples, "topic3")
 
 
 @pytest.fixture
-def result(bank: Bank, monkeypatch: pytest.MonkeyPatch) -> PlanResult:
-    """A plan for a topic that the bank does not have."""
-    fast_training(monkeypatch.setattr, steps=12)
-    rows = tiny.rows(3)
-    return PlanResult(
-        plan(rows, bank, Recipe(rank=4)), [(row["input"], row["output"]) for row in rows], "topic3"
-    )
+def result(bank: Bank) -> PlanResult:
+    """A plan for few rows."""
+    return planned(bank, 48)
 
 
 @pytest.fixture
@@ -69,37 +89,73 @@ def adapter(result: PlanResult) -> Iterator[generating.Adapter]:
     made.discard()
 
 
-def test_answers_are_counted_the_adapter_is_trained_and_counted_again(
-    result: PlanResult, adapter: generating.Adapter, model: trying.Model
+@pytest.mark.parametrize(("number", "trained", "counted"), [(48, 48, 48), (160, 120, 40)])
+def test_the_adapter_is_trained_and_answers_to_rows_that_it_has_not_seen_are_counted(
+    number: int, trained: int, counted: int, bank: Bank, model: trying.Model
 ) -> None:
-    shown, job = Shown(), jobs.Job(120)
+    result, shown, job = planned(bank, number), Shown(), jobs.Job(120)
+    adapter = generating.make_adapter(result, job)
     assert not trying.improve(adapter, result, model, job, shown.add), "no time was missing"
-    (first, counted, _), (improved, report, said) = shown
-    assert first is adapter
-    assert adapter.generation.outcome.training is None
-    training = improved.generation.outcome.training
+    [(improved, said)] = shown
+    in_folds = " Each was answered by an adapter that was not trained on it." * (number == 48)
+    assert said == f"Trained on {trained} of your rows.{in_folds}"
+    training, report = improved.generation.outcome.training, improved.generation.report
     assert training
-    assert training.used_rows == len(trying.rows_of(result).train)
-    assert said == f"Trained on {training.rows} of your rows."
-    assert counted is not None
+    assert bool(training.folds) is (number == 48)
     assert report is not None
-    assert len(report.samples) == len(trying.rows_of(result).check)
-    before = [sample.outputs["generated"] for sample in counted.samples]
-    assert [sample.outputs["untrained"] for sample in report.samples] == before
-    for made, answers in ((adapter, counted), (improved, report)):
-        check = json.loads(made.read("recipe.json"))["check"]
-        right = sum(answers.is_right(sample, "generated") for sample in answers.samples)
-        assert check["right"]["end"] == right
-    assert f"Trained on {training.rows} rows" in improved.read("README.md")
-    assert "The command draws other rows of the dataset" in improved.read("README.md")
+    answered = [(sample.input, sample.reference) for sample in report.samples]
+    drawn = trying.rows_of(result)
+    assert len({*answered}) == len(answered) == counted
+    assert {*answered} == {*(drawn.few or drawn.held_out)}
+    right = sum(report.is_right(sample, "generated") for sample in report.samples)
+    assert json.loads(improved.read("recipe.json"))["check"]["right"]["end"] == right
+    assert f"Trained on {trained} rows" in improved.read("README.md")
     assert "Trained on" not in adapter.read("README.md")
-    folders = adapter.folder, improved.folder
-    weights = [(folder / WEIGHTS).read_bytes() for folder in folders]
+    weights = [(made.folder / WEIGHTS).read_bytes() for made in (adapter, improved)]
     assert weights[0] != weights[1]
-    assert json.loads(improved.read("recipe.json"))["training"]["given_rows"]
 
 
-def test_several_labels_of_a_trained_adapter_are_counted_as_those_of_the_base_model(
+@pytest.mark.parametrize(
+    ("number", "words", "seconds", "folds_of"),
+    [(24, 0, 120.0, 4), (24, 0, 4.0, 0), (24, 1200, 4.0, 0), (200, 0, 120.0, 0), (200, 0, 6.0, 0)],
+)
+def test_the_page_and_the_command_line_make_the_same_adapter_of_a_file(
+    number: int,
+    words: int,
+    seconds: float,
+    folds_of: int,
+    bank: Bank,
+    model: trying.Model,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also where time runs out, which passes with each look at the clock, and with long inputs."""
+    monkeypatch.setattr(folds, "_STEPS", 12)
+    more = " ".join(tiny.WORDS[i % 11] for i in range(words))
+    lines = [{**row, "input": f"{more} {row['input']}".strip()} for row in rows(number)]
+    data, recipe, job = tiny.write_task(tmp_path, "rows", lines), Recipe(rank=4), jobs.Job(600)
+
+    def start_clock() -> None:
+        clock = partial(next, count(0.0, 0.1))
+        monkeypatch.setattr(make, "Deadline", partial(Deadline, clock=clock))
+
+    start_forkserver()
+    request = DatasetRequest(file=str(data))
+    result = planning.make_plan(bank, request, recipe, 20_000, False, job)
+    made, shown = generating.make_adapter(result, job), Shown()
+    start_clock()
+    trying.improve(made, result, model, job, shown.add, seconds=seconds)
+    [(adapter, _)] = shown
+    start_clock()
+    folder = generate(data, bank, recipe, budget=seconds).save_pretrained(tmp_path / "adapter")
+    training = adapter.generation.outcome.training
+    assert training
+    assert (training.steps > 0, training.folds) == (True, folds_of)
+    for name in ("recipe.json", "README.md", WEIGHTS):
+        assert (adapter.folder / name).read_bytes() == (folder / name).read_bytes()
+
+
+def test_several_labels_of_a_trained_adapter_are_counted_in_any_order(
     result: PlanResult, model: trying.Model
 ) -> None:
     several = replace(result.plan, dataset=replace(result.plan.dataset, form="several"))
@@ -110,14 +166,13 @@ def test_several_labels_of_a_trained_adapter_are_counted_as_those_of_the_base_mo
     )
     made, shown = generating.make_adapter(result, jobs.Job(120)), Shown()
     trying.improve(made, result, model, jobs.Job(120), shown.add)
-    (_, counted, _), (trained, report, _) = shown
-    for adapter, answers in ((made, counted), (trained, report)):
-        assert answers is not None
-        scores = answers.scores["generated"]
-        graded = json.loads(adapter.read("recipe.json"))["check"]["graded"]
-        assert (graded["measure"], graded["end"]) == ("label_f1", scores.label_f1)
-        assert scores.right == sum(answers.is_right(row, "generated") for row in answers.samples)
-        adapter.discard()
+    [(adapter, _)] = shown
+    report = adapter.generation.report
+    assert report is not None
+    scores = report.scores["generated"]
+    graded = json.loads(adapter.read("recipe.json"))["check"]["graded"]
+    assert (graded["measure"], graded["end"]) == ("label_f1", scores.label_f1)
+    assert scores.right == sum(report.is_right(row, "generated") for row in report.samples)
 
 
 def test_a_try_during_a_training_goes_first_and_sees_nothing_of_it(
@@ -169,22 +224,6 @@ def test_a_try_reads_so_many_tokens_of_a_prompt_whatever_its_length(
     assert counts.max_length == before, "of counting and training"
 
 
-@pytest.mark.parametrize(
-    ("samples", "tested", "trained"),
-    [(120, 16, 104), (24, 6, 18), (15, 0, 15), (7, 0, 0)],
-)
-def test_the_adapter_is_not_tested_on_rows_that_it_was_trained_on(
-    result: PlanResult, samples: int, tested: int, trained: int
-) -> None:
-    rows = [(f"Question {i}?", "yes" if i < samples // 2 else "no") for i in range(samples)]
-    drawn = replace(result, samples=rows)
-    rows_of = trying.rows_of(drawn)
-    to_test, to_train = {*rows_of.check}, {*rows_of.train}
-    assert (len(to_test), len(to_train)) == (tested, trained)
-    assert not to_test & (to_train | {*rows_of.prompt})
-    assert {output for _, output in to_train} == ({"yes", "no"} if trained else set())
-
-
 @pytest.mark.parametrize(("seconds", "over"), [(120.0, False), (1e-6, True)])
 def test_a_training_without_gain_or_time_leaves_the_adapter(
     seconds: float,
@@ -198,37 +237,71 @@ def test_a_training_without_gain_or_time_leaves_the_adapter(
         fast_training(monkeypatch.setattr, steps=4, lr=1e-9, warmup=1, evaluate_every=2)
     shown, job = Shown(), jobs.Job(120)
     assert trying.improve(adapter, result, model, job, shown.add, seconds=seconds) == over
-    assert [made for made, _, _ in shown] == [adapter, adapter]
-    assert "No training step helped" in shown[-1][2]
+    [(same, said)] = shown
+    assert "No training step helped" in said
+    assert (same.folder / WEIGHTS).read_bytes() == (adapter.folder / WEIGHTS).read_bytes()
+    assert same.generation.report is not None, "its answers are counted"
 
 
-@pytest.mark.parametrize("how", ["cancel", "stop"])
-def test_a_canceled_training_leaves_nothing_and_a_stopped_one_the_best_so_far(
-    how: str,
+def test_more_time_that_does_not_help_leaves_the_trained_adapter(
     result: PlanResult,
     adapter: generating.Adapter,
     model: trying.Model,
     monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shown, job = Shown(), jobs.Job(120)
+    trying.improve(adapter, result, model, job, shown.add)
+    trained = shown[0][0]
+    fast_training(monkeypatch.setattr, steps=12, lr=1e-4)
+    trying.improve(trained, result, model, job, shown.add)
+    assert shown[1][0] is trained
+    assert "the adapter stays as it was" in shown[1][1]
+
+
+@pytest.mark.parametrize("how", ["cancel", "stop"])
+@pytest.mark.parametrize("step", ["Training", "Checking"])
+def test_a_canceled_training_leaves_nothing_and_a_stopped_one_the_best_so_far(
+    how: str,
+    step: str,
+    bank: Bank,
+    model: trying.Model,
+    monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    job, shown = jobs.Job(120), Shown()
-    report = job.report
+    """A training that has helped is stopped, and its adapter checked; or the check is left out."""
+    result, job, shown = planned(bank, 160), jobs.Job(120), Shown()
+    adapter, report, steps = generating.make_adapter(result, job), job.report, list[str]()
 
-    def end_in_training(text: str, done: int = 0, total: int = 0) -> None:
+    def end_in_step(text: str, done: int = 0, total: int = 0) -> None:
         report(text, done, total)
-        if text.startswith("Training"):
+        steps.append(text)
+        if text.startswith(step) and sum(text.startswith(step) for text in steps) > 10:
             job.cancel() if how == "cancel" else setattr(job, "stopped", True)
 
-    monkeypatch.setattr(job, "report", end_in_training)
+    monkeypatch.setattr(job, "report", end_in_step)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     if how == "cancel":
         with pytest.raises(jobs.Canceled):
             trying.improve(adapter, result, model, job, shown.add)
         assert list(tmp_path.iterdir()) == []
-    else:
-        assert trying.improve(adapter, result, model, job, shown.add), "more time may help"
-        assert len(shown) == 2
-    assert shown[0][0] is adapter
+        return
+    assert trying.improve(adapter, result, model, job, shown.add), "more time may help"
+    [(improved, said)] = shown
+    assert said == "Trained on 120 of your rows."
+    outcome = improved.generation.outcome
+    assert outcome.interrupted == {"Training": "training", "Checking": "check"}[step]
+    assert bool(outcome.check) is (step == "Training")
+
+
+def test_a_training_that_is_stopped_before_it_helped_leaves_the_adapter(
+    result: PlanResult, adapter: generating.Adapter, model: trying.Model
+) -> None:
+    job, shown = jobs.Job(120), Shown()
+    job.stopped = True
+    assert trying.improve(adapter, result, model, job, shown.add), "more time may help"
+    [(same, said)] = shown
+    assert same is adapter
+    assert "No training step helped in the time that it had" in said
 
 
 @pytest.mark.parametrize("name", ["", "data-base-lorameta", "ann/Data-Base-lorameta"])
@@ -261,14 +334,13 @@ def test_an_adapter_is_published_as_it_is_with_a_card_of_the_repo(
         published.update({path.name: path.read_bytes() for path in folder.iterdir()})
         return SimpleNamespace(url="https://hub/ann/x")
 
+    if tested:
+        check = Check(16, 2.0, 1.0, right=RightAnswers(most_frequent=7, base=2, end=12))
+        made = make.make_adapter(result.plan)
+        outcome = replace(made.outcome, check=check)
+        adapter = generating.Adapter("topic3", replace(made, outcome=outcome)).save(jobs.Job(60))
     marked = (adapter.folder / WEIGHTS).read_bytes() + b"trained"
     (adapter.folder / WEIGHTS).write_bytes(marked)
-    if tested:
-        right = RightAnswers(most_frequent=7, base=2, end=12)
-        adapter.add_check(Check(16, 2.0, 1.0, right=right))
-        assert json.loads(adapter.read("recipe.json"))["check"]["right"]["end"] == 12
-        with zipfile.ZipFile(adapter.archive) as opened:
-            assert opened.read("README.md").decode() == adapter.read("README.md")
     before = {path.name: path.read_bytes() for path in adapter.folder.iterdir()}
     target = Target("ann/x", None, True, False, ())
     monkeypatch.setattr(generating, "target_for_dataset", lambda *_, **__: target)

@@ -462,7 +462,7 @@ def page_with(no_model: str = "") -> AdapterActions:
 def made(visit: Visit, monkeypatch: pytest.MonkeyPatch) -> Visit:
     """A visit with an adapter that can be improved here."""
     monkeypatch.delenv(NO_BASE, raising=False)
-    monkeypatch.setattr(trying, "rows_of", lambda _: Rows(check=(("a", "b"),)))
+    monkeypatch.setattr(trying, "rows_of", lambda _: Rows(train=(("a", "b"),)))
     monkeypatch.setattr(AdapterActions, "_news", lambda _, visit: {"version": visit.version})
     visit.plan_result, visit.adapter = PLAN, MADE
     return visit
@@ -474,11 +474,11 @@ def test_improving_goes_on_while_the_page_does_something_else_and_until_it_is_le
     go_on, better = threading.Event(), SimpleNamespace(generation=MADE.generation)
 
     def improve(adapter: Any, result: Any, model: Any, job: Any, show: Any, **_: Any) -> bool:
-        show(MADE, "a report", "")
+        show(MADE, "")
         while not go_on.is_set():
             job.report("Training", 1, 2)
             time.sleep(0.01)
-        show(better, "a better report", "It is trained.")
+        show(better, "It is trained.")
         return True
 
     monkeypatch.setattr(trying, "improve", improve)
@@ -496,8 +496,8 @@ def test_improving_goes_on_while_the_page_does_something_else_and_until_it_is_le
     assert not made.background.job.canceled
     go_on.set()
     wait_until(lambda: made.background is None)
-    found: Any = made.adapter, made.report, made.more
-    assert found == (better, "a better report", True)
+    found: Any = made.adapter, made.said, made.more
+    assert found == (better, "It is trained.", True)
     assert actions.refresh(made, 1)["version"] == made.version > 1
 
 

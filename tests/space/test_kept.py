@@ -13,13 +13,14 @@ if why := missing("gradio"):
 
 from limits import kept
 from limits.kept import IN_ALL, OF_ADDRESS, PLAN_BYTES, Kept, Rows
-from work.planning import SAMPLE_CHARACTERS, SAMPLES, PlanResult
+from work.planning import MAX_CHARACTERS, SAMPLES, PlanResult
 from work.visit import Visit
 
 
-def planned(address: str, characters: int = SAMPLE_CHARACTERS) -> Visit:
-    """Return a visit with a plan of as many rows as are kept, with an emoji in each."""
-    texts = [f"{number} 😀".ljust(characters, "x") for number in range(SAMPLES)]
+def planned(address: str) -> Visit:
+    """Return a visit with a plan of as many and as long rows as are kept, an emoji in each."""
+    length = MAX_CHARACTERS // SAMPLES // 2
+    texts = [f"{number} 😀".ljust(length, "x") for number in range(SAMPLES)]
     visit, plan = Visit(), SimpleNamespace()
     visit.plan_result = PlanResult(plan, Rows([(text, text) for text in texts]), "x")  # type: ignore[arg-type]
     visit.keep(address)
@@ -33,13 +34,13 @@ def test_many_plans_of_an_address_take_little_memory_and_not_that_of_others(
     other = planned("b")
     tracemalloc.start()
     try:
-        visits = [planned("a") for _ in range(90)]
+        visits = [planned("a") for _ in range(12)]
         used = tracemalloc.get_traced_memory()[0]
     finally:
         tracemalloc.stop()
     left = [visit.plan_result is not None for visit in visits]
-    assert left == [False] * (90 - sum(left)) + [True] * sum(left), "the oldest go first"
-    assert 10 < sum(left) <= OF_ADDRESS / PLAN_BYTES
+    assert left == [False] * (12 - sum(left)) + [True] * sum(left), "the oldest go first"
+    assert 3 < sum(left) <= OF_ADDRESS / (PLAN_BYTES + MAX_CHARACTERS)
     assert used < OF_ADDRESS
     assert other.plan_result is not None
     rows = visits[-1].plan_result.samples  # type: ignore[union-attr]

@@ -10,7 +10,6 @@ import shutil
 import subprocess
 import sys
 import time
-import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from importlib.util import find_spec
@@ -25,6 +24,7 @@ import settings
 from forms import html_forms
 from hf_lorameta import plan
 from hf_lorameta.bank.bank import EMBEDDED_FOLDER, Bank
+from hf_lorameta.cards.results import Outcome, Training
 from hf_lorameta.data.columns.columns import Columns, parse_columns
 from hf_lorameta.data.preview import Preview
 from hf_lorameta.demo.run import DATA_FOLDER
@@ -43,7 +43,7 @@ from hf_lorameta.hub.client import Hub
 from hf_lorameta.pipeline.generate import plan_with_rows
 from hf_lorameta.pipeline.plan import Plan
 from hf_lorameta.pipeline.publish import Published, Target
-from hf_lorameta.pipeline.resolve import CHECK_ROWS, Resolved
+from hf_lorameta.pipeline.resolve import resolve
 from hf_lorameta.pipeline.rows import Rows
 from hf_lorameta.pipeline.save import Generation
 from hf_lorameta.pipeline.session import Session
@@ -70,6 +70,7 @@ from work.planning import (
 
 T = TypeVar("T")
 TRAIN = DATA_FOLDER / "train.jsonl"
+ROW = (("a", "b"),)
 NASTY = '"><script>alert(1)</script>'
 
 
@@ -170,6 +171,18 @@ def test_the_word_chat_is_the_base_models_chat_template(bank: Bank) -> None:
     assert "user\n{prompt}<|im_end|>" in template
 
 
+def test_an_instruction_longer_than_prompts_is_refused_as_by_the_command_line(bank: Bank) -> None:
+    instruction = "7 " * 960
+    [tokens] = bank.encode([instruction])
+    assert len(tokens) == 1920
+    with pytest.raises(UsageError) as refused:
+        Session(bank).open_dataset(str(TRAIN), instruction=instruction)
+    request = DatasetRequest(file=str(TRAIN), instruction=instruction)
+    with pytest.raises(UsageError, match="the instruction has 1,920 tokens") as of_page:
+        planning.make_plan(bank, request, Recipe(), 50, False, jobs.Job(120))
+    assert str(of_page.value) == str(refused.value)
+
+
 # --- readers ------------------------------------------------------------------------------------
 
 
@@ -180,32 +193,32 @@ def test_the_recipe_states_the_row_limit_only_if_it_was_reached(bank: Bank) -> N
     limited = planning.make_plan(bank, request, Recipe(), 50, False, job)
     assert limited.plan.to_dict() == plan(TRAIN, recipe=Recipe(max_rows=50)).to_dict()
     assert "for the first 50 rows of your data" in plan_view.details_html(limited.plan)
-    assert len(complete.samples) == planning.SAMPLES
-    assert len(limited.samples) == 50
+    assert (len(complete.samples), len(limited.samples)) == (
+        len(TRAIN.read_text().splitlines()),
+        50,
+    )
 
 
-def test_few_rows_are_checked_and_trained_on_as_by_the_command_line(
-    bank: Bank, tmp_path: Path
+@pytest.mark.parametrize(("number", "sizes"), [(24, (18, 6, 24)), (3000, (2000, 48, 0))])
+def test_the_rows_to_train_and_check_on_are_those_of_the_command_line(
+    number: int, sizes: tuple[int, int, int], bank: Bank, tmp_path: Path
 ) -> None:
-    path = tmp_path / "few.jsonl"
-    path.write_text("".join(TRAIN.read_text().splitlines(keepends=True)[:24]))
+    path = tmp_path / "sorted.jsonl"
+    answers = ("bad" if i < number // 2 else "good" for i in range(number))
+    path.write_text(
+        "".join(
+            json.dumps({"input": f"Is text {i} good or bad?", "output": answer}) + "\n"
+            for i, answer in enumerate(answers)
+        )
+    )
     request = DatasetRequest(file=str(path))
-    result = planning.make_plan(bank, request, Recipe(), 1000, False, jobs.Job(120))
-    resolved = Resolved(Recipe(), seconds=120.0, check=CHECK_ROWS)
+    result = planning.make_plan(bank, request, Recipe(), 20_000, False, jobs.Job(120))
     session = Session(bank)
-    _, rows = plan_with_rows(session.open_dataset(str(path)), session, resolved)
+    opened = session.open_dataset(str(path))
+    _, rows = plan_with_rows(opened, session, resolve(opened, session, Recipe(), budget=120.0))
     assert trying.rows_of(result) == rows
-    assert (len(rows.check), len(rows.train)) == (6, 18)
-
-
-def test_samples_are_drawn_over_a_dataset_that_is_sorted(bank: Bank, tmp_path: Path) -> None:
-    path = tmp_path / "sorted.csv"
-    lines = (f"text {i},{'bad' if i < 500 else 'good'}" for i in range(1000))
-    path.write_text("\n".join(["text,label", *lines]))
-    request = DatasetRequest(file=str(path))
-    planned = planning.make_plan(bank, request, Recipe(), 2000, False, jobs.Job(120))
-    good = sum(output == "good" for _, output in planned.samples)
-    assert 40 < good < 80  # 60 of 120 on average, with a standard deviation of 5
+    assert (len(rows.train), len(rows.held_out), len(rows.few)) == sizes
+    assert 0.4 < sum(output == "good" for _, output in rows.train) / sizes[0] < 0.6
 
 
 @pytest.mark.parametrize(
@@ -223,6 +236,11 @@ def test_a_reader_that_fails_ends_with_a_sentence(
 ) -> None:
     with pytest.raises(error, match=message):
         reader_process.read(jobs.Job(1.0 if function is readers.hang else 60), function)
+
+
+def test_as_many_characters_as_are_read_leave_the_reader_in_any_language() -> None:
+    [row] = reader_process.read(jobs.Job(120), readers.send_emoji)
+    assert len(row[0]) == planning.MAX_CHARACTERS
 
 
 def test_long_rows_do_not_leave_the_reader(bank: Bank, tmp_path: Path) -> None:
@@ -307,26 +325,6 @@ def test_readers_start_with_the_tokenizer_without_torch_and_leave_no_files() -> 
 
 
 # --- adapters -----------------------------------------------------------------------------------
-
-
-def test_an_archive_is_whole_while_it_is_written_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made: Any = SimpleNamespace(folder=tmp_path / "adapter", archive=tmp_path / "a.zip")
-    made.folder.mkdir()
-    (made.folder / "README.md").write_text("A card.")
-    generating.Adapter._write_archive(made)
-    write, seen = zipfile.ZipFile.write, []
-
-    def during(*values: Any) -> None:
-        seen.append(zipfile.ZipFile(made.archive).namelist())
-        write(*values)
-
-    monkeypatch.setattr(zipfile.ZipFile, "write", during)
-    generating.Adapter._write_archive(made)
-    assert seen == [["README.md"]]
-    assert zipfile.ZipFile(made.archive).namelist() == ["README.md"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.zip", "adapter"]
 
 
 def test_both_files_of_an_adapter_count_as_disk_of_its_address(
@@ -461,14 +459,15 @@ def renamed(plan: Plan, name: str, title: str | None) -> Plan:
 @pytest.mark.parametrize("title", [None, NASTY])
 def test_all_views_escape_names(tickets: Plan, title: str | None) -> None:
     bad = renamed(tickets, f"user/{NASTY}", title)
-    made, target = Generation(bad, bad.layout, 16, (), 1.0), Target(NASTY, None, True, False, ())
+    made = Generation(bad, bad.layout, 16, (), 1.0, report=report_of(NASTY))
+    target = Target(NASTY, None, True, False, ())
     found = Columns(input=NASTY, output=f"{NASTY}2")
     preview = Preview(NASTY, NASTY, [NASTY, f"{NASTY}2"], [{NASTY: NASTY}], found, None)
     source = Source([NASTY, "b"], [NASTY, "c"], preview)
     pages = [
         plan_view.details_html(bad),
         plan_view.expected_html(bad, NASTY, Rows()),
-        plan_view.verdict_html(made, NASTY, report_of(NASTY), NASTY, busy=True),
+        plan_view.verdict_html(made, NASTY, NASTY, busy=True),
         result_view.answers_html(NASTY, NASTY, NASTY, NASTY),
         result_view.report_html(report_of(NASTY), planning.PlanResult(bad, [], NASTY)),
         note("error", NASTY, [NASTY]),
@@ -556,15 +555,14 @@ def test_the_example_is_one_that_the_adapter_answers_right_and_the_base_does_not
 
 
 def test_all_answers_are_shown_the_wrong_ones_first_and_counted(tickets: Plan) -> None:
-    texts = [("no", "yes", "no"), ("no", "no", "yes"), ("yes", "no", "yes"), ("no", "no", "no")]
+    texts = [("no", "no"), ("no", "yes"), ("yes", "yes"), ("no", "no")]
     samples = tuple(
-        Sample(f"row {i}", "yes", dict(zip(("base", "untrained", "generated"), row, strict=True)))
+        Sample(f"row {i}", "yes", dict(zip(("base", "generated"), row, strict=True)))
         for i, row in enumerate(texts)
     )
     report = Report({}, samples)
     assert [row[:2] for row in plan_view.scores_of(report)] == [
-        ("With your adapter", "2 of 4 right"), ("Before it was trained", "1"),
-        ("Without it", "1"), ("Always “yes”", "4"),
+        ("With your adapter", "2 of 4 right"), ("Without it", "1"), ("Always “yes”", "4"),
     ]  # fmt: skip
     of_texts = {name: Scores(1.0, 0.25, 0.5, 0.0, 4) for name in ("base", "generated")}
     assert plan_view.scores_of(replace(report, scores=of_texts, measure="rouge_l")) == [
@@ -574,6 +572,21 @@ def test_all_answers_are_shown_the_wrong_ones_first_and_counted(tickets: Plan) -
     cells = re.findall(r"<tr><td>(\d)</td><td>row (\d)</td>", page)
     assert cells == [("1", "0"), ("2", "3"), ("3", "1"), ("4", "2")]
     assert "Row 3 of the 4: row 1" in page
+    assert "only the beginning is known" not in page
+    cut = replace(report, scores={"base": Scores(1.0, None, 0.25, None, 4)})
+    of_cut = result_view.report_html(cut, planning.PlanResult(tickets, [], "x"))
+    assert "Time was short: of wrong answers, only the beginning is known" in of_cut
+
+
+def test_the_heading_of_an_adapter_states_how_long_combining_took(tickets: Plan) -> None:
+    training = Training(rows=90, held_out=30, start=0.1, end=0.9, steps=48)
+    helped, not_helped = Outcome(training), Outcome(replace(training, steps=0))
+    for outcome, trained in ((helped, True), (not_helped, False), (Outcome(), False)):
+        made = Generation(tickets, tickets.layout, 16, (), 63.5, outcome=outcome, model_seconds=63)
+        adapter = SimpleNamespace(plan=tickets, generation=made)
+        heading = blocks.render("result.heading", adapter=adapter, number=1)
+        assert "combined in 0.5 s on a CPU\nfrom adapters of other datasets" in heading
+        assert ("and then trained on your rows" in heading) is trained
 
 
 def test_the_stored_result_of_the_example_is_counted_on_the_rows_that_are_drawn_now(
@@ -582,18 +595,36 @@ def test_the_stored_result_of_the_example_is_counted_on_the_rows_that_are_drawn_
     stored = json.loads(result_view.EXAMPLE_FILE.read_text(encoding="utf-8"))
     request = DatasetRequest(file=str(TRAIN))
     result = planning.make_plan(bank, request, Recipe(), 1000, False, jobs.Job(120))
-    checked = trying.rows_of(result).check
-    drawn = [(result_view.bare_input(result, prompt), output) for prompt, output in checked]
-    assert [(sample["input"], sample["reference"]) for sample in stored["samples"]] == drawn
-    right = sum(s["outputs"]["generated"] == s["reference"] for s in stored["samples"])
-    assert f"{right} of 16 right" in result_view.example_html()
+    rows, samples = trying.rows_of(result), stored["samples"]
+    assert not rows.few, "else folds of these are counted"
+    drawn = [(result_view.bare_input(result, prompt), output) for prompt, output in rows.held_out]
+    assert [(sample["input"], sample["reference"]) for sample in samples] == drawn
+    assert stored["train"] == len(rows.train)
+    right = sum(sample["outputs"]["generated"] == sample["reference"] for sample in samples)
+    assert f"{right} of {len(drawn)} right" in result_view.example_html()
 
 
-def test_too_few_rows_to_check_on_are_trained_on_and_a_warning_says_what_to_do() -> None:
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        (Rows(few=ROW * 24, train=ROW * 18, held_out=ROW * 6), "trained on your 24 rows for up to"),
+        (
+            Rows(train=ROW * 152, held_out=ROW * 48),
+            "152 of your rows for up to 2 minutes, and answers 48 others",
+        ),
+        (Rows(), "Unsure: right answers have not been counted yet."),
+    ],
+)
+def test_before_an_adapter_is_made_the_page_says_which_rows_are_for_what(
+    rows: Rows, said: str, tickets: Plan
+) -> None:
+    assert said in plan_view.expected_html(tickets, "x", rows)
+
+
+def test_a_warning_says_what_can_be_done_about_it_on_the_page() -> None:
     remark = Remark("warning", "No instruction.", Option("instruction", "Sort it"), "For example")
     shown: Any = SimpleNamespace(remarks=[remark], verdict=None)
-    html = plan_view.expected_html(shown, "x", Rows(train=(("a", "b"),) * 15))
-    assert "Your 15 rows are then for its training" in html
+    html = plan_view.expected_html(shown, "x", Rows(train=ROW))
     assert "No instruction. Open “Prompt” and write an instruction" in html
 
 

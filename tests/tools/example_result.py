@@ -24,9 +24,6 @@ from views.result import EXAMPLE_FILE, bare_input
 from work import generating, jobs, planning, trying
 from work.reader_process import start_forkserver
 
-SECONDS = 60.0
-"""Of training; the page would go on for two minutes."""
-
 
 def now() -> float:
     """Return the seconds that two cores would have computed so far."""
@@ -44,10 +41,7 @@ def main() -> None:
     model.load(job)
     vars(make)["Deadline"] = partial(Deadline, clock=now)
     adapter = generating.make_adapter(result, job)
-
-    trying.improve(
-        adapter, result, model, job, lambda made, said: found.append(made), seconds=SECONDS
-    )
+    trying.improve(adapter, result, model, job, lambda made, said: found.append(made))
     made = found[-1].generation
     report, training = made.report, made.outcome.training
     assert report is not None
@@ -55,7 +49,7 @@ def main() -> None:
     samples: list[dict[str, Any]] = report.to_dict()["samples"]
     for sample in samples:
         sample["input"] = bare_input(result, sample["input"])
-    stored = {"train": training.rows, "seconds": round(SECONDS), "samples": samples}
+    stored = {"train": training.rows, "seconds": round(trying.TRAINING_SECONDS), "samples": samples}
     EXAMPLE_FILE.write_text(json.dumps(stored, indent=1, ensure_ascii=False) + "\n", "utf-8")
 
 
