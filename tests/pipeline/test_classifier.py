@@ -1,0 +1,99 @@
+"""A classifier on words beside an adapter: what it answers right, in check, verdict and card."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.support.fast_training import fast_training
+from tests.training import tiny
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+pytest.importorskip("peft")
+
+from hf_lorameta import Bank, Generation, Recipe, generate  # noqa: E402 - they import torch
+from hf_lorameta.cards.results import Check, RightAnswers  # noqa: E402
+from hf_lorameta.pipeline.remarks import verdict_on  # noqa: E402
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+CLASSIFIER = "a classifier on words alone"
+
+
+@pytest.fixture(scope="module")
+def bank(tmp_path_factory: pytest.TempPathFactory) -> Bank:
+    return tiny.write_bank(tmp_path_factory.mktemp)
+
+
+def made(bank: Bank, lines: list[dict[str, str]]) -> Generation:
+    return generate(lines, bank, Recipe(rank=4), budget=600)
+
+
+@pytest.mark.parametrize("count", [16, 200])
+def test_it_answers_the_rows_that_are_checked_on_from_those_that_are_trained_on(
+    bank: Bank, count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In folds of few rows, and on held-out rows of many; the words of an input say its label."""
+    fast_training(monkeypatch.setattr, steps=4)
+    words = tiny.WORDS
+    lines = [
+        {"input": f"say {words[i % 2]} now {i}", "output": words[8 + i % 2]} for i in range(count)
+    ]
+    adapter = made(bank, lines)
+    check = adapter.outcome.check
+    assert check
+    assert check.rows == (16 if count == 16 else 48)
+    assert check.right.classifier == check.rows, "the words tell the labels"
+    folder = adapter.save_pretrained(tmp_path / "a")
+    assert json.loads((folder / "recipe.json").read_bytes())["check"]["right"]["classifier"]
+    line = f"| {CLASSIFIER}, trained on the same rows | {check.rows} | – |"
+    assert line in (folder / "README.md").read_text()
+
+
+def test_where_words_say_nothing_it_is_the_most_frequent_label(
+    bank: Bank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fast_training(monkeypatch.setattr, steps=4)
+    lines = [{"input": f"say {i}", "output": "one" if i % 4 else "two"} for i in range(200)]
+    check = made(bank, lines).outcome.check
+    assert check
+    assert check.right.classifier == check.right.most_frequent == 36
+
+
+def test_where_outputs_are_no_labels_there_is_none(
+    bank: Bank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fast_training(monkeypatch.setattr, steps=4)
+    lines = [{"input": f"say {i}", "output": f"{i // 2 + i % 2}"} for i in range(40)]
+    check = made(bank, lines).outcome.check
+    assert check
+    assert check.right.classifier is None
+
+
+RIGHT = RightAnswers(most_frequent=7, base=2, end=12, prompt=9)
+
+
+@pytest.mark.parametrize(
+    ("right", "classifier", "level", "sentence"),
+    [
+        (12, 15, "unlikely", "For labels like these, a classifier is the better tool, such as"),
+        (12, 14, "likely", "A classifier on words alone is about as good."),
+        (12, 9, "likely", ""),
+        (9, 11, "unsure", ""),
+        (2, 11, "unlikely", "More rows, or more time to train, may change that."),
+        (2, 13, "unlikely", "For labels like these, a classifier is the better tool, such as"),
+    ],
+)
+def test_the_verdict_names_it_as_the_better_tool_where_it_is(
+    right: int, classifier: int, level: str, sentence: str
+) -> None:
+    counted = replace(RIGHT, end=right, classifier=classifier)
+    verdict = verdict_on(Check(16, base=2.0, end=1.0, shots=3, right=counted))
+    assert verdict.level == level
+    assert f"{CLASSIFIER} {classifier}" in verdict.text
+    assert sentence in verdict.text
+    assert ("better tool" in verdict.text) == ("better tool" in sentence)
+    assert ("about as good" in verdict.text) == ("about as good" in sentence)
+    without = verdict_on(Check(16, base=2.0, end=1.0, shots=3, right=replace(RIGHT, end=right)))
+    assert "classifier" not in without.text
