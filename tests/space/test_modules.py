@@ -585,7 +585,7 @@ def test_the_heading_of_an_adapter_states_how_long_combining_took(tickets: Plan)
     for outcome, trained in ((helped, True), (not_helped, False), (Outcome(), False)):
         made = Generation(tickets, tickets.layout, 16, (), 63.5, outcome=outcome, model_seconds=63)
         adapter = SimpleNamespace(plan=tickets, generation=made)
-        heading = blocks.render("result.heading", adapter=adapter, number=1)
+        heading = blocks.render("result.heading", adapter=adapter, number=1, first=False)
         assert "combined in 0.5 s on a CPU\nfrom adapters of other datasets" in heading
         assert ("and then trained on your rows" in heading) is trained
 
