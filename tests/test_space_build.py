@@ -54,7 +54,6 @@ def test_the_folder_holds_the_space_files_and_pinned_requirements(built: Path) -
     assert {
         "hf_lorameta/bank/embedded/smollm2-135m/bank.json",
         "hf_lorameta/cards/model_card.md.j2",
-        "hf_lorameta/cards/scores.md.j2",
         "hf_lorameta/bank/manifest_example.yaml",
         "hf_lorameta/space_build.py",
     } <= relative_files(built)
