@@ -48,6 +48,7 @@ from hf_lorameta.formats.lora_layout import Layout, Module
 from hf_lorameta.hub.base_model_info import BaseModelInfo
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.packaged_model import SMOLLM2, TOKENIZER
+from hf_lorameta.hub.repo_info import ListedBank
 from hf_lorameta.method.output_prior import OutputPrior
 from hf_lorameta.quoting import shell
 from hf_lorameta.types import Encode, FactorPair, FloatArray, Progress, no_progress
@@ -191,8 +192,35 @@ class Bank:
 
     def __repr__(self) -> str:
         contents = "a general adapter" if self.index.general else "no adapters"
-        contents = f"{len(self)} adapters" if len(self) else contents
+        contents = f"{len(self)} adapters" if self.has_datasets else contents
         return f"Bank({self.id}, {contents} for {self.index.base_model})"
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it holds no adapter at all: adapters start from the base model alone.
+
+        Example:
+            >>> Bank.embedded().is_empty
+            False
+        """
+        return not self.index.number
+
+    @property
+    def has_datasets(self) -> bool:
+        """Whether it holds adapters of single datasets, with which a new one is compared.
+
+        Not if it is empty, or holds only a general adapter.
+
+        Example:
+            >>> [Bank.embedded(base).has_datasets for base in EMBEDDED]
+            [True, False, False]
+        """
+        return len(self) > 0
+
+    @property
+    def alternatives(self) -> tuple[ListedBank, ...]:
+        """Where no bank is used: those that others have published for the base model."""
+        return self.base.banks if self.base else ()
 
     @property
     def digest(self) -> str:
@@ -202,7 +230,7 @@ class Bank:
     @property
     def reference(self) -> dict[str, str | None] | None:
         """This bank in ``recipe.json``: id, commit and digest of its index; None if empty."""
-        if not self.index.number:
+        if self.is_empty:
             return None
         return {"id": self.id, "revision": self.revision, "sha256": self.digest}
 
@@ -286,7 +314,7 @@ class Bank:
                 f"this compares all {len(self):,} datasets of {self.id} with each other, expected "
                 f"a bank of at most {LARGE:,}"
             )
-        if not len(self):
+        if not self.has_datasets:
             return ProfileTable.from_profiles([])
         table = ProfileTable(load_arrays(self.verified_file(PROFILES_FILE)))
         table.check(self.index.vocab_size)

@@ -9,7 +9,6 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
@@ -33,7 +32,6 @@ from hf_lorameta.method.coefficients import COEFFICIENT_RULES
 from hf_lorameta.method.merging import COMBINERS
 from hf_lorameta.method.metrics import METRICS
 from hf_lorameta.quoting import option_words, shell, shell_word
-from hf_lorameta.recipe import Recipe
 from hf_lorameta.tables import plural
 
 CARD_FILE = "README.md"
@@ -67,7 +65,7 @@ def render_card(card: Mapping[str, Any], repo_id: str | None) -> str:
     licenses = [*(n.license for n in neighbors), *card["general_licenses"]]
     nearest = min(neighbors, key=lambda n: n.distance, default=None)
     derived = {
-        "has_bank": card["bank_id"] != NO_BANK,
+        "has_bank": _has_bank(card),
         "public_dataset": public_dataset,
         "trained": trained,
         "nearest": nearest,
@@ -282,49 +280,43 @@ def reproduce_command(card: Mapping[str, Any]) -> list[str]:
     It gives the same weights. Default settings and the embedded bank are left out. ``DATASET`` and
     ``BANK`` stand for those without a public name.
     """
-    dataset, bank, recipe = card["dataset"], card["bank_id"], card["recipe"]
-    if public_id(dataset) is None:
-        dataset = replace(dataset, id=None)
-    revision = card["base_revision" if bank == NO_BANK else "bank_revision"]
-    options = generation_options(dataset, bank, recipe, revision, card["base_model"])
+    options = _dataset_options(card["dataset"]) | _bank_options(card)
+    options |= card["recipe"].model_dump(exclude_defaults=True)
     command = ["hf-lorameta", "generate", *option_words(options | {"output": "my-adapter"})]
-    return command if recipe.train else [*command, "--budget", "0"]
+    return command if card["recipe"].train else [*command, "--budget", "0"]
 
 
-def generation_options(
-    dataset: DatasetInfo,
-    bank: str,
-    recipe: Recipe,
-    revision: str | None = None,
-    base_model: str | None = None,
-) -> dict[str, object]:
-    """Return the options of ``generate`` and ``push`` for a dataset, a bank and a recipe.
-
-    Args:
-        dataset: without an id, ``DATASET`` stands for it.
-        bank: id of the bank; the embedded one is left out, and ``BANK`` stands for a local one.
-        recipe: its settings; defaults are left out.
-        revision: of the bank; without one, of the base model.
-        base_model: is named if there is no bank, or no default one for it.
-    """
-    columns, named = dataset.columns, dataset.id is not None
+def _dataset_options(dataset: DatasetInfo) -> dict[str, object]:
+    """Return the options that name a dataset and say how it is read."""
+    columns, name = dataset.columns, public_id(dataset)
     instruction = columns.instruction_text
     template = CHAT if columns.chat else columns.template
-    settings = recipe.model_dump(exclude_defaults=True)
-    named_base = bank == NO_BANK or (bank == EMBEDDED_BANK and base_model != SMOLLM2)
     return {
-        "dataset": dataset.id or "DATASET",
-        "revision": dataset.revision if named else None,
-        "config": dataset.config if named else None,
+        "dataset": name or "DATASET",
+        "revision": dataset.revision if name else None,
+        "config": dataset.config if name else None,
         "split": dataset.split,
         "columns": str(columns),
         "instruction": instruction and as_option(instruction),
         "template": template and as_option(template),
+    }
+
+
+def _bank_options(card: Mapping[str, Any]) -> dict[str, object]:
+    """Return the options that name the bank, and the base model if the bank does not."""
+    bank, base_model, alone = card["bank_id"], card["base_model"], not _has_bank(card)
+    named_base = alone or (bank == EMBEDDED_BANK and base_model != SMOLLM2)
+    return {
         "base": base_model if named_base else None,
         "bank": None if bank == EMBEDDED_BANK else bank if is_hub_id(bank) else "BANK",
-        "base_revision" if bank == NO_BANK else "bank_revision": revision,
-        **settings,
+        "base_revision": card["base_revision"] if alone else None,
+        "bank_revision": None if alone else card["bank_revision"],
     }
+
+
+def _has_bank(card: Mapping[str, Any]) -> bool:
+    """Whether a bank was used."""
+    return bool(card["bank_id"] != NO_BANK)
 
 
 def _reproduce_lines(card: Mapping[str, Any]) -> Markdown:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def adapter_count(bank: "Bank") -> str:
     """Return how many adapters a bank holds, or that it has only the general one."""
-    return plural(len(bank), "adapter") if len(bank) else "a general adapter"
+    return plural(len(bank), "adapter") if bank.has_datasets else "a general adapter"
 
 
 def listing(bank: "Bank") -> str:

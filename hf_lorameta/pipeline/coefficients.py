@@ -48,7 +48,7 @@ def choose_coefficients(
         RecipeError: the bank is large, and the metric or the rule needs all of its datasets.
     """
     has_general = bank.index.general is not None
-    if not len(bank):
+    if not bank.has_datasets:
         return np.empty(0), _with_prior(np.ones(int(has_general)), bank, recipe, profile, counts)
     comparison = compare_with_bank(bank, profile, recipe.metric)
     if bank.is_large:
@@ -127,7 +127,7 @@ def scale_for(bank: Bank, recipe: Recipe, profile: Profile) -> float:
     if not profile.output.total or not is_scaled_by_length(bank, recipe):
         return 1.0
     general, lengths = bank.index.general, bank.stored_profiles.output_lengths
-    if not len(bank) and general:
+    if general and not bank.has_datasets:
         lengths = np.array([general.output_length or math.inf])
     return length_scale(profile.output_length, lengths)
 

@@ -174,7 +174,7 @@ def make(dataset: Dataset, session: Session, resolved: Resolved) -> Generation:
     log_remarks(plan.remarks, said=(*dataset.remarks, plan.verdict))
     if resolved.seconds:
         said = [f"With the base model: {resolved}"]
-        if session.bank.index.number:
+        if not session.bank.is_empty:
             said.append("To skip this: --budget 0, in Python budget=0")
         if any(isinstance(stage, Check) for stage in resolved.stages):
             said.append("To skip the count alone: --no-check, in Python check=False")

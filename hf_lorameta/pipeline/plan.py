@@ -44,7 +44,7 @@ class Plan(PlanData):
     def __str__(self) -> str:
         """All figures, with a table of the adapters, as ``hf-lorameta plan`` prints them."""
         read, index, neighbors = self.profile.rows_read, self.bank.index, self.neighbors()
-        if not index.number:
+        if self.bank.is_empty:
             return f"{read}; no bank: the adapter starts from {index.base_model} alone"
         lines = [read]
         if neighbors:

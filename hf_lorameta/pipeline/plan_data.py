@@ -124,7 +124,7 @@ class PlanData:
     def __repr__(self) -> str:
         name = self.dataset.id or "a local dataset"
         source = f"{plural(len(self.neighbors()), 'adapter')} of {self.bank.id}"
-        if not len(self.bank):
+        if not self.bank.has_datasets:
             general = self.bank.index.general and f"the general adapter of {self.bank.id}"
             source = general or f"no bank, from {self.bank.index.base_model} alone"
         return f'Plan({source} for {name}, read with columns="{self.dataset.columns}")'

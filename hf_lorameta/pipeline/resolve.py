@@ -105,7 +105,7 @@ def resolve(
     obstacle = _obstacle(dataset, session) if budget is None else None
     if budget is not None:
         seconds = budget
-    elif recipe.train or (bank.index.number and obstacle):
+    elif recipe.train or (obstacle and not bank.is_empty):
         seconds = 0.0
     else:
         seconds = DEFAULT_BUDGET
@@ -119,7 +119,7 @@ def resolve(
     user_decided = seconds or recipe.rows_asked or environ.get(NO_BASE)
     missed = None if user_decided else obstacle
     runs = seconds > 0 or (budget is None and obstacle is None)
-    required = budget is not None or not bank.index.number
+    required = budget is not None or bank.is_empty
     stages = _stages(recipe, seconds, check and runs, required=required)
     return Resolved(recipe, stages, seconds, missed)
 
@@ -179,12 +179,12 @@ def _problems(
             "one",
             hint=[without_budget, Option("train", change="leave out")],
         )
-    if budget and bank.index.number and dataset.prompts_only:
+    if budget and dataset.prompts_only and not bank.is_empty:
         yield UnlabeledDatasetError(
             "the dataset has no outputs to train on",
             hint=[Option("columns", "input=COLUMN,output=COLUMN"), without_budget],
         )
-    if not bank.index.number and budget == 0 and not dataset.prompts_only:
+    if bank.is_empty and budget == 0 and not dataset.prompts_only:
         yield UsageError(
             f"no bank is used for {bank.index.base_model}, so its adapter has to be trained on "
             "labeled rows",
@@ -197,10 +197,11 @@ def _problems(
 
 def _incompatible(recipe: Recipe, bank: Bank, dataset: DatasetInfo) -> Iterator[LoraMetaError]:
     """Yield an error for each setting that needs what the bank or the dataset lacks."""
-    index, empty = bank.index, not bank.index.number
-    if not len(bank):
-        reason = f"none is used for {index.base_model}" if empty else f"{bank.id} has only one"
-        allowed = {"rank"} if empty else {"rank", "scale"}
+    index = bank.index
+    if not bank.has_datasets:
+        reason, allowed = f"{bank.id} has only one", {"rank", "scale"}
+        if bank.is_empty:
+            reason, allowed = f"none is used for {index.base_model}", {"rank"}
         allowed |= {"output_prior"} if index.output_prior else set()
         for name in METHOD_SETTINGS:
             value = getattr(recipe, name)
@@ -210,7 +211,7 @@ def _incompatible(recipe: Recipe, bank: Bank, dataset: DatasetInfo) -> Iterator[
                     hint=[Option(name, change="leave out"), *_bank_advice(bank)],
                 )
     columns = Option("columns", "input=COLUMN,output=COLUMN")
-    if empty and dataset.prompts_only:
+    if bank.is_empty and dataset.prompts_only:
         yield UnlabeledDatasetError(
             f"no bank is used for {index.base_model}, so its adapter has to learn from labeled "
             "rows, and the dataset has no outputs",
@@ -226,9 +227,9 @@ def _incompatible(recipe: Recipe, bank: Bank, dataset: DatasetInfo) -> Iterator[
 
 def _bank_advice(bank: Bank) -> list[str | Option]:
     """Return the advice to name a bank: those that others have published, if there are any."""
-    if bank.base is None:
+    if not bank.is_empty:
         return ["name another bank"]
-    return [Option("bank", found.repo_id) for found in bank.base.banks[:3]] or ["name a bank"]
+    return [Option("bank", found.repo_id) for found in bank.alternatives[:3]] or ["name a bank"]
 
 
 def _train_a_bank(bank: Bank) -> str:
