@@ -14,10 +14,10 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from hf_lorameta.bank.index import EMBEDDED_BANK, FAR_RATIO, NO_BANK
-from hf_lorameta.cards.card_data import WeightedAdapter, public_id
+from hf_lorameta.cards.card_data import WeightedAdapter
 from hf_lorameta.cards.chart import CHART_FILE
 from hf_lorameta.cards.gguf_usage import ollama_name
-from hf_lorameta.cards.markdown import Markdown, clean, hub_url, is_hub_id, render
+from hf_lorameta.cards.markdown import Markdown, clean, hub_url, render
 from hf_lorameta.cards.prompt_code import example_code, prompt_code
 from hf_lorameta.cards.results import Check
 from hf_lorameta.cards.sentences import rows_checked, steps_chosen
@@ -28,6 +28,7 @@ from hf_lorameta.data.prompt import as_option
 from hf_lorameta.engines.scoring import MEASURES
 from hf_lorameta.hub.licenses import SEVERAL, combined_license
 from hf_lorameta.hub.packaged_model import SMOLLM2
+from hf_lorameta.hub.repo import is_hub_id
 from hf_lorameta.method.coefficients import COEFFICIENT_RULES
 from hf_lorameta.method.merging import COMBINERS
 from hf_lorameta.method.metrics import METRICS
@@ -54,7 +55,7 @@ def render_card(card: Mapping[str, Any], repo_id: str | None) -> str:
     """
     neighbors, recipe, dataset = card["neighbors"], card["recipe"], card["dataset"]
     base_license, example = card["base_license"], card["example"]
-    public_dataset = public_id(dataset)
+    public_dataset = dataset.public_id
     outcome, training = card["outcome"], card["outcome"].training
     trained = bool(training and training.steps)
     published = (n.dataset for n in neighbors if card["bank_published"] and is_hub_id(n.dataset))
@@ -133,7 +134,7 @@ def _render(
 
 def _title(card: Mapping[str, Any]) -> str:
     """Return the title of a card, with the base model, and with the dataset if it is public."""
-    base, dataset = _name_of(card["base_model"]), public_id(card["dataset"])
+    base, dataset = _name_of(card["base_model"]), card["dataset"].public_id
     return f"LoRA adapter of {base} for {dataset}" if dataset else f"LoRA adapter for {base}"
 
 
@@ -222,7 +223,7 @@ def _scores_for_index(dataset: DatasetInfo, check: Check | None) -> list[EvalRes
 
     These are the share of right answers and, if all answers were graded, their score.
     """
-    name = public_id(dataset)
+    name = dataset.public_id
     if check is None or name is None:
         return []
     measured = [("exact_match", "Right answers", check.right.end / check.rows)]
@@ -288,7 +289,7 @@ def reproduce_command(card: Mapping[str, Any]) -> list[str]:
 
 def _dataset_options(dataset: DatasetInfo) -> dict[str, object]:
     """Return the options that name a dataset and say how it is read."""
-    columns, name = dataset.columns, public_id(dataset)
+    columns, name = dataset.columns, dataset.public_id
     instruction = columns.instruction_text
     template = CHAT if columns.chat else columns.template
     return {

@@ -41,7 +41,7 @@ from hf_lorameta.errors import (
     UsageError,
 )
 from hf_lorameta.hub.client import Hub
-from hf_lorameta.hub.repo import ON_HUB, is_repo_id, on_hub
+from hf_lorameta.hub.repo import ON_HUB, is_hub_id, is_repo_id, on_hub
 from hf_lorameta.remarks import Remark
 from hf_lorameta.types import Row
 
@@ -85,9 +85,17 @@ class DatasetInfo:
     remarks: tuple[Remark, ...] = field(default=(), kw_only=True)
 
     @property
-    def public(self) -> bool:
+    def public_id(self) -> str | None:
+        """The id of a dataset on the public Hub, gated or not, which anyone may know; else None.
+
+        Where it is None, an adapter's files contain neither id nor revision nor configuration.
+        """
+        return self.id if self.id and not self.private and is_hub_id(self.id) else None
+
+    @property
+    def has_public_rows(self) -> bool:
         """Whether anyone may read the rows."""
-        return not self.private and not self.gated and self.id is not None
+        return self.public_id is not None and not self.gated
 
     @property
     def prompts_only(self) -> bool:

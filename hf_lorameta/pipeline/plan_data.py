@@ -20,6 +20,14 @@ _SHOWN = {"adapter", "adapter_revision", "dataset", "dataset_revision", "license
 """What a plan shows of a bank's entries."""
 
 
+def has_private_source(dataset: DatasetInfo, bank: Bank) -> bool:
+    """Whether a source of an adapter is private, so that its repo is private by default.
+
+    Sources are the dataset, and the bank's adapters with their datasets, or its base model.
+    """
+    return dataset.public_id is None or bank.private
+
+
 @dataclass(frozen=True, repr=False)
 class PlanData:
     """Which adapters of a bank are combined for a dataset, and with which coefficients.
@@ -82,8 +90,8 @@ class PlanData:
 
     @property
     def private(self) -> bool:
-        """Whether the dataset is private, or an adapter or a dataset of the bank."""
-        return self.dataset.private or self.bank.private
+        """Whether a source of the adapter is private."""
+        return has_private_source(self.dataset, self.bank)
 
     @property
     def layout(self) -> Layout:
