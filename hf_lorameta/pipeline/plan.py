@@ -141,6 +141,14 @@ def plan_from_reading(reading: Reading, bank: Bank) -> Plan:
         bank, reading.recipe, reading.profile, reading.output_counts
     )
     return Plan(
-        bank, reading.dataset, reading.recipe, reading.profile, distances, coefficients,
-        output_counts=reading.output_counts, example=reading.example,
-    )  # fmt: skip
+        bank,
+        reading.dataset,
+        reading.recipe,
+        reading.profile,
+        distances,
+        coefficients.adapters,
+        coefficients.general,
+        coefficients.output_prior,
+        reading.output_counts,
+        reading.example,
+    )
