@@ -51,7 +51,7 @@ def plan(request: Request) -> None:
     """Show which bank adapters would be combined, their distances and coefficients."""
     from hf_lorameta.pipeline.generate import plan_dataset
 
-    with _opened(request) as (session, dataset, resolved):
+    with _opened(request, only_plan=True) as (session, dataset, resolved):
         planned = plan_dataset(dataset, session.bank, request.recipe)
     log_remarks(planned.remarks, said=[planned.verdict])
     if not prints_json():
@@ -233,13 +233,13 @@ def _stop_if_interrupted(
 
 @contextmanager
 def _opened(
-    request: Request, export: "Export | None" = None
+    request: Request, export: "Export | None" = None, *, only_plan: bool = False
 ) -> "Iterator[tuple[Session, Dataset, Resolved]]":
     """Open a session and the dataset, say what will be read, and decide what is done."""
     with request.session() as session:
         dataset = request.open_dataset(session)
         _report_dataset(dataset, session.bank)
-        yield session, dataset, request.resolve(dataset, session, export)
+        yield session, dataset, request.resolve(dataset, session, export, only_plan=only_plan)
 
 
 def _report_dataset(dataset: "Dataset", bank: "Bank") -> None:

@@ -22,7 +22,7 @@ from hf_lorameta.errors import (
     UnlabeledDatasetError,
     UsageError,
 )
-from hf_lorameta.hub.base_model import find_at_hand
+from hf_lorameta.hub.base_model import at_hand_or_downloaded
 from hf_lorameta.pipeline.adapter_folder import Export
 from hf_lorameta.pipeline.budget import DEFAULT_BUDGET
 from hf_lorameta.pipeline.check import Check
@@ -47,12 +47,14 @@ class Resolved:
         stages: what is done with the base model after the adapters are combined.
         seconds: wall-clock time for all of it; 0 is no limit.
         obstacle: why the base model is not run although it would be by default; else None.
+        missing: the extra that has to be installed first, if that was no reason to refuse.
     """
 
     recipe: Recipe
     stages: tuple[Stage, ...] = ()
     seconds: float = 0.0
     obstacle: LoraMetaError | None = None
+    missing: MissingExtraError | None = None
 
     @property
     def trains_on_all(self) -> bool:
@@ -61,6 +63,9 @@ class Resolved:
 
     def __str__(self) -> str:
         """What is done with the base model."""
+        if self.missing:
+            first = f"once the extra that it needs is installed: {self.missing.hint}"
+            return f"{', then '.join(map(str, self.stages))}, {first}"
         if self.stages:
             return ", then ".join(map(str, self.stages))
         return "skip training on your rows" + (f": {self.obstacle}" if self.obstacle else "")
@@ -74,6 +79,7 @@ def resolve(
     budget: float | None = None,
     check: bool = True,
     export: Export | None = None,
+    only_plan: bool = False,
 ) -> Resolved:
     """Decide what is done for a dataset.
 
@@ -86,6 +92,7 @@ def resolve(
         check: count right answers on rows that the adapter was not trained on, if the base model
             is on this machine or there is a budget.
         export: as in `hf_lorameta.pipeline.save.SavableAdapter.save_pretrained`.
+        only_plan: whether to say what would be done, so that nothing has to be installed for it.
 
     Raises:
         UsageError: settings exclude each other; the base model's architecture cannot be
@@ -110,7 +117,8 @@ def resolve(
     else:
         seconds = DEFAULT_BUDGET
     problems = list(_problems(dataset, bank, recipe, budget))
-    if (recipe.rows_asked or seconds) and (missing := missing_extra()):
+    missing = missing_extra() if recipe.rows_asked or seconds else None
+    if missing and not only_plan:
         problems.append(missing)
     _refuse(problems)
     if export is not None:
@@ -121,7 +129,7 @@ def resolve(
     runs = seconds > 0 or (budget is None and obstacle is None)
     required = budget is not None or bank.is_empty
     stages = _stages(recipe, seconds, check and runs, required=required)
-    return Resolved(recipe, stages, seconds, missed)
+    return Resolved(recipe, stages, seconds, missed, missing)
 
 
 def _stages(recipe: Recipe, seconds: float, count: bool, *, required: bool) -> tuple[Stage, ...]:
@@ -267,7 +275,7 @@ def _obstacle(dataset: DatasetInfo, session: Session) -> LoraMetaError | None:
     if session.has_model:
         return None
     try:
-        path = find_at_hand(index.base_model, index.base_revision)
+        path = at_hand_or_downloaded(index.base_model, index.base_revision, session.hub.token)
     except HubError as error:  # where base models may be downloaded
         return error
     if path is None:
