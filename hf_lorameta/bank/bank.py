@@ -41,13 +41,14 @@ from hf_lorameta.bank.large_profiles import LargeProfiles, Sketches
 from hf_lorameta.bank.pack_format import Basis, PackedFile, UnpackedFile
 from hf_lorameta.data.counts.profile import ProfileTable
 from hf_lorameta.data.counts.tokenizer import load_encode, vocab_size
+from hf_lorameta.embedded import QWEN_BANKS, SMOLLM2_BANK
 from hf_lorameta.errors import BankError, IntegrityError, Option, UsageError
 from hf_lorameta.files import sha256
 from hf_lorameta.formats.lora_file import AdapterFile
 from hf_lorameta.formats.lora_layout import Layout, Module
 from hf_lorameta.hub.base_model_info import BaseModelInfo
 from hf_lorameta.hub.client import Hub
-from hf_lorameta.hub.packaged_model import SMOLLM2, TOKENIZER
+from hf_lorameta.hub.packaged_model import SMOLLM2
 from hf_lorameta.hub.repo_info import ListedBank
 from hf_lorameta.method.output_prior import OutputPrior
 from hf_lorameta.quoting import shell
@@ -55,13 +56,10 @@ from hf_lorameta.types import Encode, FactorPair, FloatArray, Progress, no_progr
 
 BANK_VARIABLE = "HF_LORAMETA_BANK"
 """Environment variable that names the default bank."""
-EMBEDDED_FOLDER = TOKENIZER.parent
-"""Folder of the default bank in this package."""
-_QWEN = EMBEDDED_FOLDER.parent / "qwen2.5-coder"
 EMBEDDED = {
-    SMOLLM2: EMBEDDED_FOLDER,
-    "Qwen/Qwen2.5-Coder-0.5B-Instruct": _QWEN / "0.5b",
-    "Qwen/Qwen2.5-Coder-1.5B-Instruct": _QWEN / "1.5b",
+    SMOLLM2: SMOLLM2_BANK,
+    "Qwen/Qwen2.5-Coder-0.5B-Instruct": QWEN_BANKS / "0.5b",
+    "Qwen/Qwen2.5-Coder-1.5B-Instruct": QWEN_BANKS / "1.5b",
 }
 """Folders of the banks in this package by their base models; the first is the default."""
 

@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
-from hf_lorameta.bank.bank import EMBEDDED_FOLDER, Bank
+from hf_lorameta.bank.bank import Bank
 from hf_lorameta.cards.markdown import code, prose
+from hf_lorameta.embedded import SMOLLM2_BANK
 from tests.benchmarks.tables import markdown_table
 
-FILE = EMBEDDED_FOLDER.parent / "THIRD_PARTY.md"
+FILE = SMOLLM2_BANK.parent / "THIRD_PARTY.md"
 HEAD = ("Task", "Own adapter", "General adapter", "Source", "Commit", "License")
 TEXT = """# Sources of the embedded banks
 
