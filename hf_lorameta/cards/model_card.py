@@ -278,8 +278,8 @@ def _chat_kwargs(card: Mapping[str, Any]) -> Mapping[str, object]:
 def reproduce_command(card: Mapping[str, Any]) -> list[str]:
     """Return the command line that generates this adapter again, as a list of arguments.
 
-    It gives the same weights. Default settings and the embedded bank are left out. ``DATASET`` and
-    ``BANK`` stand for those without a public name.
+    It gives the same weights. Default settings and the embedded bank are left out. ``DATASET``,
+    ``CONFIG`` and ``BANK`` stand for those without a public name.
     """
     options = _dataset_options(card["dataset"]) | _bank_options(card)
     options |= card["recipe"].model_dump(exclude_defaults=True)
@@ -288,14 +288,18 @@ def reproduce_command(card: Mapping[str, Any]) -> list[str]:
 
 
 def _dataset_options(dataset: DatasetInfo) -> dict[str, object]:
-    """Return the options that name a dataset and say how it is read."""
+    """Return the options that name a dataset and say how it is read.
+
+    One that is not public may have a configuration whose name says as much as its own.
+    """
     columns, name = dataset.columns, dataset.public_id
+    stands_for_config = None if dataset.config in (None, "default") else "CONFIG"
     instruction = columns.instruction_text
     template = CHAT if columns.chat else columns.template
     return {
         "dataset": name or "DATASET",
         "revision": dataset.revision if name else None,
-        "config": dataset.config if name else None,
+        "config": dataset.config if name else stands_for_config,
         "split": dataset.split,
         "columns": str(columns),
         "instruction": instruction and as_option(instruction),

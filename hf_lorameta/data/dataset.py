@@ -338,6 +338,8 @@ def open_rows(name: Any, hub: Hub, options: ReadingOptions) -> RawDataset:
     config, split = options.get("config"), options.get("split")
     revision = options.get("revision")
     if not isinstance(name, str | Path):
+        what = "a list of files" if are_names(name) else "rows in memory"
+        _refuse_repo_options(f"{what}: there is", options)
         if not are_names(name):
             return rows_in_memory(name, split)
         if others := [str(one) for one in name if not is_local(one)]:
@@ -351,8 +353,7 @@ def open_rows(name: Any, hub: Hub, options: ReadingOptions) -> RawDataset:
             "no dataset was named", hint=[Option("dataset", "user/name"), "name a file"]
         )
     if is_local(name):
-        if config or revision:
-            raise UsageError(f"{name} is a file: it has neither configuration nor revision")
+        _refuse_repo_options(f"{name} is a file: it has", options)
         return open_files(name, split)
     if is_folder(name):
         if revision:
@@ -373,6 +374,15 @@ def open_rows(name: Any, hub: Hub, options: ReadingOptions) -> RawDataset:
         error.advise(*similar_file(Path(name)))
         raise
     return open_repo(hub, repo, config, split)
+
+
+def _refuse_repo_options(what_has: str, options: ReadingOptions) -> None:
+    """Raise UsageError if options of a repo are given for rows that are in none."""
+    if given := [name for name in ("config", "revision") if options.get(name)]:
+        raise UsageError(
+            f"{what_has} neither configuration nor revision",
+            hint=[Option(name, change="leave out") for name in given],
+        )
 
 
 def _same_on_hub(name: str | Path) -> str:
