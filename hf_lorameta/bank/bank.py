@@ -41,7 +41,7 @@ from hf_lorameta.bank.large_profiles import LargeProfiles, Sketches
 from hf_lorameta.bank.pack_format import Basis, PackedFile, UnpackedFile
 from hf_lorameta.data.counts.profile import ProfileTable
 from hf_lorameta.data.counts.tokenizer import load_encode, vocab_size
-from hf_lorameta.embedded import QWEN_BANKS, SMOLLM2_BANK
+from hf_lorameta.embedded import EMBEDDED
 from hf_lorameta.errors import BankError, IntegrityError, Option, UsageError
 from hf_lorameta.files import sha256
 from hf_lorameta.formats.lora_file import AdapterFile
@@ -56,12 +56,6 @@ from hf_lorameta.types import Encode, FactorPair, FloatArray, Progress, no_progr
 
 BANK_VARIABLE = "HF_LORAMETA_BANK"
 """Environment variable that names the default bank."""
-EMBEDDED = {
-    SMOLLM2: SMOLLM2_BANK,
-    "Qwen/Qwen2.5-Coder-0.5B-Instruct": QWEN_BANKS / "0.5b",
-    "Qwen/Qwen2.5-Coder-1.5B-Instruct": QWEN_BANKS / "1.5b",
-}
-"""Folders of the banks in this package by their base models; the first is the default."""
 
 _OPENING_THREADS = 4
 
@@ -195,12 +189,7 @@ class Bank:
 
     @property
     def is_empty(self) -> bool:
-        """Whether it holds no adapter at all: adapters start from the base model alone.
-
-        Example:
-            >>> Bank.embedded().is_empty
-            False
-        """
+        """Whether it holds no adapter at all: adapters start from the base model alone."""
         return not self.index.number
 
     @property
@@ -362,14 +351,20 @@ class Bank:
             raise IntegrityError(f"{DISTANCES_FILE} does not fit the {len(self)} entries")
         return arrays
 
-    def neural(self) -> dict[str, NDArray[Any]]:
-        """Return the arrays of the trained neural rule; raise `BankError` if there is none."""
+    def neural(self, metric: str) -> dict[str, NDArray[Any]]:
+        """Return the arrays of the neural rule for a metric; raise `BankError` if it has none."""
+        train = shell("hf-lorameta", "bank", "train-rule", str(self.folder))
         if NEURAL_FILE not in self.index.files:
+            raise BankError(f"{self.id} holds no neural rule", hint=train)
+        arrays = load_arrays(self.verified_file(NEURAL_FILE))
+        trained = dict.fromkeys(name.partition(".")[0] for name in arrays)
+        if metric not in trained:
             raise BankError(
-                f"{self.id} holds no neural rule",
-                hint=shell("hf-lorameta", "bank", "train-rule", str(self.folder)),
+                f"the neural rule of {self.id} is for {', '.join(trained)}, and not for {metric}",
+                hint=[train, Option("coefficients", "kernel")],
             )
-        return load_arrays(self.verified_file(NEURAL_FILE))
+        named = ((name.partition("."), array) for name, array in arrays.items())
+        return {name: array for (of, _, name), array in named if of == metric}
 
     def adapter(self, entry: IndexEntry | GeneralEntry) -> AdapterFile:
         """Open one adapter's weights, fetching them if needed; in a pack, its small factors."""

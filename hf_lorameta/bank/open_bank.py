@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from hf_lorameta.bank.bank import EMBEDDED, Bank, refuse_revision
+from hf_lorameta.bank.bank import Bank, refuse_revision
 from hf_lorameta.bank.index import NO_BANK
+from hf_lorameta.embedded import EMBEDDED
 from hf_lorameta.errors import BankError, Option, UsageError
 from hf_lorameta.files import resolved
 from hf_lorameta.hub.base_model_info import BaseModelInfo

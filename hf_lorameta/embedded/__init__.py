@@ -5,7 +5,10 @@ It holds only files and imports nothing, so that any package may read them.
 
 from pathlib import Path
 
-SMOLLM2_BANK = Path(__file__).parent / "smollm2-135m"
-"""Folder of the default bank."""
-QWEN_BANKS = Path(__file__).parent / "qwen2.5-coder"
-"""Folder with the banks of several sizes of Qwen2.5-Coder, which share a tokenizer."""
+_FOLDER = Path(__file__).parent
+EMBEDDED = {
+    "HuggingFaceTB/SmolLM2-135M-Instruct": _FOLDER / "smollm2-135m",
+    "Qwen/Qwen2.5-Coder-0.5B-Instruct": _FOLDER / "qwen2.5-coder" / "0.5b",
+    "Qwen/Qwen2.5-Coder-1.5B-Instruct": _FOLDER / "qwen2.5-coder" / "1.5b",
+}
+"""Folders of the banks by their base models; the first is the default."""

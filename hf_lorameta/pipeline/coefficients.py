@@ -46,7 +46,7 @@ def choose_coefficients(
         0 for these.
 
     Raises:
-        BankError: the bank lacks the neural rule that was asked for.
+        BankError: the bank lacks the neural rule that was asked for, or has none for the metric.
         RecipeError: the bank is large, and the metric or the rule needs all of its datasets.
     """
     has_general = bank.index.general is not None
@@ -63,7 +63,7 @@ def choose_coefficients(
         distances,
         recipe.temperature,
         comparison.bank_distances,
-        lambda: _neural(bank, recipe),
+        lambda: NeuralModel.from_arrays(bank.neural(recipe.metric)),
         general=has_general,
         median=bank.index.median_distances.get(comparison.name),
     )
@@ -139,12 +139,6 @@ def is_scaled_by_length(bank: Bank, recipe: Recipe) -> bool:
     """Return whether coefficients depend on how long a dataset's outputs are, if it has any."""
     by_length = COEFFICIENT_RULES[recipe.coefficients].by_length
     return recipe.scale is None and by_length and bank.index.general is not None
-
-
-def _neural(bank: Bank, recipe: Recipe) -> NeuralModel:
-    prefix = f"{recipe.metric}."
-    arrays = {k.removeprefix(prefix): v for k, v in bank.neural().items() if k.startswith(prefix)}
-    return NeuralModel.from_arrays(arrays)
 
 
 class Comparison(NamedTuple):

@@ -4,10 +4,11 @@ from pathlib import Path
 
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.cards.markdown import code, prose
-from hf_lorameta.embedded import SMOLLM2_BANK
+from hf_lorameta.embedded import EMBEDDED
+from hf_lorameta.hub.packaged_model import SMOLLM2
 from tests.benchmarks.tables import markdown_table
 
-FILE = SMOLLM2_BANK.parent / "THIRD_PARTY.md"
+FILE = EMBEDDED[SMOLLM2].parent / "THIRD_PARTY.md"
 HEAD = ("Task", "Own adapter", "General adapter", "Source", "Commit", "License")
 TEXT = """# Sources of the embedded banks
 
