@@ -12,7 +12,7 @@ if why := missing("gradio"):
     pytest.skip(why, allow_module_level=True)
 
 from limits import kept
-from limits.kept import IN_ALL, OF_ADDRESS, PLAN_BYTES, Kept, Rows
+from limits.kept import IN_ALL, OF_ADDRESS, PLAN_BYTES, Kept, StoredRows
 from work.planning import SAMPLE_CHARACTERS, SAMPLES, PlanResult
 from work.visit import Visit
 
@@ -21,7 +21,7 @@ def planned(address: str, characters: int = SAMPLE_CHARACTERS) -> Visit:
     """Return a visit with a plan of as many rows as are kept, with an emoji in each."""
     texts = [f"{number} 😀".ljust(characters, "x") for number in range(SAMPLES)]
     visit, plan = Visit(), SimpleNamespace()
-    visit.plan_result = PlanResult(plan, Rows([(text, text) for text in texts]), "x")  # type: ignore[arg-type]
+    visit.plan_result = PlanResult(plan, StoredRows([(text, text) for text in texts]), "x")  # type: ignore[arg-type]
     visit.keep(address)
     return visit
 
