@@ -17,13 +17,12 @@ from starlette.concurrency import iterate_in_threadpool
 
 from components import Components
 from limits.callers import Call
-from limits.lines import FullError
-from limits.lines import Line as WaitingLine
+from limits.lines import FullError, Line
 from settings import Settings
 from views.blocks import error_html, note, progress_html
 from work.bank_loader import BankLoader
 from work.jobs import Canceled, Job, Step, Updates, known_error
-from work.visit import Line, Task, Visit
+from work.visit import LineName, Task, Visit
 
 _CANCELED = f'<div data-announce="Canceled">{note("info", "Canceled")}</div>'
 _AGAIN = note("warning", "All places in the line are taken", ["Asking again in a few seconds."])
@@ -74,15 +73,17 @@ class Actions:
     components: Components
     bank_loader: BankLoader
     settings: Settings
-    lines: Mapping[str, WaitingLine] = field(default_factory=dict)
+    lines: Mapping[str, Line] = field(default_factory=dict)
 
-    def begin(self, visit: Visit, line: Line, work: Callable[[Job], None], problem: Any) -> Updates:
+    def begin(
+        self, visit: Visit, line: LineName, work: Callable[[Job], None], problem: Any
+    ) -> Updates:
         """Put work in line for a visit whose request was accepted; arguments as in `Task`."""
         visit.task = Task(line, Job(self.settings.time_limit), work, problem)
         return self._running(visit) | {problem: ""}
 
     async def run_in_turn(
-        self, visit: Visit, name: Line, line: WaitingLine, call: Call
+        self, visit: Visit, name: LineName, line: Line, call: Call
     ) -> AsyncIterator[Updates]:
         """Run the task that waits in a line once its turn comes; yield its place until then.
 
@@ -115,7 +116,7 @@ class Actions:
         yield self.settle(visit)
 
     def run(
-        self, visit: Visit, line: Line, call: Call | None = None
+        self, visit: Visit, line: LineName, call: Call | None = None
     ) -> Generator[Updates, None, None]:
         """Run the task that waits in a line; yield its progress and results.
 

@@ -10,12 +10,12 @@ from components import FILLED, TITLE, Components
 from dataset_actions import DatasetActions
 from endpoints import add_endpoints
 from limits.callers import call_of
-from limits.lines import Line as WaitingLine
+from limits.lines import Line
 from settings import Settings
 from views.blocks import render
 from work.bank_loader import BankLoader
 from work.jobs import Updates
-from work.visit import Line, Visit
+from work.visit import LineName, Visit
 
 _NUMBER_REQUESTS = """(...values) => {
     const last = Number(sessionStorage.getItem("lm-requests"));
@@ -33,9 +33,7 @@ _PRIVATE: dict[str, Any] = {
 }  # fmt: skip
 
 
-def build_page(
-    settings: Settings, bank_loader: BankLoader, lines: Mapping[str, WaitingLine]
-) -> Any:
+def build_page(settings: Settings, bank_loader: BankLoader, lines: Mapping[str, Line]) -> Any:
     """Return the `gr.Blocks` of the page and the endpoints, whose requests wait in lines."""
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(600, 3600)) as blocks:
         components = Components(settings)
@@ -69,7 +67,7 @@ def _connect(actions: DatasetActions) -> None:
             **at_once,
         )  # fmt: skip
 
-    def put_in_line(asked: Any, line: Line) -> None:
+    def put_in_line(asked: Any, line: LineName) -> None:
         """Have the task that an action has put in line wait for its turn, and run."""
         places = actions.lines[line]
 

@@ -57,12 +57,12 @@ def test_a_recipe_is_frozen() -> None:
     [
         (
             {"metric": "cosine"},
-            "metric must be one of wd, kl, js, mmd, js-io, js-task, got 'cosine'",
+            f"metric must be one of {', '.join(METRICS)}, got 'cosine'",
         ),
         ({"coefficients": ""}, "coefficients must be"),
         (
             {"combine": "soup"},
-            "combine must be one of factors, exact, got 'soup'",
+            f"combine must be one of {', '.join(COMBINERS)}, got 'soup'",
         ),
         ({"metric": 3}, "metric must be a valid string, got 3"),
         ({"dtype": "int8"}, "dtype must be"),

@@ -52,7 +52,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_folder_holds_the_space_files_and_pinned_requirements(built: Path) -> None:
     assert relative_files(SPACE) <= relative_files(built)
     assert {
-        "hf_lorameta/bank/embedded/smollm2-135m/bank.json",
+        "hf_lorameta/embedded/smollm2-135m/bank.json",
         "hf_lorameta/cards/model_card.md.j2",
         "hf_lorameta/bank/manifest_example.yaml",
         "hf_lorameta/space_build.py",

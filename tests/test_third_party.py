@@ -3,8 +3,9 @@
 import pytest
 
 from hf_lorameta import open_dataset
-from hf_lorameta.bank.bank import EMBEDDED, Bank
+from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.open_bank import open_bank
+from hf_lorameta.embedded import EMBEDDED
 from hf_lorameta.pipeline.bank_prompts import prompts_like
 from tests.tools.third_party import FILE, render
 

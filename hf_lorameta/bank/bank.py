@@ -41,28 +41,21 @@ from hf_lorameta.bank.large_profiles import LargeProfiles, Sketches
 from hf_lorameta.bank.pack_format import Basis, PackedFile, UnpackedFile
 from hf_lorameta.data.counts.profile import ProfileTable
 from hf_lorameta.data.counts.tokenizer import load_encode, vocab_size
+from hf_lorameta.embedded import EMBEDDED
 from hf_lorameta.errors import BankError, IntegrityError, Option, UsageError
 from hf_lorameta.files import sha256
 from hf_lorameta.formats.lora_file import AdapterFile
 from hf_lorameta.formats.lora_layout import Layout, Module
 from hf_lorameta.hub.base_model_info import BaseModelInfo
 from hf_lorameta.hub.client import Hub
-from hf_lorameta.hub.packaged_model import SMOLLM2, TOKENIZER
+from hf_lorameta.hub.packaged_model import SMOLLM2
+from hf_lorameta.hub.repo_info import ListedBank
 from hf_lorameta.method.output_prior import OutputPrior
 from hf_lorameta.quoting import shell
 from hf_lorameta.types import Encode, FactorPair, FloatArray, Progress, no_progress
 
 BANK_VARIABLE = "HF_LORAMETA_BANK"
 """Environment variable that names the default bank."""
-EMBEDDED_FOLDER = TOKENIZER.parent
-"""Folder of the default bank in this package."""
-_QWEN = EMBEDDED_FOLDER.parent / "qwen2.5-coder"
-EMBEDDED = {
-    SMOLLM2: EMBEDDED_FOLDER,
-    "Qwen/Qwen2.5-Coder-0.5B-Instruct": _QWEN / "0.5b",
-    "Qwen/Qwen2.5-Coder-1.5B-Instruct": _QWEN / "1.5b",
-}
-"""Folders of the banks in this package by their base models; the first is the default."""
 
 _OPENING_THREADS = 4
 
@@ -191,8 +184,30 @@ class Bank:
 
     def __repr__(self) -> str:
         contents = "a general adapter" if self.index.general else "no adapters"
-        contents = f"{len(self)} adapters" if len(self) else contents
+        contents = f"{len(self)} adapters" if self.has_datasets else contents
         return f"Bank({self.id}, {contents} for {self.index.base_model})"
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it holds no adapter at all: adapters start from the base model alone."""
+        return not self.index.number
+
+    @property
+    def has_datasets(self) -> bool:
+        """Whether it holds adapters of single datasets, with which a new one is compared.
+
+        Not if it is empty, or holds only a general adapter.
+
+        Example:
+            >>> [Bank.embedded(base).has_datasets for base in EMBEDDED]
+            [True, False, False]
+        """
+        return len(self) > 0
+
+    @property
+    def alternatives(self) -> tuple[ListedBank, ...]:
+        """Where no bank is used: those that others have published for the base model."""
+        return self.base.banks if self.base else ()
 
     @property
     def digest(self) -> str:
@@ -202,7 +217,7 @@ class Bank:
     @property
     def reference(self) -> dict[str, str | None] | None:
         """This bank in ``recipe.json``: id, commit and digest of its index; None if empty."""
-        if not self.index.number:
+        if self.is_empty:
             return None
         return {"id": self.id, "revision": self.revision, "sha256": self.digest}
 
@@ -286,7 +301,7 @@ class Bank:
                 f"this compares all {len(self):,} datasets of {self.id} with each other, expected "
                 f"a bank of at most {LARGE:,}"
             )
-        if not len(self):
+        if not self.has_datasets:
             return ProfileTable.from_profiles([])
         table = ProfileTable(load_arrays(self.verified_file(PROFILES_FILE)))
         table.check(self.index.vocab_size)
@@ -336,14 +351,20 @@ class Bank:
             raise IntegrityError(f"{DISTANCES_FILE} does not fit the {len(self)} entries")
         return arrays
 
-    def neural(self) -> dict[str, NDArray[Any]]:
-        """Return the arrays of the trained neural rule; raise `BankError` if there is none."""
+    def neural(self, metric: str) -> dict[str, NDArray[Any]]:
+        """Return the arrays of the neural rule for a metric; raise `BankError` if it has none."""
+        train = shell("hf-lorameta", "bank", "train-rule", str(self.folder))
         if NEURAL_FILE not in self.index.files:
+            raise BankError(f"{self.id} holds no neural rule", hint=train)
+        arrays = load_arrays(self.verified_file(NEURAL_FILE))
+        trained = dict.fromkeys(name.partition(".")[0] for name in arrays)
+        if metric not in trained:
             raise BankError(
-                f"{self.id} holds no neural rule",
-                hint=shell("hf-lorameta", "bank", "train-rule", str(self.folder)),
+                f"the neural rule of {self.id} is for {', '.join(trained)}, and not for {metric}",
+                hint=[train, Option("coefficients", "kernel")],
             )
-        return load_arrays(self.verified_file(NEURAL_FILE))
+        named = ((name.partition("."), array) for name, array in arrays.items())
+        return {name: array for (of, _, name), array in named if of == metric}
 
     def adapter(self, entry: IndexEntry | GeneralEntry) -> AdapterFile:
         """Open one adapter's weights, fetching them if needed; in a pack, its small factors."""

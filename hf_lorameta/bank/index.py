@@ -208,11 +208,6 @@ class Index(StrictModel):
         """Number of adapters, the general one included."""
         return len(self.entries) + (self.general is not None)
 
-    def chosen(self, positions: Iterable[int]) -> list[IndexEntry | GeneralEntry]:
-        """Return the `adapters` at some positions; of a large bank, only these are parsed."""
-        entries, last = self.entries, [self.general] if self.general else []
-        return [entries[i] if i < len(entries) else last[i - len(entries)] for i in positions]
-
     @property
     def digests(self) -> dict[str, str]:
         """SHA-256 of all files of the bank but the index, by name."""

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from hf_lorameta.bank.bank import EMBEDDED, Bank, refuse_revision
+from hf_lorameta.bank.bank import Bank, refuse_revision
 from hf_lorameta.bank.index import NO_BANK
+from hf_lorameta.embedded import EMBEDDED
 from hf_lorameta.errors import BankError, Option, UsageError
 from hf_lorameta.files import resolved
 from hf_lorameta.hub.base_model_info import BaseModelInfo
@@ -42,13 +43,14 @@ def open_bank(
         121
     """
     hub = hub or Hub()
-    if bank == NO_BANK and base is None:
+    asks_for_none = bank == NO_BANK
+    if asks_for_none and base is None:
         raise UsageError(
             "without a bank, the base model has to be named", hint=Option("base", SMOLLM2)
         )
-    if bank == NO_BANK or isinstance(bank, Bank):
+    if asks_for_none or isinstance(bank, Bank):
         refuse_revision(revision)
-    found = None if bank == NO_BANK else _bank_for(bank, base, revision, hub)
+    found = None if asks_for_none else _bank_for(bank, base, revision, hub)
     if found is None:
         return Bank.empty(BaseModelInfo.find(str(base), hub, base_revision))
     if base_revision is not None:

@@ -262,7 +262,7 @@ def _metadata(bank: Bank) -> DatasetCardData:
 def bank_card(bank: Bank, repo_id: str) -> str:
     """Return the README of a bank's repo."""
     index = bank.index
-    adapters = plural(len(bank), "LoRA adapter") if len(bank) else "a general LoRA adapter"
+    adapters = plural(len(bank), "LoRA adapter") if bank.has_datasets else "a general LoRA adapter"
     packed = ""
     if packing := index.packing:
         source = f"a bank whose `{INDEX_FILE}` has the SHA-256 `{packing.source}`"

@@ -1,16 +1,7 @@
-"""The adapters that a card lists, and the name of the dataset that it may state."""
+"""The adapters that a card lists."""
 
 from dataclasses import dataclass
 from typing import Any
-
-from hf_lorameta.cards.markdown import is_hub_id
-from hf_lorameta.data.dataset import DatasetInfo
-
-
-def public_id(dataset: DatasetInfo) -> str | None:
-    """Return a dataset's id if it is a public dataset of the Hub."""
-    name = dataset.id
-    return name if name and not dataset.private and is_hub_id(name) else None
 
 
 @dataclass(frozen=True)

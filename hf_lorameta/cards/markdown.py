@@ -15,12 +15,12 @@ from hf_lorameta import quoting
 from hf_lorameta.cards.gguf_usage import BASE_FILE, GGUF_FILE, MODELFILE
 from hf_lorameta.data.prompt import as_option
 from hf_lorameta.engines.scoring import MEASURES
+from hf_lorameta.hub.repo import is_hub_id
 from hf_lorameta.tables import plural
 
 if TYPE_CHECKING:
     import jinja2
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?")
 _PLAIN = re.compile(r"[A-Za-z0-9_./:@+=()-]([A-Za-z0-9_./:@+=(), -]*[A-Za-z0-9_./:@+=()-])?")
 
 
@@ -28,12 +28,6 @@ class Markdown(str):
     """Text that is already Markdown and needs no escaping."""
 
     __slots__ = ()
-
-
-def is_hub_id(value: str) -> bool:
-    """Return whether the value is a valid repo id of the Hub, or a valid git revision."""
-    invalid = ".." in value or "--" in value
-    return not invalid and len(value) <= 96 and _HUB_ID.fullmatch(value) is not None
 
 
 def clean(value: str) -> str:

@@ -9,16 +9,15 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from hf_lorameta.bank.index import EMBEDDED_BANK, FAR_RATIO, NO_BANK
-from hf_lorameta.cards.card_data import WeightedAdapter, public_id
+from hf_lorameta.cards.card_data import WeightedAdapter
 from hf_lorameta.cards.chart import CHART_FILE
 from hf_lorameta.cards.gguf_usage import ollama_name
-from hf_lorameta.cards.markdown import Markdown, clean, hub_url, is_hub_id, render
+from hf_lorameta.cards.markdown import Markdown, clean, hub_url, render
 from hf_lorameta.cards.prompt_code import example_code, prompt_code
 from hf_lorameta.cards.results import Check
 from hf_lorameta.cards.sentences import rows_checked, steps_chosen
@@ -29,11 +28,11 @@ from hf_lorameta.data.prompt import as_option
 from hf_lorameta.engines.scoring import MEASURES
 from hf_lorameta.hub.licenses import SEVERAL, combined_license
 from hf_lorameta.hub.packaged_model import SMOLLM2
+from hf_lorameta.hub.repo import is_hub_id
 from hf_lorameta.method.coefficients import COEFFICIENT_RULES
 from hf_lorameta.method.merging import COMBINERS
 from hf_lorameta.method.metrics import METRICS
 from hf_lorameta.quoting import option_words, shell, shell_word
-from hf_lorameta.recipe import Recipe
 from hf_lorameta.tables import plural
 
 CARD_FILE = "README.md"
@@ -56,7 +55,7 @@ def render_card(card: Mapping[str, Any], repo_id: str | None) -> str:
     """
     neighbors, recipe, dataset = card["neighbors"], card["recipe"], card["dataset"]
     base_license, example = card["base_license"], card["example"]
-    public_dataset = public_id(dataset)
+    public_dataset = dataset.public_id
     outcome, training = card["outcome"], card["outcome"].training
     trained = bool(training and training.steps)
     published = (n.dataset for n in neighbors if card["bank_published"] and is_hub_id(n.dataset))
@@ -67,7 +66,7 @@ def render_card(card: Mapping[str, Any], repo_id: str | None) -> str:
     licenses = [*(n.license for n in neighbors), *card["general_licenses"]]
     nearest = min(neighbors, key=lambda n: n.distance, default=None)
     derived = {
-        "has_bank": card["bank_id"] != NO_BANK,
+        "has_bank": _has_bank(card),
         "public_dataset": public_dataset,
         "trained": trained,
         "nearest": nearest,
@@ -135,7 +134,7 @@ def _render(
 
 def _title(card: Mapping[str, Any]) -> str:
     """Return the title of a card, with the base model, and with the dataset if it is public."""
-    base, dataset = _name_of(card["base_model"]), public_id(card["dataset"])
+    base, dataset = _name_of(card["base_model"]), card["dataset"].public_id
     return f"LoRA adapter of {base} for {dataset}" if dataset else f"LoRA adapter for {base}"
 
 
@@ -224,7 +223,7 @@ def _scores_for_index(dataset: DatasetInfo, check: Check | None) -> list[EvalRes
 
     These are the share of right answers and, if all answers were graded, their score.
     """
-    name = public_id(dataset)
+    name = dataset.public_id
     if check is None or name is None:
         return []
     measured = [("exact_match", "Right answers", check.right.end / check.rows)]
@@ -279,52 +278,50 @@ def _chat_kwargs(card: Mapping[str, Any]) -> Mapping[str, object]:
 def reproduce_command(card: Mapping[str, Any]) -> list[str]:
     """Return the command line that generates this adapter again, as a list of arguments.
 
-    It gives the same weights. Default settings and the embedded bank are left out. ``DATASET`` and
-    ``BANK`` stand for those without a public name.
+    It gives the same weights. Default settings and the embedded bank are left out. ``DATASET``,
+    ``CONFIG`` and ``BANK`` stand for those without a public name.
     """
-    dataset, bank, recipe = card["dataset"], card["bank_id"], card["recipe"]
-    if public_id(dataset) is None:
-        dataset = replace(dataset, id=None)
-    revision = card["base_revision" if bank == NO_BANK else "bank_revision"]
-    options = generation_options(dataset, bank, recipe, revision, card["base_model"])
+    options = _dataset_options(card["dataset"]) | _bank_options(card)
+    options |= card["recipe"].model_dump(exclude_defaults=True)
     command = ["hf-lorameta", "generate", *option_words(options | {"output": "my-adapter"})]
-    return command if recipe.train else [*command, "--budget", "0"]
+    return command if card["recipe"].train else [*command, "--budget", "0"]
 
 
-def generation_options(
-    dataset: DatasetInfo,
-    bank: str,
-    recipe: Recipe,
-    revision: str | None = None,
-    base_model: str | None = None,
-) -> dict[str, object]:
-    """Return the options of ``generate`` and ``push`` for a dataset, a bank and a recipe.
+def _dataset_options(dataset: DatasetInfo) -> dict[str, object]:
+    """Return the options that name a dataset and say how it is read.
 
-    Args:
-        dataset: without an id, ``DATASET`` stands for it.
-        bank: id of the bank; the embedded one is left out, and ``BANK`` stands for a local one.
-        recipe: its settings; defaults are left out.
-        revision: of the bank; without one, of the base model.
-        base_model: is named if there is no bank, or no default one for it.
+    One that is not public may have a configuration whose name says as much as its own.
     """
-    columns, named = dataset.columns, dataset.id is not None
+    columns, name = dataset.columns, dataset.public_id
+    stands_for_config = None if dataset.config in (None, "default") else "CONFIG"
     instruction = columns.instruction_text
     template = CHAT if columns.chat else columns.template
-    settings = recipe.model_dump(exclude_defaults=True)
-    named_base = bank == NO_BANK or (bank == EMBEDDED_BANK and base_model != SMOLLM2)
     return {
-        "dataset": dataset.id or "DATASET",
-        "revision": dataset.revision if named else None,
-        "config": dataset.config if named else None,
+        "dataset": name or "DATASET",
+        "revision": dataset.revision if name else None,
+        "config": dataset.config if name else stands_for_config,
         "split": dataset.split,
         "columns": str(columns),
         "instruction": instruction and as_option(instruction),
         "template": template and as_option(template),
+    }
+
+
+def _bank_options(card: Mapping[str, Any]) -> dict[str, object]:
+    """Return the options that name the bank, and the base model if the bank does not."""
+    bank, base_model, alone = card["bank_id"], card["base_model"], not _has_bank(card)
+    named_base = alone or (bank == EMBEDDED_BANK and base_model != SMOLLM2)
+    return {
         "base": base_model if named_base else None,
         "bank": None if bank == EMBEDDED_BANK else bank if is_hub_id(bank) else "BANK",
-        "base_revision" if bank == NO_BANK else "bank_revision": revision,
-        **settings,
+        "base_revision": card["base_revision"] if alone else None,
+        "bank_revision": None if alone else card["bank_revision"],
     }
+
+
+def _has_bank(card: Mapping[str, Any]) -> bool:
+    """Whether a bank was used."""
+    return bool(card["bank_id"] != NO_BANK)
 
 
 def _reproduce_lines(card: Mapping[str, Any]) -> Markdown:

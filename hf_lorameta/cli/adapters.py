@@ -51,14 +51,14 @@ def plan(request: Request) -> None:
     """Show which bank adapters would be combined, their distances and coefficients."""
     from hf_lorameta.pipeline.generate import plan_dataset
 
-    with _opened(request) as (session, dataset, resolved):
+    with _opened(request, only_plan=True) as (session, dataset, resolved):
         planned = plan_dataset(dataset, session.bank, request.recipe)
     log_remarks(planned.remarks, said=[planned.verdict])
     if not prints_json():
         logger.info(f"The first row as it is read:\n{show_row(dataset.first_rows[0])}")
     following = f"generate will {resolved}"
     emit(planned.to_dict() | {"next": following}, lambda: f"{planned}\n{following}")
-    if len(planned.bank) and not prints_json():
+    if planned.bank.has_datasets and not prints_json():
         logger.info("%s; %s", LEGEND, _EFFECTIVE_NUMBER)
 
 
@@ -233,13 +233,13 @@ def _stop_if_interrupted(
 
 @contextmanager
 def _opened(
-    request: Request, export: "Export | None" = None
+    request: Request, export: "Export | None" = None, *, only_plan: bool = False
 ) -> "Iterator[tuple[Session, Dataset, Resolved]]":
     """Open a session and the dataset, say what will be read, and decide what is done."""
     with request.session() as session:
         dataset = request.open_dataset(session)
         _report_dataset(dataset, session.bank)
-        yield session, dataset, request.resolve(dataset, session, export)
+        yield session, dataset, request.resolve(dataset, session, export, only_plan=only_plan)
 
 
 def _report_dataset(dataset: "Dataset", bank: "Bank") -> None:
@@ -248,12 +248,11 @@ def _report_dataset(dataset: "Dataset", bank: "Bank") -> None:
 
     unread = f"; not read: {', '.join(dataset.unread)}" if dataset.unread else ""
     logger.info("Reading %s of split %s%s", dataset.columns, dataset.split, unread)
-    source = f"{bank.id}, {adapter_count(bank)} for" if bank.index.number else "none, only"
+    source = "none, only" if bank.is_empty else f"{bank.id}, {adapter_count(bank)} for"
     logger.info("Bank: %s %s", source, bank.index.base_model)
-    published = bank.base.banks if bank.base else ()
-    if published:
+    if bank.alternatives:
         logger.info("Others have published banks for it, which are used only if you name them:")
-    for found in published[:3]:
+    for found in bank.alternatives[:3]:
         logger.info("  --bank %s (%s)", found.repo_id, bank_facts(found))
 
 

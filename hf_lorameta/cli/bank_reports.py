@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def adapter_count(bank: "Bank") -> str:
     """Return how many adapters a bank holds, or that it has only the general one."""
-    return plural(len(bank), "adapter") if len(bank) else "a general adapter"
+    return plural(len(bank), "adapter") if bank.has_datasets else "a general adapter"
 
 
 def listing(bank: "Bank") -> str:
@@ -126,7 +126,7 @@ def bank_facts(bank: "ListedBank") -> str:
 
 def search_report(base: str, banks: "Sequence[ListedBank]") -> str:
     """Return the published banks for a base model, and what to do next."""
-    from hf_lorameta.bank.bank import EMBEDDED
+    from hf_lorameta.embedded import EMBEDDED
 
     if not banks and base in EMBEDDED:
         return f"no other bank for {base} is published; the one in this package is the default"

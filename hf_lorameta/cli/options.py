@@ -203,13 +203,21 @@ class Request:
             yield session
 
     def resolve(
-        self, dataset: "Dataset", session: "Session", export: "Export | None" = None
+        self,
+        dataset: "Dataset",
+        session: "Session",
+        export: "Export | None" = None,
+        *,
+        only_plan: bool = False,
     ) -> "Resolved":
-        """Decide what is done for the dataset."""
+        """Decide what is done for the dataset, see `hf_lorameta.pipeline.resolve.resolve`."""
         from hf_lorameta.pipeline.resolve import resolve
 
         seconds, check = budget_seconds(self.budget), not self.no_check
-        return resolve(dataset, session, self.recipe, budget=seconds, check=check, export=export)
+        return resolve(
+            dataset, session, self.recipe,
+            budget=seconds, check=check, export=export, only_plan=only_plan,
+        )  # fmt: skip
 
     def open_dataset(self, session: "Session") -> "Dataset":
         """Open the dataset that was named; reading its rows reports progress."""

@@ -41,7 +41,7 @@ from hf_lorameta.errors import (
     UsageError,
 )
 from hf_lorameta.hub.client import Hub
-from hf_lorameta.hub.repo import ON_HUB, is_repo_id, on_hub
+from hf_lorameta.hub.repo import ON_HUB, is_hub_id, is_repo_id, on_hub
 from hf_lorameta.remarks import Remark
 from hf_lorameta.types import Row
 
@@ -85,9 +85,17 @@ class DatasetInfo:
     remarks: tuple[Remark, ...] = field(default=(), kw_only=True)
 
     @property
-    def public(self) -> bool:
+    def public_id(self) -> str | None:
+        """The id of a dataset on the public Hub, gated or not, which anyone may know; else None.
+
+        Where it is None, an adapter's files contain neither id nor revision nor configuration.
+        """
+        return self.id if self.id and not self.private and is_hub_id(self.id) else None
+
+    @property
+    def has_public_rows(self) -> bool:
         """Whether anyone may read the rows."""
-        return not self.private and not self.gated and self.id is not None
+        return self.public_id is not None and not self.gated
 
     @property
     def prompts_only(self) -> bool:
@@ -330,6 +338,8 @@ def open_rows(name: Any, hub: Hub, options: ReadingOptions) -> RawDataset:
     config, split = options.get("config"), options.get("split")
     revision = options.get("revision")
     if not isinstance(name, str | Path):
+        what = "a list of files" if are_names(name) else "rows in memory"
+        _refuse_repo_options(f"{what}: there is", options)
         if not are_names(name):
             return rows_in_memory(name, split)
         if others := [str(one) for one in name if not is_local(one)]:
@@ -343,8 +353,7 @@ def open_rows(name: Any, hub: Hub, options: ReadingOptions) -> RawDataset:
             "no dataset was named", hint=[Option("dataset", "user/name"), "name a file"]
         )
     if is_local(name):
-        if config or revision:
-            raise UsageError(f"{name} is a file: it has neither configuration nor revision")
+        _refuse_repo_options(f"{name} is a file: it has", options)
         return open_files(name, split)
     if is_folder(name):
         if revision:
@@ -365,6 +374,15 @@ def open_rows(name: Any, hub: Hub, options: ReadingOptions) -> RawDataset:
         error.advise(*similar_file(Path(name)))
         raise
     return open_repo(hub, repo, config, split)
+
+
+def _refuse_repo_options(what_has: str, options: ReadingOptions) -> None:
+    """Raise UsageError if options of a repo are given for rows that are in none."""
+    if given := [name for name in ("config", "revision") if options.get(name)]:
+        raise UsageError(
+            f"{what_has} neither configuration nor revision",
+            hint=[Option(name, change="leave out") for name in given],
+        )
 
 
 def _same_on_hub(name: str | Path) -> str:

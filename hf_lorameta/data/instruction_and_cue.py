@@ -80,7 +80,7 @@ def with_instruction_and_cue(dataset: Dataset, chat: str | ChatForm | None = Non
     if template and len(columns.named("input")) > 1:
         template = LABELED[template]
     formed = dataset.with_prompt(instruction, chat or template)
-    proposed = instruction is not None and not dataset.public
+    proposed = instruction is not None and not dataset.has_public_rows
     remarks = (*formed.remarks, *_remarks(instruction, template, chat))
     return replace(formed, remarks=remarks, proposed=proposed)
 

@@ -100,8 +100,6 @@ def local_path(base_model: str) -> Path | None:
 def find_at_hand(base_model: str, revision: str | None = None) -> Path | None:
     """Return the folder or GGUF file that `locate` would use without a download; else None.
 
-    If the environment variable `DOWNLOAD` is set, the model is downloaded instead.
-
     Example:
         >>> find_at_hand("no/such-model")
     """
@@ -111,9 +109,24 @@ def find_at_hand(base_model: str, revision: str | None = None) -> Path | None:
         cached = Path(_fetch(base_model, revision=revision, local_files_only=True))
         if any(cached.glob("*.safetensors")):
             return cached
-    if packaged := packaged_path(base_model):
-        return packaged
-    return locate(base_model, revision) if environ.get(DOWNLOAD) else None
+    return packaged_path(base_model)
+
+
+def at_hand_or_downloaded(
+    base_model: str, revision: str | None = None, token: Token = None
+) -> Path | None:
+    """Return what `find_at_hand` does; download the model instead of None if `DOWNLOAD` is set.
+
+    Raises:
+        HubError: as `locate` raises, if the model is to be downloaded.
+
+    Example:
+        >>> at_hand_or_downloaded("no/such-model")
+    """
+    path = find_at_hand(base_model, revision)
+    if path is None and environ.get(DOWNLOAD):
+        return locate(base_model, revision, token)
+    return path
 
 
 def layers_and_width(config: Mapping[str, Any]) -> tuple[int, int] | None:

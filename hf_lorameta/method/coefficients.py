@@ -198,26 +198,56 @@ COEFFICIENT_RULES: dict[str, CoefficientRule] = {
 """Every coefficient rule, by the name a recipe uses."""
 
 
-def apply_rule(name: str, inputs: RuleInputs, k: int | None = None) -> Array:
+@dataclass(frozen=True, eq=False)
+class Coefficients:
+    """What an adapter is combined of.
+
+    Attributes:
+        adapters: (N,) of the bank's adapters.
+        general: of its general adapter; None if it has none.
+        output_prior: of the output prior; None if it does not take part.
+    """
+
+    adapters: Array
+    general: float | None = None
+    output_prior: float | None = None
+
+    def scaled(self, factor: float) -> "Coefficients":
+        """Return all of them times a factor.
+
+        Example:
+            >>> Coefficients(np.array([0.5]), 1.0).scaled(2.0)
+            Coefficients(adapters=array([1.]), general=2.0, output_prior=None)
+        """
+        general, prior = self.general, self.output_prior
+        return Coefficients(
+            factor * self.adapters,
+            None if general is None else factor * general,
+            None if prior is None else factor * prior,
+        )
+
+
+def apply_rule(name: str, inputs: RuleInputs, k: int | None = None) -> Coefficients:
     """Apply a rule of `COEFFICIENT_RULES`, then `top_k`; None keeps all coefficients.
 
     Returns:
-        (N,) coefficients; with a general adapter (N + 1,), the last being one minus their sum.
+        The coefficients of the adapters; that of a general adapter is one minus their sum.
 
     Raises:
         RecipeError: as for `top_k`.
         BankError: the rule needs something that the bank lacks.
 
     Example:
-        >>> apply_rule("attentional", RuleInputs(np.array([0.0, 1.0, 9.0])), k=1)
+        >>> apply_rule("attentional", RuleInputs(np.array([0.0, 1.0, 9.0])), k=1).adapters
         array([1., 0., 0.])
     """
     weights = COEFFICIENT_RULES[name].function(inputs)
     if k is not None and weights.any():
         weights = weights.sum() * top_k(weights, k)
-    left = 1 - weights.sum()
-    rest = [0.0 if abs(left) < 1e-12 else left] if inputs.general else []  # not rounding errors
-    return np.append(weights, rest)
+    if not inputs.general:
+        return Coefficients(weights)
+    left = float(1 - weights.sum())
+    return Coefficients(weights, 0.0 if abs(left) < 1e-12 else left)  # not rounding errors
 
 
 # --- the length scale ----------------------------------------------------------------------------

@@ -26,7 +26,7 @@ def prompts_like(bank: Bank, form: ChatForm | None = None) -> Callable[[Dataset]
         form: the form of the base model's chat template, for an empty bank.
     """
     chat = form or chat_format(bank)
-    if chat is None and len(bank) and not expects_instructions(bank):
+    if chat is None and bank.has_datasets and not expects_instructions(bank):
         return _as_it_is
     return partial(with_instruction_and_cue, chat=chat)
 

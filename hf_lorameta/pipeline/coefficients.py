@@ -1,6 +1,7 @@
 """Compare a dataset with those of a bank, and choose coefficients."""
 
 import math
+from dataclasses import replace
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -15,6 +16,7 @@ from hf_lorameta.errors import Option, RecipeError
 from hf_lorameta.method import metrics
 from hf_lorameta.method.coefficients import (
     COEFFICIENT_RULES,
+    Coefficients,
     RuleInputs,
     apply_rule,
     length_scale,
@@ -27,7 +29,7 @@ from hf_lorameta.types import Array
 
 def choose_coefficients(
     bank: Bank, recipe: Recipe, profile: Profile, counts: OutputCounts | None
-) -> tuple[Array, Array]:
+) -> tuple[Array, Coefficients]:
     """Measure the distances of a dataset to the bank and apply the recipe's rule to them.
 
     In a large bank, only candidates that its sketches choose are compared; the other datasets get
@@ -40,16 +42,17 @@ def choose_coefficients(
         counts: of its outputs; None leaves out the output prior.
 
     Returns:
-        The (N,) distances, infinite for datasets that were not compared, and the coefficients as
-        `Plan` holds them.
+        The (N,) distances, infinite for datasets that were not compared, and the coefficients,
+        0 for these.
 
     Raises:
-        BankError: the bank lacks the neural rule that was asked for.
+        BankError: the bank lacks the neural rule that was asked for, or has none for the metric.
         RecipeError: the bank is large, and the metric or the rule needs all of its datasets.
     """
     has_general = bank.index.general is not None
-    if not len(bank):
-        return np.empty(0), _with_prior(np.ones(int(has_general)), bank, recipe, profile, counts)
+    if not bank.has_datasets:
+        alone = Coefficients(np.empty(0), 1.0 if has_general else None)
+        return np.empty(0), _with_prior(alone, bank, recipe, profile, counts)
     comparison = compare_with_bank(bank, profile, recipe.metric)
     if bank.is_large:
         _check_among_candidates(bank, recipe)
@@ -60,7 +63,7 @@ def choose_coefficients(
         distances,
         recipe.temperature,
         comparison.bank_distances,
-        lambda: _neural(bank, recipe),
+        lambda: NeuralModel.from_arrays(bank.neural(recipe.metric)),
         general=has_general,
         median=bank.index.median_distances.get(comparison.name),
     )
@@ -73,17 +76,17 @@ def choose_coefficients(
 
 
 def _with_prior(
-    coefficients: Array,
+    coefficients: Coefficients,
     bank: Bank,
     recipe: Recipe,
     profile: Profile,
     counts: OutputCounts | None,
-) -> Array:
-    """Append the coefficient of the output prior, if it is used, and scale all coefficients."""
+) -> Coefficients:
+    """Add the coefficient of the output prior, if it is used, and scale all coefficients."""
     prior = bank.index.output_prior and recipe.output_prior
     if counts and prior and COMBINERS[recipe.combine].linear:
-        coefficients = np.append(coefficients, prior)
-    return scale_for(bank, recipe, profile) * coefficients
+        coefficients = replace(coefficients, output_prior=prior)
+    return coefficients.scaled(scale_for(bank, recipe, profile))
 
 
 def _check_among_candidates(bank: Bank, recipe: Recipe) -> None:
@@ -104,14 +107,14 @@ def _check_among_candidates(bank: Bank, recipe: Recipe) -> None:
 
 
 def _over_whole_bank(
-    number: int, chosen: NDArray[np.intp], distances: Array, coefficients: Array
-) -> tuple[Array, Array]:
+    number: int, chosen: NDArray[np.intp], distances: Array, coefficients: Coefficients
+) -> tuple[Array, Coefficients]:
     """Return the distances and coefficients of candidates as arrays over the whole bank."""
     all_distances = np.full(number, np.inf)
     all_distances[chosen] = distances
     weights = np.zeros(number)
-    weights[chosen], general = np.split(coefficients, [len(chosen)])
-    return all_distances, np.append(weights, general)
+    weights[chosen] = coefficients.adapters
+    return all_distances, replace(coefficients, adapters=weights)
 
 
 def scale_for(bank: Bank, recipe: Recipe, profile: Profile) -> float:
@@ -127,7 +130,7 @@ def scale_for(bank: Bank, recipe: Recipe, profile: Profile) -> float:
     if not profile.output.total or not is_scaled_by_length(bank, recipe):
         return 1.0
     general, lengths = bank.index.general, bank.stored_profiles.output_lengths
-    if not len(bank) and general:
+    if general and not bank.has_datasets:
         lengths = np.array([general.output_length or math.inf])
     return length_scale(profile.output_length, lengths)
 
@@ -136,12 +139,6 @@ def is_scaled_by_length(bank: Bank, recipe: Recipe) -> bool:
     """Return whether coefficients depend on how long a dataset's outputs are, if it has any."""
     by_length = COEFFICIENT_RULES[recipe.coefficients].by_length
     return recipe.scale is None and by_length and bank.index.general is not None
-
-
-def _neural(bank: Bank, recipe: Recipe) -> NeuralModel:
-    prefix = f"{recipe.metric}."
-    arrays = {k.removeprefix(prefix): v for k, v in bank.neural().items() if k.startswith(prefix)}
-    return NeuralModel.from_arrays(arrays)
 
 
 class Comparison(NamedTuple):

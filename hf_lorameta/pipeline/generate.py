@@ -175,7 +175,7 @@ def make(dataset: Dataset, session: Session, resolved: Resolved) -> Generation:
     counts = Check() in resolved.stages
     if resolved.seconds or counts:
         said = [f"With the base model: {resolved}"]
-        if resolved.seconds and session.bank.index.number:
+        if resolved.seconds and not session.bank.is_empty:
             said.append("To skip this: --budget 0, in Python budget=0")
         if counts:
             said.append("To skip the count alone: --no-check, in Python check=False")

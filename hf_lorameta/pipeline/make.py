@@ -99,8 +99,7 @@ def _run(stages: Sequence[Stage], work: Work, session: Session, seconds: float) 
 
 
 def _combine(plan: Plan, progress: StageProgress) -> Generation:
-    index = plan.bank.index
-    entries = index.chosen(i for i in plan.active_indices if i < index.number)
+    entries = [entry for entry, _ in plan.combined]
     plan.bank.adapters(entries, partial(progress, "Reading adapters"))  # opening them takes no time
     started = time.perf_counter()
     pairs = combine_adapters(plan, partial(progress, "Combining")) if plan.layout else []
@@ -127,17 +126,15 @@ def combine_adapters(plan: Plan, progress: Progress) -> list[FactorPair]:
         HubError: an adapter cannot be fetched.
     """
     bank, combiner = plan.bank, COMBINERS[plan.recipe.combine]
-    active = [i for i in plan.active_indices if i < bank.index.number]
-    entries = bank.index.chosen(active)
+    entries, weights = [e for e, _ in plan.combined], [c for _, c in plan.combined]
     stack = AdapterStack(bank.adapters(entries), [entry.scaling for entry in entries])
-    weights = plan.coefficients[active]
     pairs: list[FactorPair] = []
     for pair in stack.combine(
         bank.stored_layout, weights, combiner, plan.recipe.rank, expand=bank.expand
     ):
         pairs.append(pair)
         progress(len(pairs), len(bank.layout))
-    if prior := plan.output_prior():
-        weight = float(plan.coefficients[-1])
-        pairs.append(exact([prior[0]], [prior[1]], [weight], [1.0], len(pairs[0][0])))
+    if plan.output_strength is not None and (prior := plan.output_prior()):
+        A, B = prior
+        pairs.append(exact([A], [B], [plan.output_strength], [1.0], len(pairs[0][0])))
     return pairs

@@ -44,7 +44,7 @@ class Plan(PlanData):
     def __str__(self) -> str:
         """All figures, with a table of the adapters, as ``hf-lorameta plan`` prints them."""
         read, index, neighbors = self.profile.rows_read, self.bank.index, self.neighbors()
-        if not index.number:
+        if self.bank.is_empty:
             return f"{read}; no bank: the adapter starts from {index.base_model} alone"
         lines = [read]
         if neighbors:
@@ -89,6 +89,7 @@ class Plan(PlanData):
     def provenance(self) -> dict[str, Any]:
         """Return the content of ``recipe.json``, without a private dataset's name."""
         index, data = self.bank.index, self.dataset
+        named = data.public_id is not None
         return {
             "schema_version": 1,
             "library": f"hf-lorameta {__version__}",
@@ -98,11 +99,11 @@ class Plan(PlanData):
             "base_license": index.base_license,
             "bank": self.bank.reference,
             "dataset": {
-                "id": None if data.private else data.id,
-                "private": data.private,
+                "id": data.public_id,
+                "private": not named,
                 "proposed_instruction": data.proposed,
-                "revision": None if data.private else data.revision,
-                "config": None if data.private else data.config,
+                "revision": data.revision if named else None,
+                "config": data.config if named else None,
                 "split": data.split,
                 "columns": data.columns.model_dump(exclude_none=True),
                 "rows": self.profile.rows,
@@ -140,6 +141,14 @@ def plan_from_reading(reading: Reading, bank: Bank) -> Plan:
         bank, reading.recipe, reading.profile, reading.output_counts
     )
     return Plan(
-        bank, reading.dataset, reading.recipe, reading.profile, distances, coefficients,
-        output_counts=reading.output_counts, example=reading.example,
-    )  # fmt: skip
+        bank,
+        reading.dataset,
+        reading.recipe,
+        reading.profile,
+        distances,
+        coefficients.adapters,
+        coefficients.general,
+        coefficients.output_prior,
+        reading.output_counts,
+        reading.example,
+    )

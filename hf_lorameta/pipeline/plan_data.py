@@ -1,10 +1,13 @@
 """The values of a plan, and what is computed from them; `hf_lorameta.pipeline.plan` makes one."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from hf_lorameta.bank.bank import Bank
+from hf_lorameta.bank.entries import IndexEntry
+from hf_lorameta.bank.index import GeneralEntry
 from hf_lorameta.cards.card_data import WeightedAdapter
 from hf_lorameta.data.counts.output_counts import OutputCounts
 from hf_lorameta.data.counts.profile import Profile
@@ -20,6 +23,14 @@ _SHOWN = {"adapter", "adapter_revision", "dataset", "dataset_revision", "license
 """What a plan shows of a bank's entries."""
 
 
+def has_private_source(dataset: DatasetInfo, bank: Bank) -> bool:
+    """Whether a source of an adapter is private, so that its repo is private by default.
+
+    Sources are the dataset, and the bank's adapters with their datasets, or its base model.
+    """
+    return dataset.public_id is None or bank.private
+
+
 @dataclass(frozen=True, repr=False)
 class PlanData:
     """Which adapters of a bank are combined for a dataset, and with which coefficients.
@@ -32,8 +43,10 @@ class PlanData:
         recipe: the settings.
         profile: of the dataset.
         distances: (N,) to every bank dataset; in a large bank, infinite for those not compared.
-        coefficients: of the N adapters, of the bank's general adapter if it has one, and of the
-            output prior if it has one; zero for those left out. Those of adapters sum to `scale`.
+        coefficients: (N,) of the adapters; zero for those left out.
+        general_coefficient: of the bank's general adapter; None if it has none. Together with
+            `coefficients` it sums to `scale`.
+        output_strength: coefficient of the output prior; None if it does not take part.
         output_counts: of the dataset, if its outputs are counted.
         example: a row of a public dataset, for the card; None for a private, gated or local one.
     """
@@ -44,36 +57,33 @@ class PlanData:
     profile: Profile
     distances: Array
     coefficients: Array
+    general_coefficient: float | None = None
+    output_strength: float | None = None
     output_counts: OutputCounts | None = None
     example: Row | None = None
 
-    @property
-    def active_indices(self) -> list[int]:
-        """Indices of the coefficients that are not zero, by descending coefficient.
-
-        The output prior, if it takes part, comes last.
-        """
+    @cached_property
+    def active_indices(self) -> tuple[int, ...]:
+        """Indices of the coefficients that are not zero, by descending coefficient."""
         active = np.flatnonzero(self.coefficients)
-        is_prior = active == self.bank.index.number
-        order = np.lexsort((-self.coefficients[active], is_prior))
-        return [int(i) for i in active[order]]
+        order = np.argsort(-self.coefficients[active], kind="stable")
+        return tuple(int(i) for i in active[order])
+
+    @cached_property
+    def combined(self) -> tuple[tuple[IndexEntry | GeneralEntry, float], ...]:
+        """The adapters that are combined, the general one among them, by descending coefficient."""
+        index = self.bank.index
+        parts: list[tuple[IndexEntry | GeneralEntry, float]] = [
+            (index.entries[i], float(self.coefficients[i])) for i in self.active_indices
+        ]
+        if index.general and self.general_coefficient:
+            parts.append((index.general, self.general_coefficient))
+        return tuple(sorted(parts, key=lambda part: -part[1]))
 
     @property
     def effective_number(self) -> float:
         """Effective number of adapters; see `hf_lorameta.method.coefficients.effective_number`."""
-        return effective_number(self.coefficients[: len(self.bank)])
-
-    @property
-    def general_coefficient(self) -> float | None:
-        """Coefficient of the bank's general adapter; None if it has none."""
-        has_one = self.bank.index.general is not None
-        return float(self.coefficients[len(self.bank)]) if has_one else None
-
-    @property
-    def output_strength(self) -> float | None:
-        """Coefficient of the output prior; None if it does not take part."""
-        size = self.bank.index.number
-        return float(self.coefficients[size]) if len(self.coefficients) > size else None
+        return effective_number(self.coefficients)
 
     @property
     def scale(self) -> float:
@@ -82,8 +92,8 @@ class PlanData:
 
     @property
     def private(self) -> bool:
-        """Whether the dataset is private, or an adapter or a dataset of the bank."""
-        return self.dataset.private or self.bank.private
+        """Whether a source of the adapter is private."""
+        return has_private_source(self.dataset, self.bank)
 
     @property
     def layout(self) -> Layout:
@@ -97,7 +107,7 @@ class PlanData:
         prior = self.bank.output_prior
         return prior.factors(self.output_counts) if prior else None
 
-    @property
+    @cached_property
     def nearest_in_bank(self) -> float:
         """Median distance from a bank dataset to its nearest other; NaN for a bank of one.
 
@@ -110,21 +120,24 @@ class PlanData:
 
         A coefficient may be negative. ``pandas.DataFrame(plan.neighbors())`` is a table of them.
         """
-        found = (
+        return self._neighbors
+
+    @cached_property
+    def _neighbors(self) -> tuple[WeightedAdapter, ...]:
+        adapters = (
             WeightedAdapter(
                 **self.bank.index.entries[i].model_dump(include=_SHOWN),
                 distance=float(self.distances[i]),
                 coefficient=float(self.coefficients[i]),
             )
             for i in self.active_indices
-            if i < len(self.bank)
         )
-        return tuple(sorted(found, key=lambda adapter: -abs(adapter.coefficient)))
+        return tuple(sorted(adapters, key=lambda adapter: -abs(adapter.coefficient)))
 
     def __repr__(self) -> str:
         name = self.dataset.id or "a local dataset"
         source = f"{plural(len(self.neighbors()), 'adapter')} of {self.bank.id}"
-        if not len(self.bank):
+        if not self.bank.has_datasets:
             general = self.bank.index.general and f"the general adapter of {self.bank.id}"
             source = general or f"no bank, from {self.bank.index.base_model} alone"
         return f'Plan({source} for {name}, read with columns="{self.dataset.columns}")'

@@ -45,6 +45,7 @@ from hf_lorameta.pipeline.adapter_folder import (
     is_own_file,
     read_adapter,
 )
+from hf_lorameta.pipeline.plan_data import has_private_source
 from hf_lorameta.quoting import command
 
 STAGING_FOLDER = "staging"
@@ -157,7 +158,7 @@ def target_for_dataset(
         UsageError: the name of a public repo would reveal that of a private dataset.
         LoraMetaError: as `resolve_target` raises.
     """
-    if repo_id is None and dataset.private and consent.private is False:
+    if repo_id is None and dataset.public_id is None and consent.private is False:
         raise UsageError(
             "the dataset is private or a local file, and a public repo named after it would reveal "
             "its name",
@@ -171,7 +172,7 @@ def target_for_dataset(
     return resolve_target(
         repo_id or default_repo_id(hub.user(), name, bank.index.base_model),
         consent,
-        source_private=dataset.private or bank.private,
+        source_private=has_private_source(dataset, bank),
         proposed=dataset.proposed,
         hub=hub,
         dry_run=dry_run,

@@ -120,7 +120,7 @@ def read_dataset(
         recipe,
         profile,
         counter.counts if counter and profile.output.total else None,
-        rows.example if dataset.public else None,
+        rows.example if dataset.has_public_rows else None,
         tuple(sample.rows),
     )
 

@@ -49,7 +49,7 @@ def remarks_on(plan: PlanData, outcome: Outcome | None = None) -> tuple[Remark, 
 
 def _of_dataset(plan: PlanData) -> Iterator[Remark]:
     profile, dataset = plan.profile, plan.dataset
-    if len(plan.distances) and profile.rows < _FEW_ROWS:
+    if plan.bank.has_datasets and profile.rows < _FEW_ROWS:
         count = "1 row was" if profile.rows == 1 else f"{profile.rows} rows were"
         yield Remark("warning", f"Only {count} read: distances from so few are uncertain.")
     if profile.left_out:
@@ -82,13 +82,13 @@ def _of_dataset(plan: PlanData) -> Iterator[Remark]:
     if dataset.prompts_only:
         yield _on_missing_outputs(plan)
     elif dataset.columns.input is None and dataset.columns.messages is None:
-        compared = ": only outputs were compared" if len(plan.distances) else ""
+        compared = ": only outputs were compared" if plan.bank.has_datasets else ""
         yield Remark("warning", f"The dataset has no inputs, only text{compared}.")
 
 
 def _on_missing_outputs(plan: PlanData) -> Remark:
     text = "The dataset has no outputs."
-    if len(plan.bank):
+    if plan.bank.has_datasets:
         text = (
             "The dataset has no outputs: only inputs were compared, which makes the coefficients "
             "less reliable."
@@ -105,7 +105,7 @@ def _on_missing_outputs(plan: PlanData) -> Remark:
 
 def _of_bank(plan: PlanData, outcome: Outcome) -> Iterator[Remark]:
     index, neighbors = plan.bank.index, plan.neighbors()
-    if len(plan.distances):
+    if plan.bank.has_datasets:
         nearest, typical = float(plan.distances.min()), plan.nearest_in_bank
         if nearest > FAR_RATIO * typical:
             yield Remark(

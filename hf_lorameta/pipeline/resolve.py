@@ -22,7 +22,7 @@ from hf_lorameta.errors import (
     UnlabeledDatasetError,
     UsageError,
 )
-from hf_lorameta.hub.base_model import find_at_hand
+from hf_lorameta.hub.base_model import at_hand_or_downloaded
 from hf_lorameta.pipeline.adapter_folder import Export
 from hf_lorameta.pipeline.budget import DEFAULT_BUDGET
 from hf_lorameta.pipeline.check import Check
@@ -47,12 +47,14 @@ class Resolved:
         stages: what is done with the base model after the adapters are combined.
         seconds: wall-clock time for all of it; 0 is no limit.
         obstacle: why the base model is not run although it would be by default; else None.
+        missing: the extra that has to be installed first, if that was no reason to refuse.
     """
 
     recipe: Recipe
     stages: tuple[Stage, ...] = ()
     seconds: float = 0.0
     obstacle: LoraMetaError | None = None
+    missing: MissingExtraError | None = None
 
     @property
     def trains_on_all(self) -> bool:
@@ -61,6 +63,9 @@ class Resolved:
 
     def __str__(self) -> str:
         """What is done with the base model."""
+        if self.missing:
+            first = f"once the extra that it needs is installed: {self.missing.hint}"
+            return f"{', then '.join(map(str, self.stages))}, {first}"
         if self.stages:
             return ", then ".join(map(str, self.stages))
         return "skip training on your rows" + (f": {self.obstacle}" if self.obstacle else "")
@@ -74,6 +79,7 @@ def resolve(
     budget: float | None = None,
     check: bool = True,
     export: Export | None = None,
+    only_plan: bool = False,
 ) -> Resolved:
     """Decide what is done for a dataset.
 
@@ -86,6 +92,7 @@ def resolve(
         check: count right answers on rows that the adapter was not trained on, if the base model
             is on this machine or there is a budget.
         export: as in `hf_lorameta.pipeline.save.SavableAdapter.save_pretrained`.
+        only_plan: whether to say what would be done, so that nothing has to be installed for it.
 
     Raises:
         UsageError: settings exclude each other; the base model's architecture cannot be
@@ -105,12 +112,13 @@ def resolve(
     obstacle = _obstacle(dataset, session) if budget is None else None
     if budget is not None:
         seconds = budget
-    elif recipe.train or (bank.index.number and obstacle):
+    elif recipe.train or (obstacle and not bank.is_empty):
         seconds = 0.0
     else:
         seconds = DEFAULT_BUDGET
     problems = list(_problems(dataset, bank, recipe, budget))
-    if (recipe.rows_asked or seconds) and (missing := missing_extra()):
+    missing = missing_extra() if recipe.rows_asked or seconds else None
+    if missing and not only_plan:
         problems.append(missing)
     _refuse(problems)
     if export is not None:
@@ -119,9 +127,9 @@ def resolve(
     user_decided = seconds or recipe.rows_asked or environ.get(NO_BASE)
     missed = None if user_decided else obstacle
     runs = seconds > 0 or (budget is None and obstacle is None)
-    required = budget is not None or not bank.index.number
+    required = budget is not None or bank.is_empty
     stages = _stages(recipe, seconds, check and runs, required=required)
-    return Resolved(recipe, stages, seconds, missed)
+    return Resolved(recipe, stages, seconds, missed, missing)
 
 
 def _stages(recipe: Recipe, seconds: float, count: bool, *, required: bool) -> tuple[Stage, ...]:
@@ -179,12 +187,12 @@ def _problems(
             "one",
             hint=[without_budget, Option("train", change="leave out")],
         )
-    if budget and bank.index.number and dataset.prompts_only:
+    if budget and dataset.prompts_only and not bank.is_empty:
         yield UnlabeledDatasetError(
             "the dataset has no outputs to train on",
             hint=[Option("columns", "input=COLUMN,output=COLUMN"), without_budget],
         )
-    if not bank.index.number and budget == 0 and not dataset.prompts_only:
+    if bank.is_empty and budget == 0 and not dataset.prompts_only:
         yield UsageError(
             f"no bank is used for {bank.index.base_model}, so its adapter has to be trained on "
             "labeled rows",
@@ -197,10 +205,11 @@ def _problems(
 
 def _incompatible(recipe: Recipe, bank: Bank, dataset: DatasetInfo) -> Iterator[LoraMetaError]:
     """Yield an error for each setting that needs what the bank or the dataset lacks."""
-    index, empty = bank.index, not bank.index.number
-    if not len(bank):
-        reason = f"none is used for {index.base_model}" if empty else f"{bank.id} has only one"
-        allowed = {"rank"} if empty else {"rank", "scale"}
+    index = bank.index
+    if not bank.has_datasets:
+        reason, allowed = f"{bank.id} has only one", {"rank", "scale"}
+        if bank.is_empty:
+            reason, allowed = f"none is used for {index.base_model}", {"rank"}
         allowed |= {"output_prior"} if index.output_prior else set()
         for name in METHOD_SETTINGS:
             value = getattr(recipe, name)
@@ -210,7 +219,7 @@ def _incompatible(recipe: Recipe, bank: Bank, dataset: DatasetInfo) -> Iterator[
                     hint=[Option(name, change="leave out"), *_bank_advice(bank)],
                 )
     columns = Option("columns", "input=COLUMN,output=COLUMN")
-    if empty and dataset.prompts_only:
+    if bank.is_empty and dataset.prompts_only:
         yield UnlabeledDatasetError(
             f"no bank is used for {index.base_model}, so its adapter has to learn from labeled "
             "rows, and the dataset has no outputs",
@@ -226,9 +235,9 @@ def _incompatible(recipe: Recipe, bank: Bank, dataset: DatasetInfo) -> Iterator[
 
 def _bank_advice(bank: Bank) -> list[str | Option]:
     """Return the advice to name a bank: those that others have published, if there are any."""
-    if bank.base is None:
+    if not bank.is_empty:
         return ["name another bank"]
-    return [Option("bank", found.repo_id) for found in bank.base.banks[:3]] or ["name a bank"]
+    return [Option("bank", found.repo_id) for found in bank.alternatives[:3]] or ["name a bank"]
 
 
 def _train_a_bank(bank: Bank) -> str:
@@ -266,7 +275,7 @@ def _obstacle(dataset: DatasetInfo, session: Session) -> LoraMetaError | None:
     if session.has_model:
         return None
     try:
-        path = find_at_hand(index.base_model, index.base_revision)
+        path = at_hand_or_downloaded(index.base_model, index.base_revision, session.hub.token)
     except HubError as error:  # where base models may be downloaded
         return error
     if path is None:

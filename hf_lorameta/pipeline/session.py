@@ -148,7 +148,7 @@ class Session:
         try:
             return locate(index.base_model, index.base_revision, self._token)
         except HubError as error:
-            if index.number:  # the bank is for the model of this name, not for one in a folder
+            if not self.bank.is_empty:  # it is for the model of this name, not for one in a folder
                 error.advice = tuple(part for part in error.advice if part != LOCAL_HINT)
                 error.advise(
                     f"fetch it where the Hub answers: hf download {shell_word(index.base_model)}"
@@ -175,7 +175,7 @@ class Session:
         Raises:
             UsageError, HubError: without a bank, as `chat_form` raises.
         """
-        return prompts_like(self.bank, None if self.bank.index.number else self.chat_form)
+        return prompts_like(self.bank, self.chat_form if self.bank.is_empty else None)
 
     def open_dataset(self, dataset: Any, **reading: Unpack[ReadingOptions]) -> Dataset:
         """Open a dataset with this session's Hub client, see `hf_lorameta.open_dataset`.

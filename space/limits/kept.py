@@ -13,14 +13,14 @@ PLAN_BYTES = 1_500_000
 """Bytes of a plan without its rows: for outputs, two numbers per token of the vocabulary."""
 
 
-class Rows(Sequence[tuple[str, str]]):
+class StoredRows(Sequence[tuple[str, str]]):
     """Rows as UTF-8: in a `str`, a single emoji makes each character four bytes long.
 
     Attributes:
         size: in bytes.
 
     Example:
-        >>> rows = Rows([("héllo", "😀")])
+        >>> rows = StoredRows([("héllo", "😀")])
         >>> rows[0], rows.size < 150
         (('héllo', '😀'), True)
     """
@@ -37,7 +37,7 @@ class Rows(Sequence[tuple[str, str]]):
         return first, second
 
 
-class Visit(Protocol):
+class Keeper(Protocol):
     """A visit that keeps a plan."""
 
     key: str
@@ -55,9 +55,9 @@ class Kept:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._visits: dict[str, tuple[ReferenceType[Visit], str, int]] = {}  # the oldest first
+        self._visits: dict[str, tuple[ReferenceType[Keeper], str, int]] = {}  # the oldest first
 
-    def keep(self, visit: Visit, address: str, size: int) -> None:
+    def keep(self, visit: Keeper, address: str, size: int) -> None:
         """Count what a visit keeps now, in place of what it kept before, and make room for it."""
         with self._lock:
             living = {k: v for k, v in self._visits.items() if v[0]() and k != visit.key}

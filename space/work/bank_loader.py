@@ -49,7 +49,7 @@ class BankLoader:
 def _open(settings: Settings) -> Bank:
     """Return the bank; every adapter is downloaded, and its checksum verified."""
     bank = open_bank(settings.bank, settings.base_model, revision=settings.bank_revision)
-    if not bank.index.number:
+    if bank.is_empty:
         raise BankError(f"there are no adapters for {bank.index.base_model} in a bank here")
     free = shutil.disk_usage(bank.folder).free
     if settings.bank and bank.size + _SPARE_BYTES > free + _downloaded_bytes(bank):

@@ -34,7 +34,7 @@ from hf_lorameta.pipeline.rows import POOL_ROWS
 from hf_lorameta.pipeline.session import Session
 from hf_lorameta.quoting import command
 from hf_lorameta.recipe import Recipe
-from limits.kept import Rows
+from limits.kept import StoredRows
 from work.jobs import Job, SpaceError
 from work.reader_process import read, report_rows
 
@@ -321,7 +321,7 @@ def make_plan(
     limits = ReadingLimits(characters=MAX_CHARACTERS, rows=max_rows)
     how = (recipe, limits, token_counting(bank), session.prompts, form, samples)
     reading = read(job, _read, request, credential, *how)
-    return PlanResult(plan_from_reading(reading, bank), Rows(reading.pool), request.name)
+    return PlanResult(plan_from_reading(reading, bank), StoredRows(reading.pool), request.name)
 
 
 def _read(

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
-from limits.kept import KEPT, PLAN_BYTES, Rows
+from limits.kept import KEPT, PLAN_BYTES, StoredRows
 from limits.uploads import Upload
 from work.background import Background
 from work.generating import Adapter, Saved
@@ -20,7 +20,7 @@ from work.jobs import Job
 from work.planning import DatasetRequest, PlanResult, RequestError, Source
 
 T = TypeVar("T")
-Line = Literal["plan", "adapter", "model"]
+LineName = Literal["plan", "adapter", "model"]
 """Tasks that wait for each other: reading datasets and planning; combining and saving adapters;
 trying them. Training and checking wait in the line of `Background`."""
 
@@ -37,7 +37,7 @@ class Task:
         started: whether its turn has come.
     """
 
-    line: Line
+    line: LineName
     job: Job
     work: Callable[[Job], None]
     problem: Any
@@ -108,7 +108,7 @@ class Visit:
     def keep(self, address: str) -> None:
         """Count what this visit keeps in memory for an address, whose oldest visits make room."""
         rows = self.plan_result.samples if self.plan_result else ()
-        texts = rows.size if isinstance(rows, Rows) else 0
+        texts = rows.size if isinstance(rows, StoredRows) else 0
         names = self.source.configs + self.source.preview.names if self.source else []
         KEPT.keep(self, address, PLAN_BYTES + texts + sum(map(sys.getsizeof, names)))
 
@@ -120,7 +120,7 @@ class Visit:
         self.drop_task()
         return True
 
-    def take(self, line: Line) -> Task | None:
+    def take(self, line: LineName) -> Task | None:
         """Return the task that waits in a line; None if it was canceled, replaced or taken."""
         with self.lock:
             task = self.task

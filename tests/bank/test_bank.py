@@ -2,8 +2,9 @@
 
 import pytest
 
-from hf_lorameta.bank.bank import EMBEDDED, Bank
+from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.index import parse_index
+from hf_lorameta.embedded import EMBEDDED
 
 
 @pytest.mark.parametrize("base", EMBEDDED)

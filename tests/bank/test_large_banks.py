@@ -145,7 +145,7 @@ def test_only_candidates_are_compared_and_combined(
     assert compared.sum() == 8
     np.testing.assert_array_equal(found.distances[compared], whole.distances[compared])
     assert set(np.argsort(whole.distances)[:4]) <= set(np.flatnonzero(compared))
-    assert not found.coefficients[:SIZE][~compared].any()
+    assert not found.coefficients[~compared].any()
     assert found.coefficients.sum() == pytest.approx(found.scale)
     assert len(found.neighbors()) == 8
 

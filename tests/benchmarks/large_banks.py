@@ -18,13 +18,15 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from hf_lorameta.bank.bank import EMBEDDED_FOLDER, Bank
+from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.build import finish_bank
 from hf_lorameta.bank.entries import IndexEntry
 from hf_lorameta.bank.entry import store_entry
 from hf_lorameta.bank.index import TOKENIZER_FILE, WORK_FOLDER, Index, adapter_path, write_index
 from hf_lorameta.data.counts.profile import Profile
 from hf_lorameta.demo import TRAIN_FILE
+from hf_lorameta.embedded import EMBEDDED
+from hf_lorameta.hub.packaged_model import SMOLLM2
 from tests.benchmarks.synthetic_bank import VOCAB, Shape, profiles, write_bank
 from tests.benchmarks.tables import markdown_table
 from tests.support import shared_data
@@ -53,7 +55,7 @@ def write_large(folder: Path, number: int, weights: Bank, build: bool = False) -
     for name in ("adapters", WORK_FOLDER):
         (folder / name).mkdir(parents=True, exist_ok=True)
     entries = [_entry(folder, weights, i) for i in range(number)]
-    (folder / TOKENIZER_FILE).write_bytes((EMBEDDED_FOLDER / TOKENIZER_FILE).read_bytes())
+    (folder / TOKENIZER_FILE).write_bytes((EMBEDDED[SMOLLM2] / TOKENIZER_FILE).read_bytes())
     if build:
         for entry, profile in zip(entries, mixed(number), strict=True):
             store_entry(folder, entry, profile, {})

@@ -48,7 +48,9 @@ class Setting(NamedTuple):
         return plan(shared_data.SUITE / f"{self.task}.train.jsonl", self.bank, recipe)
 
     def weighted(self, weights: np.ndarray) -> Plan:
-        return replace(self.plan(), coefficients=weights)
+        return replace(
+            self.plan(), coefficients=weights, general_coefficient=None, output_strength=None
+        )
 
 
 Method = Callable[[Setting], Plan]

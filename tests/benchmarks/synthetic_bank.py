@@ -11,12 +11,14 @@ from pathlib import Path
 
 import numpy as np
 
-from hf_lorameta.bank.bank import EMBEDDED_FOLDER, Bank
+from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.entries import IndexEntry
 from hf_lorameta.bank.index import TOKENIZER_FILE, WORK_FOLDER, adapter_path, write_index
 from hf_lorameta.data.counts.profile import LENGTHS, Histogram, Profile
+from hf_lorameta.embedded import EMBEDDED
 from hf_lorameta.formats.lora_file import write_tensors
 from hf_lorameta.formats.lora_layout import Layout, Module
+from hf_lorameta.hub.packaged_model import SMOLLM2
 from hf_lorameta.types import FloatArray
 from tests.support.bank_index import entry_of, index_of
 
@@ -65,7 +67,7 @@ def write_bank(folder: Path, shape: Shape, seed: int = 0) -> Bank:
 
     with ThreadPoolExecutor(2) as workers:
         entries = tuple(workers.map(write, range(shape.adapters)))
-    (folder / TOKENIZER_FILE).write_bytes((EMBEDDED_FOLDER / TOKENIZER_FILE).read_bytes())
+    (folder / TOKENIZER_FILE).write_bytes((EMBEDDED[SMOLLM2] / TOKENIZER_FILE).read_bytes())
     index = index_of(folder, "mistralai/Mistral-7B-Instruct-v0.2", shape.layout, entries,
                      profiles(shape.adapters, VOCAB, seed), VOCAB)  # fmt: skip
     write_index(folder, index)

@@ -25,7 +25,7 @@ from hf_lorameta.data.prompt import fill
 from hf_lorameta.engines.scoring import LoraWeights, Scores
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
 from hf_lorameta.hub.base_model import locate
-from hf_lorameta.method.coefficients import RuleInputs, apply_rule
+from hf_lorameta.method.coefficients import Coefficients, RuleInputs, apply_rule
 from hf_lorameta.pipeline.bank_prompts import prompts_like
 from hf_lorameta.pipeline.coefficients import scale_for
 from hf_lorameta.pipeline.make import combine_adapters
@@ -115,20 +115,17 @@ class UnseenForms:
 def drawn(planned: Plan, entries: Sequence[int]) -> Plan:
     """Return a plan with some entries of the bank, as if it had no others."""
     bank, recipe = planned.bank, planned.recipe
-    size = len(bank)
-    general = np.array([1.0])
+    chosen = Coefficients(np.empty(0), 1.0)
     if len(entries):
         inside = bank.distances[recipe.metric][np.ix_(entries, entries)].astype(np.float64)
         inputs = RuleInputs(
             planned.distances[entries], recipe.temperature, lambda: inside, general=True
         )
-        general = apply_rule(recipe.coefficients, inputs, recipe.top_k)
-    coefficients = np.zeros(size + 1)
-    coefficients[[*entries, size]] = general
-    if planned.output_strength is not None:
-        coefficients = np.append(coefficients, recipe.output_prior)
-    scale = scale_for(bank, recipe, planned.profile)
-    return replace(planned, coefficients=scale * coefficients)
+        chosen = apply_rule(recipe.coefficients, inputs, recipe.top_k)
+    weights = np.zeros(len(bank))
+    weights[list(entries)] = chosen.adapters
+    scaled = replace(chosen, adapters=weights).scaled(scale_for(bank, recipe, planned.profile))
+    return replace(planned, coefficients=scaled.adapters, general_coefficient=scaled.general)
 
 
 def _named(rows: Sequence[Row]) -> list[dict[str, str]]:

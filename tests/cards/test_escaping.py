@@ -14,6 +14,7 @@ from hf_lorameta.cards import markdown
 from hf_lorameta.cards.chart import render_chart
 from hf_lorameta.cards.model_card import render_card
 from hf_lorameta.data.columns.columns import Columns
+from hf_lorameta.hub.repo import is_hub_id
 from hf_lorameta.remarks import Remark
 from tests.cards.examples import PLAIN, SVG, neighbor, of_dataset
 from tests.support.local_hub import card_rules as hub_rules
@@ -93,10 +94,10 @@ def check_attack(text: str) -> None:
     assert not re.search(r"(?<!\\)!\[(?!Bar chart of the coefficients\])", prose)
     assert not re.search(r"[\x00-\x09\x0b-\x1f\u202a-\u202e\u2066-\u2069\ud800-\udfff]", written)
     assert not re.search(r"(?<!\\)\]\((?!https://huggingface\.co/|neighbors\.svg)", prose)
-    blocks = 4 + bool(markdown.clean(text)) + markdown.is_hub_id(text)  # vLLM; a public row
+    blocks = 4 + bool(markdown.clean(text)) + is_hub_id(text)  # vLLM; a public row
     assert len(re.findall("^```", body, re.MULTILINE)) == 2 * blocks
     assert hub_rules.check(written, "model") == ([], [])
-    calm = calm_outline("calm" if markdown.is_hub_id(text) else "calm words")
+    calm = calm_outline("calm" if is_hub_id(text) else "calm words")
     if markdown.clean(text):
         assert outline(body) == calm
     else:  # empty values drop their rows

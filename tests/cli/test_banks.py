@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hf_lorameta.bank.bank import EMBEDDED
 from hf_lorameta.bank.index import adapter_path
+from hf_lorameta.embedded import EMBEDDED
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE, AdapterFile
 from hf_lorameta.formats.lora_layout import Module
+from hf_lorameta.method.metrics import METRICS
 from tests.cli.conftest import EVERY_LINE
 from tests.conftest import (
     LAYOUT,
@@ -417,7 +418,7 @@ def test_the_neural_rule_is_trained_and_stored(cli: Shell, bank: Built, tmp_path
     )
     assert re.search(r"1-Wasserstein .*: 2 of 2$", fitted.err, re.MULTILINE)
     reports = fitted.json
-    assert set(reports) == {"wd", "kl", "js", "mmd", "js-io", "js-task"}
+    assert set(reports) == set(METRICS)
     cli("bank", "verify", copy)
     for metric in ("kl", "js-task"):
         options = ("--metric", metric, "--coefficients", "neural", "--json")

@@ -10,11 +10,12 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.processors import TemplateProcessing
 
-from hf_lorameta.bank.bank import EMBEDDED, Bank
+from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.index import TOKENIZER_FILE
 from hf_lorameta.data import chat_template
 from hf_lorameta.data.chat_form import ChatForm, ChatMode, Turn
 from hf_lorameta.data.chat_template import find_chat_form, form_of
+from hf_lorameta.embedded import EMBEDDED
 from hf_lorameta.errors import ConnectionLostError, UsageError
 from hf_lorameta.formats.gguf_metadata import read_metadata
 from hf_lorameta.hub.packaged_model import SMOLLM2, packaged_path, tokenizer_config

@@ -488,3 +488,24 @@ def test_dates_that_datasets_reads_as_timestamps_are_texts(tmp_path: Path) -> No
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     expected = [(line["input"], line["output"]) for line in lines]
     assert list(open_dataset(path).rows()) == expected
+
+
+@pytest.mark.parametrize("option", ["config", "revision"])
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ([{"input": "a", "output": "b"}], "rows in memory"),
+        (["a.jsonl", "b.jsonl"], "a list of files"),
+        ("a.jsonl", "a.jsonl is a file"),
+    ],
+)
+def test_what_has_no_configuration_or_revision_refuses_one(
+    name: Any, what: str, option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for file in ("a.jsonl", "b.jsonl"):
+        Path(file).write_text('{"input": "a", "output": "b"}\n')
+    assert open_dataset(name).head(1) == [("a", "b")]
+    with pytest.raises(UsageError, match=f"^{what}.* neither configuration nor revision") as raised:
+        open_dataset(name, **{option: "x"})  # type: ignore[arg-type]
+    assert "leave out" in str(raised.value.hint)

@@ -28,6 +28,8 @@ from hf_lorameta.errors import (
 from hf_lorameta.formats.gguf_metadata import read_metadata
 from hf_lorameta.hub import base_model, packaged_model
 from hf_lorameta.hub.base_model import (
+    DOWNLOAD,
+    at_hand_or_downloaded,
     base_file,
     config_json,
     find_at_hand,
@@ -496,3 +498,15 @@ def test_the_dequantized_model_predicts(monkeypatch: pytest.MonkeyPatch) -> None
     start = time.monotonic()
     assert locate(SMOLLM2) == folder
     assert time.monotonic() - start < 2
+
+
+def test_nothing_is_downloaded_to_see_what_is_at_hand(
+    hub: FaultHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(DOWNLOAD, "1")
+    assert find_at_hand(REPO) is None
+    downloaded = at_hand_or_downloaded(REPO)
+    assert downloaded is not None
+    assert find_at_hand(REPO) == downloaded
+    monkeypatch.delenv(DOWNLOAD)
+    assert at_hand_or_downloaded("org/other") is None

@@ -45,7 +45,7 @@ MODEL = random_model()
 
 
 def apply(rule: str, d: Array, temperature: float = 1.0, k: int | None = None) -> Array:
-    return apply_rule(rule, RuleInputs(d, temperature, model=lambda: MODEL), k)
+    return apply_rule(rule, RuleInputs(d, temperature, model=lambda: MODEL), k).adapters
 
 
 def assert_simplex(weights: Array, size: int) -> None:
@@ -246,7 +246,9 @@ def test_kernel_of_datasets_at_almost_no_distance_takes_all_others_as_far(least:
 def test_the_general_adapter_remains_if_no_dataset_is_near() -> None:
     far = RuleInputs(np.array([9.0, 9.0]), 1e-3, lambda: line([0, 1]), general=True)
     for k in (None, 1):
-        np.testing.assert_allclose(apply_rule("kernel", far, k), [0, 0, 1])
+        coefficients = apply_rule("kernel", far, k)
+        np.testing.assert_allclose(coefficients.adapters, [0, 0])
+        assert coefficients.general == pytest.approx(1)
 
 
 def test_kernel_splits_a_weight_among_duplicates() -> None:

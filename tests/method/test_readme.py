@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 import hf_lorameta.method
-from hf_lorameta import Recipe, plan
+from hf_lorameta import Bank, Recipe, plan
+from hf_lorameta.errors import BankError
 from hf_lorameta.method.coefficients import COEFFICIENT_RULES
 from hf_lorameta.method.merging import COMBINERS
 from hf_lorameta.method.metrics import METRICS
@@ -51,3 +52,12 @@ def test_registered_methods_generate_an_adapter(tmp_path: Path) -> None:
     np.testing.assert_allclose(new_b @ new_a, entry.scaling * B @ A, atol=1e-5)
     card = (generation.save_pretrained(tmp_path / "adapter") / "README.md").read_text("utf-8")
     assert "inverse: inverse distance weighting" in card
+
+
+def test_a_bank_without_a_network_for_a_metric_says_what_to_do(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"input": "a question", "output": "an answer"}\n' * 30)
+    recipe = Recipe.of(metric="tv", coefficients="neural")
+    with pytest.raises(BankError, match=r"is for .*, and not for tv") as raised:
+        plan(path, Bank.embedded(), recipe)
+    assert "hf-lorameta bank train-rule" in str(raised.value.hint)

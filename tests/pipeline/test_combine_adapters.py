@@ -5,7 +5,9 @@ import pytest
 
 from hf_lorameta import Bank, Plan, Recipe, plan
 from hf_lorameta.bank import adapter_stack
+from hf_lorameta.bank.entries import IndexEntry
 from hf_lorameta.bank.executors import in_modules
+from hf_lorameta.bank.index import GeneralEntry
 from hf_lorameta.demo import TRAIN_FILE
 from hf_lorameta.pipeline.make import combine_adapters
 from hf_lorameta.types import no_progress
@@ -18,9 +20,9 @@ def planned() -> Plan:
     return plan(TRAIN_FILE, Bank.embedded(), Recipe(top_k=3, rank=RANK))
 
 
-def update(bank: Bank, index: int) -> np.ndarray:
+def update(bank: Bank, entry: IndexEntry | GeneralEntry) -> np.ndarray:
     """The update of one adapter in the first module, in the base model's coordinates."""
-    entry, module = bank.index.adapters[index], bank.layout[0].name
+    module = bank.layout[0].name
     file = bank.adapter(entry)
     basis = bank.basis
     assert basis is not None
@@ -35,10 +37,8 @@ def test_the_sum_is_that_of_the_updates_in_full_coordinates(
         adapter_stack, "in_modules", lambda work, _, threads: in_modules(work, 1, threads)
     )
     (A, B), *_ = combine_adapters(planned, no_progress)
-    bank, c = planned.bank, planned.coefficients
-    chosen = [i for i in planned.active_indices if i < bank.index.number]
-    assert len(chosen) == 4  # and the general adapter
-    expected = sum(c[i] * update(bank, i) for i in chosen)
+    assert len(planned.combined) == 4  # and the general adapter
+    expected = sum(c * update(planned.bank, entry) for entry, c in planned.combined)
     np.testing.assert_allclose(B @ A, expected, atol=1e-5 * np.abs(expected).max())
 
 

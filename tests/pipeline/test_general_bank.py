@@ -62,16 +62,15 @@ def loss(bank: Bank, adapter: Path | None) -> float:
 
 def test_a_plan_gives_the_general_adapter_what_is_left_of_one(bank: Bank, new: Path) -> None:
     planned = plan(new, bank)
-    *single, general, prior = planned.coefficients
+    single, general = planned.coefficients, planned.general_coefficient or 0.0
     assert len(single) == len(bank) == 3
     assert sum(single) + general == pytest.approx(1)
-    assert (planned.general_coefficient, planned.output_strength) == (general, prior)
-    assert prior == Recipe().output_prior
+    assert planned.output_strength == Recipe().output_prior
     assert len(planned.neighbors()) == 3
     assert planned.effective_number <= 3
     one = with_recipe(planned, Recipe(top_k=1, output_prior=0))
-    assert np.count_nonzero(one.coefficients[:3]) == 1
-    assert one.coefficients[:3].sum() == pytest.approx(sum(single))
+    assert np.count_nonzero(one.coefficients) == 1
+    assert one.coefficients.sum() == pytest.approx(sum(single))
     assert one.output_strength is None
     paper = with_recipe(planned, Recipe.paper())
     assert paper.general_coefficient == pytest.approx(0)
@@ -91,8 +90,11 @@ def test_coefficients_are_scaled_for_outputs_longer_than_the_banks(
     assert longer.scale < 0.7
     whole = with_recipe(longer, Recipe(scale=1))
     np.testing.assert_allclose(longer.coefficients, longer.scale * whole.coefficients)
-    assert whole.coefficients[:-1].sum() == pytest.approx(1)
-    assert whole.coefficients[-1] == Recipe().output_prior
+    general = whole.general_coefficient or 0.0
+    assert whole.coefficients.sum() + general == pytest.approx(1)
+    assert longer.general_coefficient == pytest.approx(longer.scale * general)
+    assert whole.output_strength == Recipe().output_prior
+    assert longer.output_strength == pytest.approx(longer.scale * whole.output_strength)
     assert "since the outputs of this dataset are longer" in card_of(longer)
     assert "All coefficients were scaled" not in card_of(whole)
     assert longer.to_dict()["scale"] == longer.scale
@@ -117,7 +119,7 @@ def test_a_general_adapter_is_a_bank_without_others(lone: Bank, new: Path, tmp_p
     assert general is not None
     assert (len(lone), len(lone.index.adapters), lone.verify()) == (0, 1, [])
     planned = plan(new, lone)
-    assert planned.coefficients.tolist() == [1]
+    assert (planned.coefficients.tolist(), planned.general_coefficient) == ([], 1)
     assert planned.output_counts is not None  # by which a training is proposed
     assert "the general adapter of local bank" in repr(planned)
     assert planned.neighbors() == ()

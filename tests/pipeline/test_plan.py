@@ -61,7 +61,7 @@ def length_distances_inside(bank: Bank) -> np.ndarray:
 
 def default_coefficients(distances: np.ndarray, inside: np.ndarray) -> np.ndarray:
     inputs = RuleInputs(distances, bank_distances=lambda: inside)
-    return apply_rule(Recipe().coefficients, inputs)
+    return apply_rule(Recipe().coefficients, inputs).adapters
 
 
 # --- what is compared ----------------------------------------------------------------------------

@@ -27,7 +27,7 @@ def test_a_plan_holds_no_text_of_a_local_dataset(result: Plan) -> None:
 def test_an_adapter_of_a_private_bank_is_private(
     result: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    public = replace(result, dataset=replace(result.dataset, private=False))
+    public = replace(result, dataset=replace(result.dataset, id="user/data", private=False))
     assert not public.private
     assert not public.provenance()["private"]
     monkeypatch.setattr(Index, "private_parts", 1)
@@ -64,7 +64,7 @@ def test_html_for_notebooks_is_escaped(result: Plan) -> None:
     first = result.active_indices[0]
     entries[first] = entries[first].model_copy(update={"title": "<script>x</script>"})
     bank.index = bank.index.model_copy(update={"entries": tuple(entries)})
-    html = result._repr_html_()
+    html = replace(result)._repr_html_()
     assert "&lt;script&gt;" in html
     assert "<script>" not in html
     assert "read with columns=&quot;input=input,output=output&quot;" in html

@@ -43,7 +43,7 @@ def at_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine with the extra ``eval`` and a small base model."""
     monkeypatch.delenv(NO_BASE)
     monkeypatch.setattr(resolve, "require_eval", lambda: None)
-    monkeypatch.setattr(resolve, "find_at_hand", lambda name, revision: tmp_path)
+    monkeypatch.setattr(resolve, "at_hand_or_downloaded", lambda *_: tmp_path)
 
 
 def decided(rows: Any = LABELED, bank: Bank | None = None, **settings: Any) -> Resolved:
@@ -112,7 +112,9 @@ def missing_extra(monkeypatch: pytest.MonkeyPatch) -> None:
 
 OBSTACLES: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     "torch is not installed": missing_extra,
-    "not on this machine": lambda patch: patch.setattr(resolve, "find_at_hand", lambda *_: None),
+    "not on this machine": lambda patch: patch.setattr(
+        resolve, "at_hand_or_downloaded", lambda *_: None
+    ),
     "more than half of the free memory": lambda patch: patch.setattr(
         resolve, "available_memory", lambda: -1
     ),

@@ -12,7 +12,7 @@ if why := missing("gradio"):
     pytest.skip(why, allow_module_level=True)
 
 from limits import kept
-from limits.kept import IN_ALL, OF_ADDRESS, PLAN_BYTES, Kept, Rows
+from limits.kept import IN_ALL, OF_ADDRESS, PLAN_BYTES, Kept, StoredRows
 from work.planning import MAX_CHARACTERS, SAMPLES, PlanResult
 from work.visit import Visit
 
@@ -22,7 +22,7 @@ def planned(address: str) -> Visit:
     length = MAX_CHARACTERS // SAMPLES // 2
     texts = [f"{number} 😀".ljust(length, "x") for number in range(SAMPLES)]
     visit, plan = Visit(), SimpleNamespace()
-    visit.plan_result = PlanResult(plan, Rows([(text, text) for text in texts]), "x")  # type: ignore[arg-type]
+    visit.plan_result = PlanResult(plan, StoredRows([(text, text) for text in texts]), "x")  # type: ignore[arg-type]
     visit.keep(address)
     return visit
 

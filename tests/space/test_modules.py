@@ -24,11 +24,12 @@ from huggingface_hub import constants
 import settings
 from forms import html_forms
 from hf_lorameta import plan
-from hf_lorameta.bank.bank import EMBEDDED_FOLDER, Bank
+from hf_lorameta.bank.bank import Bank
 from hf_lorameta.cards.results import Outcome, Training
 from hf_lorameta.data.columns.columns import Columns, parse_columns
 from hf_lorameta.data.preview import Preview
 from hf_lorameta.demo.run import DATA_FOLDER
+from hf_lorameta.embedded import EMBEDDED
 from hf_lorameta.engines.scoring import Report, Sample, Scores
 from hf_lorameta.errors import (
     ColumnsError,
@@ -41,6 +42,7 @@ from hf_lorameta.errors import (
 )
 from hf_lorameta.hub.base_model import find_at_hand
 from hf_lorameta.hub.client import Hub
+from hf_lorameta.hub.packaged_model import SMOLLM2
 from hf_lorameta.pipeline.generate import plan_with_rows
 from hf_lorameta.pipeline.plan import Plan
 from hf_lorameta.pipeline.publish import Published, Target
@@ -373,7 +375,7 @@ def test_another_bank_does_not_get_the_revision_of_the_one_built_in(
 
 def test_a_space_does_not_start_with_a_bank_that_cannot_be_used(tmp_path: Path) -> None:
     with pytest.raises(LoraMetaError, match=r"is a bank for .*, expected one for other/model"):
-        BankLoader(settings.Settings(bank=str(EMBEDDED_FOLDER), base_model="other/model"))
+        BankLoader(settings.Settings(bank=str(EMBEDDED[SMOLLM2]), base_model="other/model"))
     variables = {"HF_LORAMETA_BANK": str(tmp_path), "HF_HUB_OFFLINE": "1"}
     ended = subprocess.run(
         [sys.executable, "app.py"], cwd=SPACE, env=os.environ | variables, capture_output=True
@@ -385,7 +387,7 @@ def test_a_space_does_not_start_with_a_bank_that_cannot_be_used(tmp_path: Path) 
 def test_a_space_does_not_start_with_a_bank_whose_files_are_damaged(
     caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
-    shutil.copytree(EMBEDDED_FOLDER, tmp_path / "bank")
+    shutil.copytree(EMBEDDED[SMOLLM2], tmp_path / "bank")
     path = max((tmp_path / "bank" / "adapters").iterdir())
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     with pytest.raises(LoraMetaError, match="differs from the index"):

@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
-from hf_lorameta.bank.bank import EMBEDDED_FOLDER, Bank
+from hf_lorameta.bank.bank import Bank
 from hf_lorameta.cards.markdown import code, prose
+from hf_lorameta.embedded import EMBEDDED
+from hf_lorameta.hub.packaged_model import SMOLLM2
 from tests.benchmarks.tables import markdown_table
 
-FILE = EMBEDDED_FOLDER.parent / "THIRD_PARTY.md"
+FILE = EMBEDDED[SMOLLM2].parent / "THIRD_PARTY.md"
 HEAD = ("Task", "Own adapter", "General adapter", "Source", "Commit", "License")
 TEXT = """# Sources of the embedded banks
 

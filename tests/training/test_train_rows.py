@@ -24,7 +24,7 @@ from hf_lorameta.engines.transformers.forward import PassRunner  # noqa: E402
 from hf_lorameta.training.further import adapter_trainer, folds, train_rows  # noqa: E402
 from hf_lorameta.training.further.adapter_trainer import (  # noqa: E402
     AdapterTrainer,
-    Scores,
+    HeldOutLosses,
     batches,
 )
 from hf_lorameta.training.further.train_rows import (  # noqa: E402
@@ -172,13 +172,13 @@ def probabilities(monkeypatch: pytest.MonkeyPatch, by_step: dict[int, float]) ->
     """Let each output have a probability that depends on the number of steps."""
     score = AdapterTrainer.score
 
-    def scored(trainer: Any, rows: Any, parameters: Any = None) -> Scores:
+    def scored(trainer: Any, rows: Any, parameters: Any = None) -> HeldOutLosses:
         loss = -math.log(by_step[0 if parameters is not None else trainer.taken])
         losses = score(trainer, rows, parameters).losses
-        return Scores(rows, losses._replace(sums=[loss * size for size in losses.sizes]))
+        return HeldOutLosses(rows, losses._replace(sums=[loss * size for size in losses.sizes]))
 
     monkeypatch.setattr(AdapterTrainer, "score", scored)
-    monkeypatch.setattr(Scores, "by_row", property(lambda self: self.losses.probabilities))
+    monkeypatch.setattr(HeldOutLosses, "by_row", property(lambda self: self.losses.probabilities))
 
 
 def test_the_best_state_is_kept_not_the_last(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,7 +32,7 @@ from hf_lorameta.training.trainable_adapters import TrainableAdapters
 from hf_lorameta.types import Array
 
 
-class Scores(NamedTuple):
+class HeldOutLosses(NamedTuple):
     """Losses of rows that an adapter was not trained on.
 
     Attributes:
@@ -56,11 +56,11 @@ class Scores(NamedTuple):
         return float(np.nan_to_num(self.losses.probabilities.mean()))
 
 
-def joined(parts: Sequence[Scores]) -> Scores:
+def joined(parts: Sequence[HeldOutLosses]) -> HeldOutLosses:
     """Return the scores of all rows of several parts."""
     losses = zip(*(part.losses for part in parts), strict=True)
     rows = [row for part in parts for row in part.rows]
-    return Scores(rows, RowLosses(*(list(chain.from_iterable(of)) for of in losses)))
+    return HeldOutLosses(rows, RowLosses(*(list(chain.from_iterable(of)) for of in losses)))
 
 
 def is_significant(gains: Array) -> bool:
@@ -173,14 +173,16 @@ class AdapterTrainer:
         self._slots.update_together(lr)
         self.taken += 1
 
-    def score(self, rows: Sequence[Tokens], parameters: torch.Tensor | None = None) -> Scores:
+    def score(
+        self, rows: Sequence[Tokens], parameters: torch.Tensor | None = None
+    ) -> HeldOutLosses:
         """Score rows with the adapter as it is, or with other parameters, (P,)."""
         self._upper.store(rows)
         current = self.parameters()
         if parameters is not None:
             self._slots.parameters[0] = parameters
         try:
-            return Scores(rows, self._runner.losses({0: rows})[0])
+            return HeldOutLosses(rows, self._runner.losses({0: rows})[0])
         finally:
             self._slots.parameters[0] = current
 

@@ -25,7 +25,7 @@ from hf_lorameta.engines.transformers.decoder import width
 from hf_lorameta.errors import Advice, Option, RecipeError
 from hf_lorameta.training.further.adapter_trainer import (
     AdapterTrainer,
-    Scores,
+    HeldOutLosses,
     TrainedPart,
     batches,
     is_significant,
@@ -92,8 +92,8 @@ class Trained:
     rows: int = 0
     steps: int = 0
     layers: int = 0
-    start: Scores | None = None
-    end: Scores | None = None
+    start: HeldOutLosses | None = None
+    end: HeldOutLosses | None = None
     folds: Sequence[Fold] = ()
     seconds: float = 0.0
     interrupted: bool = False
@@ -156,7 +156,7 @@ def train_further(
     return training.result
 
 
-def known(scores: Scores | None) -> Scores:
+def known(scores: HeldOutLosses | None) -> HeldOutLosses:
     """Return scores that are there."""
     assert scores is not None
     return scores
@@ -166,7 +166,7 @@ class _FoldStates(NamedTuple):
     """A fold, and the states of the adapter that was trained on the other rows, by steps."""
 
     indices: Sequence[int]
-    scores: dict[int, Scores]
+    scores: dict[int, HeldOutLosses]
     parameters: dict[int, torch.Tensor]
 
 
@@ -260,13 +260,13 @@ class _Training:
         if trainer.taken > self._scored:
             self._keep_if_better()
 
-    def _score_start(self) -> Scores:
+    def _score_start(self) -> HeldOutLosses:
         """Score the adapter before training, on as many rows as a share of the time allows.
 
         Without a time limit, these are all, so that the same rows give the same adapter.
         """
         trainer, rows, clock = self._trainer, self._rows.held_out, self._deadline.clock
-        parts, done, planned = list[Scores](), 0, self._likely_steps()
+        parts, done, planned = list[HeldOutLosses](), 0, self._likely_steps()
         stop = _FIRST_HELD_OUT if self._deadline.limited else len(rows)
         seconds = _SCORING_SHARE * planned * self._step_seconds
         seconds_each = seconds / (1 + math.ceil(planned / _STEPS_BETWEEN))
