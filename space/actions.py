@@ -18,7 +18,7 @@ from starlette.concurrency import iterate_in_threadpool
 from components import Components
 from limits.callers import Call
 from limits.lines import FullError, Line
-from settings import Settings
+from settings import SpaceSettings
 from views.blocks import error_html, note, progress_html
 from work.bank_loader import BankLoader
 from work.jobs import Canceled, Job, Step, Updates, known_error
@@ -72,7 +72,7 @@ class Actions:
 
     components: Components
     bank_loader: BankLoader
-    settings: Settings
+    settings: SpaceSettings
     lines: Mapping[str, Line] = field(default_factory=dict)
 
     def begin(

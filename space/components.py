@@ -6,7 +6,7 @@ from typing import Any
 import gradio as gr
 
 from forms.html_forms import data_form, dataset_search
-from settings import Settings
+from settings import SpaceSettings
 from views.blocks import render
 from work.planning import TEXT_CHARACTERS
 from work.trying import PROMPT_CHARACTERS
@@ -27,7 +27,7 @@ class Components:
         settings: limits and sign-in.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: SpaceSettings) -> None:
         self._settings = settings
         self.visit = gr.State(Visit(), time_to_live=3600)
         self.number = gr.Number(visible=False, precision=0)

@@ -21,7 +21,7 @@ from hf_lorameta.recipe import REGISTRIES, Recipe
 from limits.callers import call_of
 from limits.lines import FullError, Line
 from limits.uploads import used
-from settings import Settings
+from settings import SpaceSettings
 from views.blocks import advice, message_of
 from work.generating import find_target, make_adapter, publish
 from work.jobs import Canceled, Job, SpaceError, known_error
@@ -42,7 +42,7 @@ _INPUTS = (*_TEXTS, "file", *OPTIONS, "repo_id", "visibility", "overwrite")
 MCP_TOOL = "plan"
 
 
-def add_endpoints(bank: Bank, settings: Settings, lines: Mapping[str, Line]) -> None:
+def add_endpoints(bank: Bank, settings: SpaceSettings, lines: Mapping[str, Line]) -> None:
     """Add the endpoints to the `gr.Blocks` that is open; they are invisible on the page.
 
     Calls wait in lines of their own.
@@ -106,7 +106,7 @@ class Endpoints:
         lines: in which calls wait.
     """
 
-    def __init__(self, bank: Bank, settings: Settings, lines: Mapping[str, Line]) -> None:
+    def __init__(self, bank: Bank, settings: SpaceSettings, lines: Mapping[str, Line]) -> None:
         self._bank, self._settings, self._lines = bank, settings, lines
 
     @_naming_inputs

@@ -11,7 +11,7 @@ from dataset_actions import DatasetActions
 from endpoints import add_endpoints
 from limits.callers import call_of
 from limits.lines import Line
-from settings import Settings
+from settings import SpaceSettings
 from views.blocks import render
 from work.bank_loader import BankLoader
 from work.jobs import Updates
@@ -33,7 +33,7 @@ _PRIVATE: dict[str, Any] = {
 }  # fmt: skip
 
 
-def build_page(settings: Settings, bank_loader: BankLoader, lines: Mapping[str, Line]) -> Any:
+def build_page(settings: SpaceSettings, bank_loader: BankLoader, lines: Mapping[str, Line]) -> Any:
     """Return the `gr.Blocks` of the page and the endpoints, whose requests wait in lines."""
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(600, 3600)) as blocks:
         components = Components(settings)

@@ -19,7 +19,7 @@ from limits.lines import make_lines
 from limits.own_machine import OwnMachine
 from limits.requests import VisitorLimits
 from page import build_page
-from settings import Settings
+from settings import SpaceSettings
 from work.bank_loader import BankLoader
 
 FOLDER = Path(__file__).parent
@@ -69,7 +69,7 @@ if importlib.util.find_spec("spaces"):  # installed on the Hub
     importlib.import_module("spaces").GPU(_unused_gpu_function)
 
 
-def serve(settings: Settings) -> None:
+def serve(settings: SpaceSettings) -> None:
     """Serve the page until the process ends.
 
     Raises:

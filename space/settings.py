@@ -20,7 +20,7 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 @dataclass(frozen=True)
-class Settings:
+class SpaceSettings:
     """Bank, limits and sign-in of a Space.
 
     Attributes:
@@ -62,7 +62,7 @@ class Settings:
         return None if own else token.token
 
 
-def read_settings(variables: Mapping[str, str] = os.environ) -> Settings:
+def read_settings(variables: Mapping[str, str] = os.environ) -> SpaceSettings:
     """Read ``HF_LORAMETA_*`` and the variables that the Hub sets.
 
     Raises:
@@ -72,15 +72,15 @@ def read_settings(variables: Mapping[str, str] = os.environ) -> Settings:
     if not chosen or chosen == defaults.get("HF_LORAMETA_BANK"):  # else they pin another bank
         variables = defaults | dict(variables)
     values: dict[str, Any] = {}
-    for of in fields(Settings):
+    for of in fields(SpaceSettings):
         name = f"HF_LORAMETA_{of.name.upper()}"
         if text := variables.get(name, "").strip():
             values[of.name] = _positive_int(name, text) if of.type is int else text
     values |= {"space_id": variables.get("SPACE_ID") or None} | _sign_in(variables)
-    return Settings(**values)
+    return SpaceSettings(**values)
 
 
-def install_command(extra: str, settings: Settings) -> str:
+def install_command(extra: str, settings: SpaceSettings) -> str:
     """Return the command with which a visitor can install this package with an extra.
 
     A Space on the Hub offers the package as a wheel among its own files. Without a URL, the command

@@ -88,11 +88,11 @@ def test_every_variable_is_documented() -> None:
 
     sys.path.insert(0, str(SPACE))
     try:
-        from settings import Settings
+        from settings import SpaceSettings
     finally:
         sys.path.remove(str(SPACE))
     text = (SPACE / "README.md").read_text()
-    for field in fields(Settings):
+    for field in fields(SpaceSettings):
         if field.name not in ("space_id", "sign_in", "user", "key"):
             assert f"`HF_LORAMETA_{field.name.upper()}`" in text
             if isinstance(field.default, int):

@@ -12,6 +12,9 @@ from hf_lorameta.engines.scoring import (
     Report,
 )
 
+StageName = Literal["training", "check"]
+"""What is done with the base model: the names of `hf_lorameta.pipeline.stages.Stage`."""
+
 
 @dataclass(frozen=True)
 class Drawn:
@@ -148,7 +151,7 @@ class Outcome:
     check: Check | None = None
     drawn: Drawn | None = None
     out_of_time: bool = False
-    interrupted: Literal["training", "check"] | None = None
+    interrupted: StageName | None = None
     given_model: bool = False
     budget: float = 0.0
 

@@ -3,10 +3,10 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from hf_lorameta.cards import results
-from hf_lorameta.cards.results import check_of
+from hf_lorameta.cards.results import StageName, check_of
 from hf_lorameta.deadline import Deadline
 from hf_lorameta.engines.scoring import (
     ADAPTER_METHOD,
@@ -46,7 +46,7 @@ class Check:
 
     rows: int | None = None
     samples: bool = False
-    name: ClassVar[Literal["training", "check"]] = "check"
+    name: ClassVar[StageName] = "check"
     failed: ClassVar[str] = "The adapter was not checked"
 
     @property
@@ -67,9 +67,8 @@ class Check:
         """
         adapter, unseen, deadline = work.adapter, work.unseen, end
         if self.required:
-            weights = LoraWeights(adapter.layout, adapter.pairs)
             rows = work.rows
-            unseen = (Unseen(rows.check, weights, rows.prompt, rows.train),)
+            unseen = (Unseen(rows.check, None, rows.prompt, rows.train),)
             deadline = Deadline()
         count = sum(len(part.rows) for part in unseen)
         if not count:
@@ -91,8 +90,13 @@ class Check:
     ) -> Report:
         rows, form = [row for part in unseen for row in part.rows], work.adapter.plan.dataset.form
         title = f"Checking {len(rows)} rows"
+        adapter = LoraWeights(work.adapter.layout, work.adapter.pairs)
         groups = [
-            Group(part.rows, {BASE_METHOD: None, ADAPTER_METHOD: part.weights}, part.examples)
+            Group(
+                part.rows,
+                {BASE_METHOD: None, ADAPTER_METHOD: part.weights or adapter},
+                part.examples,
+            )
             for part in unseen
         ]
         complete = self.samples or measure_of(rows, form) in MEASURES
@@ -117,12 +121,14 @@ def _classified(unseen: Sequence[Unseen], scored: int) -> int | None:
     It is trained on the rows that the adapter was trained on.
 
     Returns:
-        None if outputs are no labels: on average, each has to occur twice where it is trained.
+        None if nothing was trained on, or outputs are no labels: on average, each has to occur
+        twice among the rows that were trained on.
     """
     right = 0
     for part in unseen:
         rows = part.rows[: max(scored, 0)]
-        if 2 * len({normalized(output) for _, output in part.trained_on}) > len(part.trained_on):
+        known = {normalized(output) for _, output in part.trained_on}
+        if not known or 2 * len(known) > len(part.trained_on):
             return None
         answers = predicted_labels(part.trained_on, [text for text, _ in rows])
         pairs = zip(answers, rows, strict=True)

@@ -9,7 +9,6 @@ from functools import partial
 from hf_lorameta.bank.adapter_stack import AdapterStack
 from hf_lorameta.cards.results import Outcome
 from hf_lorameta.deadline import Deadline
-from hf_lorameta.engines.scoring import LoraWeights
 from hf_lorameta.errors import LoraMetaError
 from hf_lorameta.method.merging import COMBINERS, DEFAULT_RANK, exact
 from hf_lorameta.pipeline.plan import Plan
@@ -57,8 +56,7 @@ def make_adapter(
     """
     rows, session = rows or Rows(), session or Session(plan.bank)
     combined = _combine(plan, session.progress)
-    weights = LoraWeights(combined.layout, combined.pairs)
-    work = Work(combined, rows, (Unseen(rows.held_out, weights, rows.prompt),))
+    work = Work(combined, rows, (Unseen(rows.held_out, None, rows.prompt),))
     started = time.perf_counter()
     work = _run(stages, work, session, seconds)
     adapter = work.adapter

@@ -7,8 +7,9 @@ own, one line of `resolve`, and a field of `hf_lorameta.cards.results.Outcome` f
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
+from hf_lorameta.cards.results import StageName
 from hf_lorameta.deadline import Deadline
 from hf_lorameta.engines.scoring import LoraWeights
 from hf_lorameta.pipeline.rows import Rows
@@ -22,13 +23,13 @@ class Unseen(NamedTuple):
 
     Attributes:
         rows: to count right answers on.
-        weights: of the adapter.
+        weights: of the adapter; None is the adapter as it is when it is checked.
         examples: other rows, for a prompt.
         trained_on: the rows that the adapter was trained on.
     """
 
     rows: Sequence[Row]
-    weights: LoraWeights
+    weights: LoraWeights | None
     examples: Sequence[Row]
     trained_on: Sequence[Row] = ()
 
@@ -51,6 +52,9 @@ class Work:
 class Stage(Protocol):
     """One stage; its text says what it does, for a plan.
 
+    A stage that changes the adapter also has to change the adapters of `Work.unseen`, where rows
+    are answered in folds: by adapters that were made in the same way from other rows.
+
     Attributes:
         name: for messages; what `hf_lorameta.cards.results.Outcome.interrupted` says of it.
         failed: what the warning about an error says before it, if the stage is not required. The
@@ -58,7 +62,7 @@ class Stage(Protocol):
             are required.
     """
 
-    name: ClassVar[Literal["training", "check"]]
+    name: ClassVar[StageName]
     failed: ClassVar[str]
 
     @property

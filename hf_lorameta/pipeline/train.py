@@ -1,9 +1,9 @@
 """The stage that trains an adapter on labeled rows of its dataset, until a deadline."""
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar
 
-from hf_lorameta.cards.results import Training
+from hf_lorameta.cards.results import StageName, Training
 from hf_lorameta.deadline import Deadline
 from hf_lorameta.engines.scoring import LoraWeights
 from hf_lorameta.errors import AdapterError, Option
@@ -37,7 +37,7 @@ class Train:
     seconds: float = 0.0
     required: bool = True
     checked: bool = False
-    name: ClassVar[Literal["training", "check"]] = "training"
+    name: ClassVar[StageName] = "training"
     failed: ClassVar[str] = "Not trained on your rows"
 
     def __str__(self) -> str:
@@ -130,7 +130,7 @@ def _unseen(result: "Trained", rows: Rows) -> tuple[Unseen, ...]:
     """Return rows that right answers can be counted on: those of folds, or held-out rows."""
     if not result.folds:
         held_out = () if rows.few and result.rows == len(rows.few) else rows.held_out
-        return (Unseen(held_out, result.weights, rows.prompt, rows.train),)
+        return (Unseen(held_out, None, rows.prompt, rows.train),)
     found = []
     for indices, weights in result.folds:
         inside = set(indices)

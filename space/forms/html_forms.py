@@ -10,7 +10,7 @@ from hf_lorameta.data.columns.columns import MAX_COLUMNS, Columns, check_columns
 from hf_lorameta.data.sources.formats import ON_PAGE
 from hf_lorameta.errors import LoraMetaError, UsageError
 from hf_lorameta.hub.client import Hub
-from settings import Settings
+from settings import SpaceSettings
 from views.blocks import render
 from views.result import example_html
 from work.planning import DatasetRequest, RequestError, Source
@@ -53,7 +53,7 @@ def data_form(max_upload_mb: int) -> str:
     return form + example_html()
 
 
-def dataset_search(settings: Settings) -> Callable[..., list[str]]:
+def dataset_search(settings: SpaceSettings) -> Callable[..., list[str]]:
     """Return the function that the page calls while a visitor types."""
 
     def search(text: str, token: gr.OAuthToken | None) -> list[str]:

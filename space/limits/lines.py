@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from limits.callers import Call
 from limits.hourly import MODEL_TIME, TRAINING_TIME
-from settings import Settings
+from settings import SpaceSettings
 
 LOOK_SECONDS = 0.1
 """How often a waiting request checks whether its turn has come."""
@@ -144,7 +144,7 @@ class Line:
             await asyncio.sleep(LOOK_SECONDS)
 
 
-def make_lines(settings: Settings) -> dict[str, Line]:
+def make_lines(settings: SpaceSettings) -> dict[str, Line]:
     """Return the lines of the page, and those of programs."""
     at_once = {
         "plan": 4, "adapter": settings.concurrency, "model": 1, "training": 1, "api-plan": 2,

@@ -11,7 +11,7 @@ from hf_lorameta.engines.scoring import Report, Sample
 from hf_lorameta.hub.packaged_model import SMOLLM2, SMOLLM2_GGUF
 from hf_lorameta.pipeline.plan import Plan
 from hf_lorameta.quoting import fenced, python_literal, shell, shell_file
-from settings import Settings, install_command
+from settings import SpaceSettings, install_command
 from views.blocks import render
 from views.plan import scores_of
 from work.planning import DatasetRequest, PlanResult
@@ -95,7 +95,7 @@ def example_input(result: PlanResult) -> str:
 
 
 def usage_markdown(
-    result: PlanResult, request: DatasetRequest, name: str, settings: Settings
+    result: PlanResult, request: DatasetRequest, name: str, settings: SpaceSettings
 ) -> str:
     """Return how to use the adapter, as commands and programs that run as they are.
 
@@ -144,7 +144,7 @@ def usage_markdown(
     return "\n\n".join(fenced(code, head) if code else head for head, code in parts)
 
 
-def other_base_markdown(plan: Plan, request: DatasetRequest, settings: Settings) -> str:
+def other_base_markdown(plan: Plan, request: DatasetRequest, settings: SpaceSettings) -> str:
     """Return the commands that make an adapter for another base model, and why they run elsewhere.
 
     Args:

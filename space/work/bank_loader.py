@@ -10,7 +10,7 @@ from hf_lorameta.engines.transformers.evaluator import require_eval
 from hf_lorameta.errors import BankError, LoraMetaError
 from hf_lorameta.hub.base_model import config_json, find_at_hand, layers_and_width, locate
 from hf_lorameta.pipeline.session import Session
-from settings import Settings
+from settings import SpaceSettings
 from work.jobs import logger
 from work.trying import Model
 
@@ -39,14 +39,14 @@ class BankLoader:
         LoraMetaError: the bank cannot be used.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: SpaceSettings) -> None:
         self.bank = _open(settings)
         session = Session(self.bank, token=False)  # visitors never act with the Space's token
         self.model = Model(session)
         self.no_model = fetch_base_model(self.bank)
 
 
-def _open(settings: Settings) -> Bank:
+def _open(settings: SpaceSettings) -> Bank:
     """Return the bank; every adapter is downloaded, and its checksum verified."""
     bank = open_bank(settings.bank, settings.base_model, revision=settings.bank_revision)
     if bank.is_empty:

@@ -284,12 +284,12 @@ def test_a_space_fetches_whole_shards(
     cli: Shell, hub: Hub, many: Bank, repo: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(str(SPACE))
-    from settings import Settings
+    from settings import SpaceSettings
     from work.bank_loader import BankLoader
 
     push_bank(many.folder, repo, hub=hub)
     cli.hub.clear_requests()
-    BankLoader(Settings(bank=repo))
+    BankLoader(SpaceSettings(bank=repo))
     assert 10 <= len(touched(cli.hub, "/resolve/", ".records")) <= 20  # of 10 shards
 
 

@@ -37,7 +37,7 @@ from actions import Actions
 from adapter_actions import AdapterActions
 from dataset_actions import DatasetActions
 from limits.lines import Line
-from settings import Settings
+from settings import SpaceSettings
 from work import jobs, trying
 from work.bank_loader import fetch_base_model
 from work.generating import Saved
@@ -171,7 +171,7 @@ class Page(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.visit: Any = Visit()
-        self.actions, self.page = Actions(COMPONENTS, BANK, Settings()), dict[Any, Any]()
+        self.actions, self.page = Actions(COMPONENTS, BANK, SpaceSettings()), dict[Any, Any]()
         self.sent, self.current, self.kind = 0, 0, ""
         self.late, self.saved = list[int](), list[int]()  # not yet received, not yet shown
         self.running = dict[Iterator[jobs.Updates], jobs.Updates]()
@@ -292,7 +292,7 @@ def test_an_outdated_request_changes_nothing(handler: str, visit: Visit) -> None
     visit.accept(2)
     visit.choose(DatasetRequest())
     visit.choose(DatasetRequest())
-    actions = DatasetActions(COMPONENTS, BANK, Settings())
+    actions = DatasetActions(COMPONENTS, BANK, SpaceSettings())
     signed_out = [None] * (1 + (handler == "choose"))
     assert getattr(actions, handler)(visit, 1, event, *signed_out) == {"visit": visit}
 
@@ -314,7 +314,7 @@ EVENT: Any = SimpleNamespace(_data={}, target=None)
 def test_a_page_whose_state_was_dropped_says_so(
     group: type[Actions], handler: str, arguments: list[Any], visit: Visit
 ) -> None:
-    actions = group(COMPONENTS, BANK, Settings())
+    actions = group(COMPONENTS, BANK, SpaceSettings())
     page = getattr(actions, handler)(visit, 1, *arguments)
     if visit.task:
         page |= shown(actions.run(visit, visit.task.line))
@@ -334,7 +334,7 @@ def test_cancel_holds_for_a_request_that_is_being_answered(
         return request
 
     monkeypatch.setattr(dataset_actions, "validated", validated)
-    page = DatasetActions(COMPONENTS, BANK, Settings())
+    page = DatasetActions(COMPONENTS, BANK, SpaceSettings())
     page.choose(visit, 1, EVENT, None, None)
     cancel[0].join()
     assert visit.canceled
@@ -343,7 +343,7 @@ def test_cancel_holds_for_a_request_that_is_being_answered(
 
 def test_a_path_of_this_machine_is_not_an_uploaded_file(visit: Visit) -> None:
     event: Any = SimpleNamespace(_data={"file": str(DATA_FOLDER / "train.jsonl")}, target=None)
-    page = DatasetActions(COMPONENTS, BANK, Settings()).choose(visit, 1, event, None, None)
+    page = DatasetActions(COMPONENTS, BANK, SpaceSettings()).choose(visit, 1, event, None, None)
     assert "The uploaded file is no longer there: choose it again" in page["status"]
     assert visit.task is None
 
@@ -455,7 +455,7 @@ MADE: Any = SimpleNamespace(generation=SimpleNamespace(verdict=verdict_on(None))
 
 def page_with(no_model: str = "") -> AdapterActions:
     loader: Any = SimpleNamespace(bank=None, no_model=no_model, model=None)
-    return AdapterActions(COMPONENTS, loader, Settings(), {"training": Line(1, 4)})
+    return AdapterActions(COMPONENTS, loader, SpaceSettings(), {"training": Line(1, 4)})
 
 
 @pytest.fixture
@@ -610,7 +610,7 @@ def test_saving_an_adapter_that_does_not_help_is_asked_twice(made: Visit) -> Non
         "bar", "make", "cancel", "stop", "run_timer", "verdict_step", "details_step",
         "result_step")}
     )  # fmt: skip
-    actions = AdapterActions(names, BANK, Settings())
+    actions = AdapterActions(names, BANK, SpaceSettings())
     asked = actions.save(made, 1, "name", "public", False, first, None)
     assert is_visible(asked["ask_again"])
     assert made.task is None
@@ -676,7 +676,7 @@ def test_a_dataset_that_was_chosen_during_a_save_is_not_taken_for_the_saved_one(
 
 
 def test_a_later_page_goes_on_with_a_visit_whose_key_it_has(visit: Visit) -> None:
-    actions = DatasetActions(COMPONENTS, BANK, Settings())
+    actions = DatasetActions(COMPONENTS, BANK, SpaceSettings())
 
     def visit_of_later_page(key: str) -> Visit:
         event: Any = SimpleNamespace(_data={"resume": key}, target=None)
@@ -694,7 +694,7 @@ def test_a_later_page_goes_on_with_a_visit_whose_key_it_has(visit: Visit) -> Non
 def test_a_key_that_is_no_longer_known_reads_the_dataset_of_the_link_if_there_is_one(
     visit: Visit,
 ) -> None:
-    actions = DatasetActions(COMPONENTS, BANK, Settings())
+    actions = DatasetActions(COMPONENTS, BANK, SpaceSettings())
     event: Any = SimpleNamespace(_data={"resume": "gone"}, target=None)
     page = actions.choose(visit, 1, event, None, None)
     assert visit.task is None

@@ -375,7 +375,7 @@ def test_another_bank_does_not_get_the_revision_of_the_one_built_in(
 
 def test_a_space_does_not_start_with_a_bank_that_cannot_be_used(tmp_path: Path) -> None:
     with pytest.raises(LoraMetaError, match=r"is a bank for .*, expected one for other/model"):
-        BankLoader(settings.Settings(bank=str(EMBEDDED[SMOLLM2]), base_model="other/model"))
+        BankLoader(settings.SpaceSettings(bank=str(EMBEDDED[SMOLLM2]), base_model="other/model"))
     variables = {"HF_LORAMETA_BANK": str(tmp_path), "HF_HUB_OFFLINE": "1"}
     ended = subprocess.run(
         [sys.executable, "app.py"], cwd=SPACE, env=os.environ | variables, capture_output=True
@@ -391,7 +391,7 @@ def test_a_space_does_not_start_with_a_bank_whose_files_are_damaged(
     path = max((tmp_path / "bank" / "adapters").iterdir())
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     with pytest.raises(LoraMetaError, match="differs from the index"):
-        BankLoader(settings.Settings(bank=str(tmp_path / "bank")))
+        BankLoader(settings.SpaceSettings(bank=str(tmp_path / "bank")))
     assert "Fetching and verifying the bank" in caplog.text
 
 
@@ -442,7 +442,8 @@ def test_a_page_without_room_for_the_base_model_says_that_it_cannot_be_run(
     monkeypatch.setattr("work.bank_loader.find_at_hand", full)
     monkeypatch.setattr("work.bank_loader.require_eval", lambda: None)
     assert (
-        BankLoader(settings.Settings()).no_model == "The base model cannot be run on this machine."
+        BankLoader(settings.SpaceSettings()).no_model
+        == "The base model cannot be run on this machine."
     )
     assert "No space left on device" in caplog.text
 
@@ -518,7 +519,7 @@ REQUEST = DatasetRequest("user/data")
 
 def test_the_commands_for_another_base_model_name_the_data(tickets: Plan) -> None:
     columns = parse_columns("input=my text,output=label")
-    request, of = DatasetRequest("u/d", columns=columns), settings.Settings()
+    request, of = DatasetRequest("u/d", columns=columns), settings.SpaceSettings()
 
     def commands(request: DatasetRequest) -> list[list[str]]:
         text = result_view.other_base_markdown(tickets, request, of)
@@ -537,14 +538,14 @@ def test_a_space_on_the_hub_names_the_wheel_that_it_ships(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(settings, "__file__", str(tmp_path / "settings.py"))
-    on_hub = settings.Settings(space_id="ann/space")
+    on_hub = settings.SpaceSettings(space_id="ann/space")
     in_a_clone = "pip install '.[gguf]'  # in a clone of hf-lorameta"
     monkeypatch.setattr(settings, "remote_requirement", lambda extra: None)
     assert settings.install_command("gguf", on_hub) == in_a_clone
     (tmp_path / "hf_lorameta-0.1.0-py3-none-any.whl").touch()
     url = "https://huggingface.co/spaces/ann/space/resolve/main/hf_lorameta-0.1.0-py3-none-any.whl"
     assert settings.install_command("gguf", on_hub) == f"pip install 'hf-lorameta[gguf] @ {url}'"
-    assert settings.install_command("gguf", settings.Settings()) == in_a_clone
+    assert settings.install_command("gguf", settings.SpaceSettings()) == in_a_clone
 
 
 def test_the_example_is_one_that_the_adapter_answers_right_and_the_base_does_not() -> None:

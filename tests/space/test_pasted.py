@@ -35,7 +35,7 @@ def test_all_blocks_of_the_page(text: str, shell: str, tickets: Plan, tmp_path: 
         DatasetRequest("user/data", columns=columns, **chosen),
         DatasetRequest(file=f"/tmp/{text.replace('/', '')}.csv", columns=columns, **chosen),
     ):
-        own = settings.Settings(space_id=f"user/{text}")
+        own = settings.SpaceSettings(space_id=f"user/{text}")
         ran, strings = [], set()
         shown = result_view.usage_markdown(result, request, f"./{text}", own)
         other = result_view.other_base_markdown(of, request, own)

@@ -6,12 +6,8 @@ from typing import NamedTuple
 
 from hf_lorameta.engines.row_tokens import Tokens
 
-MOST_ROWS = 100
-"""Rows that are divided into folds, at most; of more, some are held out."""
-_STEPS, _STEPS_OF_MORE, _MORE_ROWS = 24, 48, 32
-"""Steps of a training of fewer than 32 rows, and of more."""
 _PLANS = ((4, 1), (3, 1), (2, 1), (2, 2 / 3))
-"""Folds, and steps as a share of those above, best first."""
+"""Folds, and steps as a share of all that a training has, best first."""
 _SPARE = 1.15
 """Time for scoring and slower steps, as a factor of the time of all steps."""
 
@@ -43,20 +39,19 @@ class FoldPlan(NamedTuple):
         return tuple(self.steps * part // 3 for part in (1, 2, 3))
 
 
-def fold_plan(rows: int, affordable: float) -> FoldPlan | None:
+def fold_plan(steps: int, affordable: float) -> FoldPlan | None:
     """Return how to train on few rows; None if there is no time for two folds.
 
     Args:
-        rows: number of them.
+        steps: of a training on all of them.
         affordable: steps that there is time for.
 
     Example:
-        >>> fold_plan(16, 200), fold_plan(64, 200), fold_plan(64, 100)
+        >>> fold_plan(24, 200), fold_plan(48, 200), fold_plan(48, 100)
         (FoldPlan(folds=4, steps=24), FoldPlan(folds=2, steps=48), None)
-        >>> fold_plan(16, 60)
+        >>> fold_plan(24, 60)
         FoldPlan(folds=2, steps=16)
     """
-    steps = _STEPS if rows < _MORE_ROWS else _STEPS_OF_MORE
     plans = (FoldPlan(folds, round(share * steps)) for folds, share in _PLANS)
     return next((plan for plan in plans if _SPARE * plan.total <= affordable), None)
 

@@ -2,7 +2,11 @@
 
 from hf_lorameta.training.settings import Settings
 
-_LEAST_STEPS, _MOST_STEPS = 48, 192
+MOST_FEW_ROWS = 100
+"""Of so many rows and fewer, none is held out if there is time for folds."""
+_FEW_STEPS = {32: 24, MOST_FEW_ROWS + 1: 48}
+"""Steps of a training of fewer rows than these."""
+_MOST_STEPS = 192
 
 UNTRAINED = 0.25
 """Share of the layers, the lower ones, that are not trained."""
@@ -13,7 +17,7 @@ AdamW's best rate is inversely proportional to the width, the size of the states
 (muP, arXiv 2203.03466).
 """
 _EPOCHS = 8
-"""How often all rows are trained on, unless rows are very few or many."""
+"""How often all rows are trained on, unless they are few or very many."""
 
 
 def settings_for(rows: int, width: int, rank: int, seed: int) -> Settings:
@@ -26,11 +30,12 @@ def settings_for(rows: int, width: int, rank: int, seed: int) -> Settings:
         seed: of the order of the rows.
 
     Example:
-        >>> [settings_for(rows, 576, 16, 0).steps for rows in (12, 120, 2000)]
-        [48, 120, 250]
+        >>> [settings_for(rows, 576, 16, 0).steps for rows in (12, 64, 120, 2000)]
+        [24, 48, 120, 250]
         >>> [round(settings_for(64, width, 16, 0).lr, 5) for width in (576, 4096)]
         [0.001, 0.00014]
     """
-    steps = min(max(_EPOCHS * rows // Settings.rows, _LEAST_STEPS), _MOST_STEPS)
-    steps = max(steps, rows // Settings.rows)
+    few = (steps for most, steps in _FEW_STEPS.items() if rows < most)
+    many = max(min(_EPOCHS * rows // Settings.rows, _MOST_STEPS), rows // Settings.rows)
+    steps = next(few, many)
     return Settings(rank=rank, lr=_RATE / width, warmup=4, steps=steps, seed=seed)

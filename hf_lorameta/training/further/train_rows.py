@@ -204,7 +204,7 @@ class _Training:
             self._keep(given, len(self._rows.train))
             return
         few, affordable = self._rows.few, self._deadline.left() / self._step_seconds
-        if few and (plan := fold_plan(len(few), affordable)):
+        if few and (plan := fold_plan(self._settings_for(len(few)).steps, affordable)):
             self._train_in_folds(plan)
         else:
             self._train_with_held_out(order)
