@@ -1,6 +1,7 @@
 """Publishing from CI as a trusted publisher: a short-lived token for one repo, and no saved one."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,7 +11,7 @@ from tests.support.local_hub.trusted_publishers import NO_ACCOUNT
 ID_TOKEN = "an ID token of a CI job"
 
 
-def of_job(resource: str, id_token: str = ID_TOKEN) -> dict[str, str]:
+def of_job(resource: str, id_token: str = ID_TOKEN) -> dict[str, Any]:
     """Return the variables of a CI job that publishes to a repo."""
     return {"HF_OIDC_RESOURCE": resource, "HF_OIDC_ID_TOKEN": id_token, "GITHUB_ACTIONS": ""}
 

