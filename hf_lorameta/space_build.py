@@ -114,7 +114,7 @@ def deploy_space(
         private: whether a new Space is private; an existing public one is then refused.
     """
     hub = hub or Hub()
-    hub.account()  # is there a valid token?
+    hub.check_token()
     existing = hub.existing(repo_id, "space")
     hardware = why = None
     if existing is not None:

@@ -12,7 +12,7 @@ import pytest
 
 from hf_lorameta.environment import install_hint, pip_install, remote_requirement
 
-PIP = [sys.executable, "-m", "pip", "install"]
+PIP = shlex.split(pip_install())
 REPOSITORY = "Project-URL: Homepage, https://x.org\nProject-URL: Repository, https://x.org/y\n"
 COMMIT = {"vcs": "git", "commit_id": "c0ffee", "requested_revision": "main"}
 
@@ -117,7 +117,13 @@ def test_hint_contains_no_credentials(
     assert shlex.split(install_hint("eval"))[-1] == "hf-lorameta[eval] @ https://x.org/y.zip"
 
 
-def test_hint_uses_uv_where_pip_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+@pytest.mark.parametrize(
+    ("found", "command"),
+    [(object(), "'/a b/python' -m pip install"), (None, "uv pip install --python '/a b/python'")],
+)
+def test_hint_uses_uv_where_pip_is_missing(
+    found: object, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: found)
     monkeypatch.setattr(sys, "executable", "/a b/python")
-    assert pip_install("--no-deps", "x") == "uv pip install --python '/a b/python' --no-deps x"
+    assert pip_install("--no-deps", "x") == f"{command} --no-deps x"

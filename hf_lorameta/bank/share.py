@@ -106,7 +106,7 @@ def push_bank(
             f"{folder} is not complete: {problems[0]}", hint="build or download the bank again"
         )
     hub = hub or Hub()
-    hub.account()  # is there a valid token?
+    hub.check_token()
     existing = hub.existing(repo_id, "dataset", blobs=True)
     private_entries = bank.index.private_parts
     if existing is not None:

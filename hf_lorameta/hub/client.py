@@ -6,6 +6,7 @@ Every repo is resolved to a commit and read at that commit. Exceptions of `huggi
 `huggingface_hub`.
 """
 
+import os
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import cached_property, partial
@@ -120,8 +121,26 @@ class Hub(Connection):
 
     @property
     def has_token(self) -> bool:
-        """Whether requests are sent with a token."""
-        return self.token is not False and bool(self.token or hfh.get_token())
+        """Whether requests are sent with a token.
+
+        Raises:
+            AuthError: this is a CI job that is to have one by its identity, and it gets none.
+        """
+        with translated("this job's token"):
+            return self.token is not False and bool(self.token or hfh.get_token())
+
+    def check_token(self) -> None:
+        """Check that there is a valid token, before work is done that needs one.
+
+        The Hub does not document whether the token of a CI job, which is for one repo, has an
+        account: it is not asked for, as the Hub has just made the token.
+
+        Raises:
+            AuthError: there is no token, or it is not valid.
+        """
+        of_job = self.token is None and os.environ.get("HF_OIDC_RESOURCE")
+        if not (of_job and self.has_token):
+            self.account()
 
     def user(self) -> str:
         """Return the name of the account that the token belongs to.

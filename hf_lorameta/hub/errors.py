@@ -97,6 +97,11 @@ def translate(
             return errors.AuthError(
                 f"{what} needs a Hub token, but none is saved", hint="hf auth login"
             )
+        case hf.OIDCError():
+            return errors.AuthError(
+                f"{what}: HF_OIDC_RESOURCE is set, but this is no CI job with an identity",
+                hint=["give it id-token: write", "set HF_OIDC_ID_TOKEN", "unset HF_OIDC_RESOURCE"],
+            )
         case hf.OfflineModeIsEnabled():
             return errors.ConnectionLostError(
                 f"{what} was not requested: HF_HUB_OFFLINE is set", hint="unset HF_HUB_OFFLINE"
@@ -199,9 +204,20 @@ def _unauthorized(what: str, error: hf.HfHubHTTPError) -> errors.HubError:
     )
 
 
+def _untrusted_job() -> errors.AuthError:
+    """Return the error for a CI job whose identity the Hub does not exchange for a token."""
+    resource = os.environ.get("HF_OIDC_RESOURCE", "")
+    return errors.AuthError(
+        f"the Hub does not accept this job as a trusted publisher of {resource}",
+        hint=f"compare its claims with those under {hub_url(f'{resource}/settings')}",
+    )
+
+
 def _http_error(what: str, error: hf.HfHubHTTPError) -> errors.HubError:
     status, message = error.response.status_code, _server_message(error)
     requested = f"({error.response.request.url.path})"
+    if requested.endswith("/oauth/token)") and status == 400:
+        return _untrusted_job()
     if status == 401:
         return _unauthorized(what, error)
     if status == 403:

@@ -212,7 +212,7 @@ def resolve_target(
             hint=Option("instruction", "Classify the text.", "generate with"),
         )
     if hub.has_token or not dry_run:
-        hub.account()  # is there a valid token?
+        hub.check_token()
     existing = hub.existing(repo_id)
     source_private |= proposed
     if existing is None:

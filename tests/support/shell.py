@@ -25,7 +25,8 @@ NO_PACKAGE = "import hf_lorameta.space_build as s; s._package_files = lambda: it
 """Code to run before a command: a Space has only its pages, not the 400 files of the package."""
 PARENT = """
 import functools, gc, importlib, json, logging, multiprocessing.synchronize, os, pkgutil, ssl, sys
-import datasets, encodings.idna, httpcore2, jinja2, pyarrow.dataset, pyarrow.parquet, tokenizers
+import datasets, encodings.idna, httpcore2, httpx2, jinja2, pyarrow.dataset, pyarrow.parquet
+import tokenizers
 import datasets.packaged_modules.csv.csv, datasets.packaged_modules.json.json
 import scipy.io, scipy.sparse, typer.main
 import hf_lorameta.cli.app
@@ -45,7 +46,7 @@ cards = hf_lorameta.cards.markdown._environment()
 for template in cards.list_templates(extensions=["j2"]):
     cards.get_template(template)
 httpcore2.default_ssl_context = functools.cache(httpcore2.default_ssl_context)
-httpcore2.default_ssl_context(_trust_env=True)
+httpx2.create_ssl_context()
 gc.freeze()
 requests, answers = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w")
 

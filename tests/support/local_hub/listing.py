@@ -6,9 +6,11 @@ from typing import Any, TypeVar
 from starlette.responses import JSONResponse, Response
 
 from tests.support.local_hub import cards
+from tests.support.local_hub.errors import HTTPError
 from tests.support.local_hub.lfs_rules import Entry, add_lfs
 from tests.support.local_hub.routing import Call, Route
 from tests.support.local_hub.state import Commit, Repo
+from tests.support.local_hub.trusted_publishers import NO_ACCOUNT
 
 T = TypeVar("T")
 
@@ -16,6 +18,8 @@ T = TypeVar("T")
 def whoami(call: Call) -> Response:
     """Return the user that the token belongs to."""
     user = call.user
+    if user.repo:
+        raise HTTPError(403, NO_ACCOUNT)
     token = {"displayName": "local hub", "role": user.role, "createdAt": user.created}
     account = {
         **_account(user.name, "user", f"{user.name}@localhub.invalid"),

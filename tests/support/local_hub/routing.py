@@ -51,7 +51,8 @@ class Call:
 
     def owns(self, repo: Repo) -> bool:
         """Return whether the caller may read and write the repo."""
-        return self.caller is not None and self.caller.owns(repo.namespace)
+        caller = self.caller
+        return caller is not None and (caller.owns(repo.namespace) or caller.repo == repo.resource)
 
     def can_see(self, repo: Repo) -> bool:
         """Return whether the repo is visible to the caller. Checks the token in any case."""
@@ -79,7 +80,7 @@ class Call:
         """
         repo = self.visible_repo()
         proposed = repo.proposers.get(self.params.get("rev", "")) == self.writer.name
-        if not self.writer.owns(repo.namespace) and not self._opens_pull_request and not proposed:
+        if not self.owns(repo) and not self._opens_pull_request and not proposed:
             message = "Forbidden: pass `create_pr=1` as a query parameter to create a Pull Request"
             raise HTTPError(403, message)
         return repo

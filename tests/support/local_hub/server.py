@@ -13,7 +13,7 @@ from typing import Literal, Self
 import uvicorn
 from starlette.types import ASGIApp
 
-from tests.support.local_hub import commits, details, lfs, listing
+from tests.support.local_hub import commits, details, lfs, listing, trusted_publishers
 from tests.support.local_hub import settings as repo_settings
 from tests.support.local_hub.app import HubApp
 from tests.support.local_hub.errors import HTTPError, LocalHubError
@@ -45,6 +45,7 @@ class LocalHub:
             *details.ROUTES,
             *listing.ROUTES,
             *lfs.ROUTES,
+            *trusted_publishers.ROUTES,
         ]
         self._hub = HubState(always_lfs, page_size)
         self._app: ASGIApp = HubApp(self._hub, routes)
@@ -117,6 +118,11 @@ class LocalHub:
         """Revoke a token: requests with it get 401."""
         with self._hub.lock:
             del self._hub.tokens[token_digest(token)]
+
+    def trust(self, resource: str, id_token: str) -> None:
+        """Let a CI job with this ID token publish to a repo, as ``datasets/user/name``."""
+        with self._hub.lock:
+            self._hub.publishers[resource] = token_digest(id_token)
 
     def grant_access(self, repo_id: str, user: str, repo_type: str = "model") -> None:
         """Give a user access to a gated repo."""

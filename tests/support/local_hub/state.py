@@ -48,12 +48,17 @@ class Commit:
 
 @dataclass(frozen=True)
 class Account:
-    """A user with a token of some role, who may also write to the repos of organizations."""
+    """A user with a token of some role, who may also write to the repos of organizations.
+
+    One with a `repo` is a trusted publisher's, for this repo alone: ``user/name``, or that after
+    ``datasets/`` or ``spaces/``.
+    """
 
     name: str
     role: str = "write"
     orgs: tuple[str, ...] = ()
     pro: bool = False  # has a paid plan
+    repo: str | None = None
     created: str = field(default_factory=now)
 
     def owns(self, namespace: str) -> bool:
@@ -83,6 +88,11 @@ class Repo:
     def namespace(self) -> str:
         """The user or organization that owns the repo."""
         return self.id.rpartition("/")[0]
+
+    @property
+    def resource(self) -> str:
+        """The path of its page: the id, with the type unless it is a model."""
+        return self.id if self.type == "model" else f"{self.type}s/{self.id}"
 
     @property
     def sha(self) -> str:
@@ -152,6 +162,7 @@ class HubState:
         self.always_lfs, self.page_size = always_lfs, page_size
         self.lock = threading.RLock()
         self.tokens: dict[str, Account] = {}  # by SHA-256
+        self.publishers: dict[str, str] = {}  # SHA-256 of a trusted job's ID token, by its repo
         self.repos: dict[tuple[str, str], Repo] = {}  # by (type, id)
         self.blobs: dict[str, bytes] = {}  # contents of files by SHA-256
         self.url = ""  # 'http://127.0.0.1:PORT', set when the port is known
@@ -187,8 +198,7 @@ class HubState:
 
     def page_url(self, repo: Repo) -> str:
         """Return the URL of the web page of a repo."""
-        prefix = "" if repo.type == "model" else f"{repo.type}s/"
-        return f"{self.url}/{prefix}{repo.id}"
+        return f"{self.url}/{repo.resource}"
 
     def find(self, repo_type: str, repo_id: str) -> Repo | None:
         """Return the repo of an id, in which case does not matter; None if there is none."""
