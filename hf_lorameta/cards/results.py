@@ -1,7 +1,7 @@
 """What was done with the base model, as recipes and model cards record it."""
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 from hf_lorameta.engines.scoring import (
@@ -156,11 +156,22 @@ class Outcome:
     budget: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the results as JSON values: None for a loss that is not finite."""
-        parts = {"training": self.training, "check": self.check}
-        results = {name: part and _finite(asdict(part)) for name, part in parts.items()}
-        drawn = self.drawn and asdict(self.drawn)
-        return results | {"rows": drawn, "interrupted": self.interrupted}
+        """Return the results as JSON values, by their names in recipe.json.
+
+        A loss that is not finite is None.
+        """
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        for name in _NOT_STORED:
+            del values[name]
+        values["rows"] = values.pop("drawn")
+        return {
+            name: _finite(asdict(value)) if isinstance(value, Training | Check | Drawn) else value
+            for name, value in values.items()
+        }
+
+
+_NOT_STORED = ("out_of_time", "given_model", "budget")
+"""Fields of `Outcome` that are not in recipe.json, since they depend on the machine."""
 
 
 def _finite(values: dict[str, Any]) -> dict[str, Any]:

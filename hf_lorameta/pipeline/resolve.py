@@ -128,11 +128,18 @@ def resolve(
     missed = None if user_decided else obstacle
     runs = seconds > 0 or (budget is None and obstacle is None)
     required = budget is not None or bank.is_empty
-    stages = _stages(recipe, seconds, check and runs, required=required)
+    stages = stages_for(recipe, seconds, count=check and runs, required=required)
     return Resolved(recipe, stages, seconds, missed, missing)
 
 
-def _stages(recipe: Recipe, seconds: float, count: bool, *, required: bool) -> tuple[Stage, ...]:
+def stages_for(
+    recipe: Recipe,
+    seconds: float,
+    *,
+    count: bool = True,
+    required: bool = True,
+    samples: bool = False,
+) -> tuple[Stage, ...]:
     """Return the stages of a request.
 
     Args:
@@ -140,13 +147,18 @@ def _stages(recipe: Recipe, seconds: float, count: bool, *, required: bool) -> t
         seconds: to train; 0 trains if the recipe says so.
         count: whether to count right answers although the recipe does not ask for it.
         required: whether an adapter that cannot be trained is an error.
+        samples: whether the adapter's `report` lists all rows with their answers.
+
+    Example:
+        >>> [str(stage) for stage in stages_for(Recipe(train=16, check=8), 0)]
+        ['train on 16 rows', 'check on 8 other rows']
     """
     stages = list[Stage]()
     checked = count and recipe.check is None
     if seconds or recipe.train:
         stages.append(Train(recipe.train, seconds, required or bool(recipe.train), checked))
     if recipe.check is not None or checked:
-        stages.append(Check(recipe.check))
+        stages.append(Check(recipe.check, samples))
     return tuple(stages)
 
 

@@ -230,7 +230,7 @@ class Generation(SavableAdapter):
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON values, as ``generate --json`` prints it."""
-        names = ("recipe", "training", "check", "interrupted", "rank")
+        names = ("recipe", *self.outcome.to_dict(), "rank")
         made = {name: self.provenance[name] for name in names} | {"seconds": self.seconds}
         made["step_share"] = self.step_seconds / self.model_seconds if self.model_seconds else None
         remarks = [remark.to_dict() for remark in self.remarks]

@@ -8,12 +8,11 @@ from contextlib import contextmanager
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
 from hf_lorameta.errors import AdapterError
 from hf_lorameta.pipeline.budget import DEFAULT_BUDGET
-from hf_lorameta.pipeline.check import Check
 from hf_lorameta.pipeline.make import make_adapter
 from hf_lorameta.pipeline.progress import duration
+from hf_lorameta.pipeline.resolve import stages_for
 from hf_lorameta.pipeline.rows import Rows, rows_for
 from hf_lorameta.pipeline.session import Session
-from hf_lorameta.pipeline.train import Train
 from limits.hourly import ADAPTERS, MODEL_TIME, TRAINING_TIME, HourlyShare
 from work.background import Show
 from work.generating import Adapter
@@ -172,10 +171,8 @@ def improve(
             text = f"{doing} on your rows, up to {duration(rounded)} left"
             job.report(text, int(gone), int(gone + rounded))
 
-        session, stages = (
-            model.session.with_progress(progress),
-            (Train(seconds=seconds, checked=True), Check(samples=True)),
-        )
+        session = model.session.with_progress(progress)
+        stages = stages_for(result.plan.recipe, seconds, samples=True)
         try:
             made = make_adapter(result.plan, rows_of(result), session, stages, seconds=seconds)
         except (AdapterError, KeyboardInterrupt):  # without a bank; before a step had helped
