@@ -4,6 +4,7 @@ import importlib.util
 import json
 import sys
 from importlib import metadata
+from importlib.machinery import PathFinder
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -91,7 +92,7 @@ def pip_install(*arguments: str) -> str:
     It uses uv where pip is missing, as in an environment that uv created.
     """
     pip = [sys.executable, "-m", "pip", "install"]
-    if importlib.util.find_spec("pip") is None:
+    if PathFinder.find_spec("pip") is None:  # `importlib.util` lets setuptools replace distutils
         pip = ["uv", "pip", "install", "--python", sys.executable]
     return shell(*pip, *arguments)
 

