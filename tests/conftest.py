@@ -352,7 +352,7 @@ def bank(
 
 @dataclass(frozen=True)
 class Web:
-    """The running Space; the saved token on its machine is the owner's."""
+    """The running Space, as on the Hub; the saved token on its machine is the owner's."""
 
     space: RunningSpace
     owner: Account
@@ -366,7 +366,7 @@ def web(
     if reason := missing("gradio", "gradio_client"):
         pytest.skip(reason)
     owner, home = enrol(), tmp_path_factory.mktemp("web")
-    with running_space(world.hub, home, token=owner.token) as space:
+    with running_space(world.hub, home, token=owner.token, on_hub=True) as space:
         yield Web(space, owner)
 
 
