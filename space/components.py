@@ -5,7 +5,7 @@ from typing import Any
 
 import gradio as gr
 
-from forms.html_forms import data_form, search_datasets
+from forms.html_forms import data_form, search
 from settings import Settings
 from views.blocks import render
 from work.planning import TEXT_CHARACTERS
@@ -67,7 +67,7 @@ class Components:
             "lm-data",
             data_form(self._settings.max_upload_mb),
             js_on_load=(_FORMS / "data_form.js").read_text(encoding="utf-8"),
-            server_functions=[search_datasets],
+            server_functions=[search],
         )
         self.status = _html("lm-status")
         script = (_FORMS / "columns_form.js").read_text(encoding="utf-8")

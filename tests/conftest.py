@@ -72,7 +72,7 @@ _OF_ONE_SPACE = [
     f"tests/space/{name}.py"
     for name in (
         *(f"browser/test_{name}" for name in ("accessibility", "error_states", "page")),
-        *("test_api", "test_attacks", "test_bombs", "test_own_machine"),
+        *("test_api", "test_attacks", "test_bombs"),
     )
 ]
 """Files that use the fixture `web`: one process runs them, with one Space for all."""

@@ -53,7 +53,7 @@ def data_form(max_upload_mb: int) -> str:
     return form + example_html()
 
 
-def search_datasets(text: str, token: gr.OAuthToken | None) -> list[str]:
+def search(text: str, token: gr.OAuthToken | None) -> list[str]:
     """Return ids of datasets whose names match what a visitor has typed so far.
 
     None, if the Hub does not answer in time.

@@ -66,7 +66,7 @@ def test_signed_out_verdict_adapter_and_download(
     with zipfile.ZipFile(tmp_path / "adapter.zip") as opened:
         downloaded = {name: opened.read(name) for name in opened.namelist()}
     assert downloaded == {path.name: path.read_bytes() for path in (tmp_path / "cli").iterdir()}
-    expect(page.locator("#lm-save")).to_contain_text("open the address")
+    expect(page.locator("#lm-save")).to_contain_text("Sign in to save the adapter to your account")
     visitor.open_section("Use it")
     for text in ("AutoTokenizer.from_pretrained", "llama serve", "ollama create"):
         expect(page.locator("#lm-usage")).to_contain_text(text)
