@@ -9,7 +9,7 @@ import asyncio
 import functools
 import time
 from collections.abc import AsyncIterator, Callable, Generator, Mapping
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
 import gradio as gr
@@ -220,7 +220,7 @@ class Actions:
         if background is not None:
             background.ask()
             step = Step("Stopping") if stopped else background.job.step
-            progress = progress_html(*astuple(step))
+            progress = progress_html(step.text, step.done, step.total)
         to_make = ready and not made
         return {
             c.visit: visit,  # keeps it for another hour

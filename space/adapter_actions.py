@@ -1,16 +1,14 @@
 """Actions that make, try and save an adapter; training and checking run in the background."""
 
-from os import environ
 from pathlib import Path
 
 import gradio as gr
 
 from actions import Actions, in_turn, last_wins
 from hf_lorameta.pipeline.publish import Consent, default_repo_id
-from hf_lorameta.pipeline.resolve import NO_BASE
-from hf_lorameta.pipeline.rows import Rows
 from hf_lorameta.recipe import Recipe
 from limits.callers import call_of
+from settings import credential_of
 from views import result as view
 from views.blocks import error_html, note, render
 from views.plan import verdict_html
@@ -36,7 +34,7 @@ class AdapterActions(Actions):
         token: gr.OAuthToken | None,
     ) -> Updates:
         """Make the adapter of the plan, and begin to improve it."""
-        credential, bank = self.settings.credential(token), self.bank_loader.bank
+        credential, bank = credential_of(token), self.bank_loader.bank
 
         def work(job: Job) -> None:
             result = visit.plan_result
@@ -72,20 +70,13 @@ class AdapterActions(Actions):
         """Train and count right answers in the background, if that can be done here."""
         visit.more = False
         adapter, result = known(visit.adapter), known(visit.plan_result)
-        rows = self.rows_to_improve(result)
-        if not rows.train:
+        if not self.bank_loader.rows_to_improve(result).train:
             return
         model, job = self.bank_loader.model, Job(2 * self.settings.time_limit)
         Background(
             visit, job, self.lines["training"], address,
             lambda job, show: trying.improve(adapter, result, model, job, show, seconds=seconds),
         )  # fmt: skip
-
-    def rows_to_improve(self, result: PlanResult) -> Rows:
-        """Return the rows that will be trained and checked on; none if that cannot be done."""
-        if self.bank_loader.no_model or environ.get(NO_BASE):
-            return Rows()
-        return trying.rows_of(result)
 
     @in_turn
     def refresh(self, visit: Visit, version: int) -> Updates:
@@ -120,7 +111,7 @@ class AdapterActions(Actions):
         token: gr.OAuthToken | None,
     ) -> Updates:
         """Save the adapter to the Hub; ask first if a test found that it does not help."""
-        c, credential = self.components, self.settings.credential(token)
+        c, credential = self.components, credential_of(token)
         consent = Consent(visibility == "private", overwrite=overwrite)
         asked = event.target is not None and event.target.elem_id == c.save_anyway.elem_id
         level = visit.adapter.generation.verdict.level if visit.adapter else ""
@@ -170,6 +161,7 @@ class AdapterActions(Actions):
                 c.no_model: note("info", no_model, [_ELSEWHERE]) if no_model else "",
                 c.try_form: gr.Column(visible=not no_model),
                 c.sign_in_to_save: gr.Column(visible=user is None),
+                c.publish_command: view.publish_markdown(result, folder, self.settings),
                 c.save_form: gr.Column(visible=user is not None),
                 c.ask_again: gr.Column(visible=False),
                 c.usage: view.usage_markdown(result, known(visit.request), place, self.settings),
@@ -225,7 +217,7 @@ class AdapterActions(Actions):
         result, adapter = _made(visit)
         can_be = visit.background is not None or visit.more
         trained = adapter.generation.outcome.training
-        return bool(can_be and not trained and self.rows_to_improve(result).train)
+        return bool(can_be and not trained and self.bank_loader.rows_to_improve(result).train)
 
     def _later_version(self, visit: Visit) -> Updates:
         """Say that a version is later than the one that was saved, if it is."""

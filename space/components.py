@@ -5,7 +5,7 @@ from typing import Any
 
 import gradio as gr
 
-from forms.html_forms import data_form, dataset_search
+from forms.html_forms import data_form, search
 from settings import SpaceSettings
 from views.blocks import render
 from work.planning import TEXT_CHARACTERS
@@ -67,7 +67,7 @@ class Components:
             "lm-data",
             data_form(self._settings.max_upload_mb),
             js_on_load=(_FORMS / "data_form.js").read_text(encoding="utf-8"),
-            server_functions=[dataset_search(self._settings)],
+            server_functions=[search],
         )
         self.status = _html("lm-status")
         script = (_FORMS / "columns_form.js").read_text(encoding="utf-8")
@@ -119,11 +119,11 @@ class Components:
 
     def _build_saving(self) -> None:
         gr.HTML('<h3 class="lm-h3">Save to the Hub</h3>', padding=False)
-        sign_in = self._settings.sign_in
         with gr.Column(visible=False) as self.sign_in_to_save:
-            gr.HTML(render("page.sign_in_to_save", sign_in=sign_in), padding=False)
+            gr.HTML(render("page.sign_in_to_save", settings=self._settings), padding=False)
+            self.publish_command = _markdown("lm-publish")
         self.account = _html("lm-account")
-        if sign_in == "oauth":
+        if self._settings.sign_in:
             gr.LoginButton(
                 "Sign in with Hugging Face", logout_value="Sign out {}", elem_id="lm-sign-in"
             )

@@ -18,6 +18,7 @@ from hf_lorameta.errors import ColumnsError, LoraMetaError, UnlabeledDatasetErro
 from hf_lorameta.pipeline.session import Session
 from hf_lorameta.recipe import Recipe
 from limits.uploads import is_upload, used
+from settings import credential_of
 from views.blocks import error_html, note, render
 from views.plan import details_html, expected_html
 from views.result import other_base_markdown
@@ -151,7 +152,7 @@ class DatasetActions(AdapterActions):
     def _read(self, visit: Visit, token: gr.OAuthToken | None) -> Updates:
         """Read what the dataset offers, unless that is known; plan if its columns are clear."""
         request, source = known(visit.request), visit.source
-        credential = self.settings.credential(token)
+        credential = credential_of(token)
 
         def work(job: Job) -> None:
             asked = request
@@ -185,7 +186,7 @@ class DatasetActions(AdapterActions):
         c, (instruction, template) = self.components, _shown_prompt(result, request)
         return {
             c.heading: render("plan.heading"),
-            c.verdict: expected_html(plan, result.name, self.rows_to_improve(result)),
+            c.verdict: expected_html(plan, result.name, self.bank_loader.rows_to_improve(result)),
             c.report: "",
             c.details: details_html(plan),
             **self.fill(visit, instruction=instruction, template=template),

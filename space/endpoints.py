@@ -1,76 +1,81 @@
-"""The endpoints /plan, /generate and /push; /plan is also an MCP tool."""
+"""The endpoints /plan and /generate, which are also MCP tools."""
 
 import inspect
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing, contextmanager
+from functools import partial
 from inspect import Parameter, Signature
 from pathlib import Path
 from typing import Any, TypeVar
 
 import gradio as gr
-from starlette.concurrency import run_in_threadpool
+from starlette.concurrency import iterate_in_threadpool
 
 from hf_lorameta import errors
-from hf_lorameta.bank.bank import Bank
 from hf_lorameta.data.columns.columns import as_columns
 from hf_lorameta.data.sources.formats import ON_PAGE
 from hf_lorameta.errors import LoraMetaError, Option
 from hf_lorameta.hub.repo import Token
 from hf_lorameta.pipeline.publish import Consent
 from hf_lorameta.recipe import REGISTRIES, Recipe
-from limits.callers import call_of
+from limits.callers import Call, call_of
 from limits.lines import FullError, Line
 from limits.uploads import used
-from settings import SpaceSettings
+from settings import SpaceSettings, credential_of
 from views.blocks import advice, message_of
-from work.generating import find_target, make_adapter, publish
-from work.jobs import Canceled, Job, SpaceError, known_error
+from work.bank_loader import BankLoader
+from work.jobs import Canceled, Job, SpaceError, Step, known_error
+from work.making import Making
 from work.planning import (
     CHOICES,
+    SAMPLES,
     DatasetRequest,
     PlanResult,
     make_plan,
     refuse_many_keys,
 )
 from work.reader_process import read
+from work.visit import known
 
 F = TypeVar("F", bound=Callable[..., Any])
-_TEXTS = ("dataset", *CHOICES)
+_DATASET = ("dataset", *CHOICES, "file")
 OPTIONS = ("metric", "coefficients", "combine", "top_k", "temperature", "rank")
 """Of a recipe; an empty value or 0 is the default."""
-_INPUTS = (*_TEXTS, "file", *OPTIONS, "repo_id", "visibility", "overwrite")
-MCP_TOOL = "plan"
+_TARGET = ("repo_id", "visibility", "overwrite")
+MCP_TOOLS = ("plan", "generate")
+_SHOW_SECONDS = 1.0
+"""Seconds until numbers of the same step are sent again."""
 
 
-def add_endpoints(bank: Bank, settings: SpaceSettings, lines: Mapping[str, Line]) -> None:
-    """Add the endpoints to the `gr.Blocks` that is open; they are invisible on the page.
-
-    Calls wait in lines of their own.
-    """
-    endpoints = Endpoints(bank, settings, lines)
+def add_endpoints(loader: BankLoader, settings: SpaceSettings, lines: Mapping[str, Line]) -> None:
+    """Add the endpoints to the `gr.Blocks` that is open; they are invisible on the page."""
+    endpoints = Endpoints(loader, settings, lines)
     with gr.Row(visible=False):
-        inputs, target = _inputs(), _target()
+        dataset, options, target = _dataset(), _options(), _target()
         result, archive = gr.JSON(label="result"), gr.File(label="adapter")
         trigger = gr.Button()
-    for name, function, given, outputs in (
-        (MCP_TOOL, endpoints.plan, inputs, result),
-        ("generate", endpoints.generate, inputs, [archive, result]),
-        ("push", endpoints.push, inputs | target, result),
+    for function, inputs, outputs in (
+        (endpoints.plan, dataset | options, result),
+        (endpoints.generate, dataset | target, [archive, result]),
     ):
         trigger.click(
-            function, None, outputs, inputs_kwargs=given, api_name=name, concurrency_limit=None
-        )
+            function, None, outputs, inputs_kwargs=inputs, api_name=function.__name__,
+            concurrency_limit=None,
+        )  # fmt: skip
 
 
-def _inputs() -> dict[str, Any]:
-    """Return a widget for each input of all endpoints; its value is the default."""
-    default = Recipe()
+def _dataset() -> dict[str, Any]:
+    """Return a widget for each input that says which rows to read; its value is the default."""
     inputs: dict[str, Any] = {
         "dataset": gr.Textbox("", label="dataset"),
         "file": gr.File(label="file", file_types=list(ON_PAGE)),
     }
-    for name in CHOICES:
-        inputs[name] = gr.Textbox("", label=name)
+    return inputs | {name: gr.Textbox("", label=name) for name in CHOICES}
+
+
+def _options() -> dict[str, Any]:
+    default, inputs = Recipe(), dict[str, Any]()
     for name, table in REGISTRIES.items():
         inputs[name] = gr.Dropdown(list(table), value=getattr(default, name), label=name)
     for name in ("top_k", "temperature", "rank"):
@@ -81,35 +86,41 @@ def _inputs() -> dict[str, Any]:
 def _target() -> dict[str, Any]:
     return {
         "repo_id": gr.Textbox("", label="repo_id"),
-        "visibility": gr.Radio(["", "public", "private"], value="", label="visibility"),
+        "visibility": gr.Radio(["private", "public", "none"], value="private", label="visibility"),
         "overwrite": gr.Checkbox(False, label="overwrite"),
     }
 
 
-def _naming_inputs(function: F) -> F:
+def _naming_inputs(names: Sequence[str]) -> Callable[[F], F]:
     """Name the inputs in the signature of an endpoint: Gradio documents only those it finds there.
 
     The docstring describes them.
     """
-    itself, request, token, _ = inspect.signature(function).parameters.values()
-    named = [Parameter(name, Parameter.KEYWORD_ONLY, default=None) for name in _INPUTS]
-    function.__signature__ = Signature([itself, request, token, *named])  # type: ignore[attr-defined]
-    return function
+
+    def named(function: F) -> F:
+        itself, request, token, _ = inspect.signature(function).parameters.values()
+        inputs = [Parameter(name, Parameter.KEYWORD_ONLY, default=None) for name in names]
+        function.__signature__ = Signature([itself, request, token, *inputs])  # type: ignore[attr-defined]
+        return function
+
+    return named
 
 
 class Endpoints:
     """Functions of the endpoints; Gradio shows their docstrings to callers.
 
     Args:
-        bank: its adapters are combined.
+        loader: provides the bank, whose adapters are combined, and the base model.
         settings: limits.
         lines: in which calls wait.
     """
 
-    def __init__(self, bank: Bank, settings: SpaceSettings, lines: Mapping[str, Line]) -> None:
-        self._bank, self._settings, self._lines = bank, settings, lines
+    def __init__(
+        self, loader: BankLoader, settings: SpaceSettings, lines: Mapping[str, Line]
+    ) -> None:
+        self._loader, self._settings, self._lines = loader, settings, lines
 
-    @_naming_inputs
+    @_naming_inputs((*_DATASET, *OPTIONS))
     async def plan(
         self, request: gr.Request, oauth_token: gr.OAuthToken | None, **inputs: Any
     ) -> dict[str, Any]:
@@ -132,103 +143,130 @@ class Endpoints:
             temperature: of the softmin; below 1 is sharper.
             rank: of the adapter; 0 for the default.
         """
-        credential = self._settings.credential(oauth_token)
-        async with self._job("api-plan", request) as job:
-            result = await run_in_threadpool(self._plan, inputs, credential, job)
-            return result.plan.to_dict()
+        credential, found = credential_of(oauth_token), list[PlanResult]()
+        with _explained():
+            recipe = Recipe.of(**{name: inputs[name] for name in OPTIONS if inputs[name]})
 
-    @_naming_inputs
+            def work(job: Job) -> None:
+                found.append(self._plan(inputs, recipe, credential, 0, job))
+
+            async with aclosing(self._steps("plan", work, call_of(request))) as steps:
+                async for _ in steps:
+                    pass
+            return found[0].plan.to_dict()
+
+    @_naming_inputs((*_DATASET, *_TARGET))
     async def generate(
         self, request: gr.Request, oauth_token: gr.OAuthToken | None, **inputs: Any
-    ) -> AsyncIterator[tuple[str, dict[str, Any]]]:
-        """Generate a LoRA adapter for a dataset from those of the bank, without training.
+    ) -> AsyncIterator[tuple[str | None, dict[str, Any]]]:
+        """Make a LoRA adapter for a dataset, train it on the rows, and count its right answers.
 
-        Returns a zip of the files that ``hf-lorameta generate`` writes, and the plan. Nothing is
-        published. The arguments are those of /plan.
-        """
-        credential = self._settings.credential(oauth_token)
-        async with self._job("api-adapter", request) as job:
-            result = await run_in_threadpool(self._plan, inputs, credential, job)
-            adapter = await run_in_threadpool(make_adapter, result, job)
-        try:
-            yield (
-                str(adapter.archive),
-                {"seconds": adapter.generation.seconds, "plan": result.plan.to_dict()},
-            )
-        finally:
-            adapter.discard()  # Gradio has copied the archive
-
-    @_naming_inputs
-    async def push(
-        self, request: gr.Request, oauth_token: gr.OAuthToken | None, **inputs: Any
-    ) -> dict[str, Any]:
-        """Generate a LoRA adapter for a dataset and publish it in one commit.
-
-        Needs ``oauth_token``. The other arguments are those of /plan.
+        Combines adapters of other datasets, then trains for up to two minutes. Until the end, the
+        result is the progress: a sentence, and where known the place in the line, the training
+        steps and the seconds left. At the end, the adapter is a zip of the files that
+        ``hf-lorameta generate`` writes, and the result is what it prints: the verdict, the counts
+        (check) and the recipe. With oauth_token, which MCP callers do not send, it is published in
+        one commit.
 
         Args:
-            repo_id: target, as user/name; empty names it after the dataset.
-            visibility: public or private; empty makes it as private as the dataset.
+            dataset: id of a dataset on the Hugging Face Hub, as user/name; empty with a file.
+            file: a data file instead, such as .csv, .jsonl or .parquet.
+            config: configuration; empty for the only or default one.
+            split: split; empty for train, or the only one.
+            columns: as input=question,output=answer; empty detects them.
+            instruction: put before every input, for rows that hold none.
+            template: with {instruction} and {input}; chat: the base model's own; empty: the usual.
+            repo_id: where it is published, as user/name; empty names it after the dataset.
+            visibility: of the repo, private or public; none publishes nothing.
             overwrite: replace an adapter that the repo already holds.
         """
-        credential = self._settings.credential(oauth_token)
-        private = {"public": False, "private": True}.get(inputs["visibility"] or "")
-        consent = Consent(private, overwrite=inputs["overwrite"])
-        async with self._job("api-adapter", request) as job:
-            if credential is False:
-                raise SpaceError("Publishing needs an account: pass oauth_token")
-            result = await run_in_threadpool(self._plan, inputs, credential, job)
-            where = inputs["repo_id"] or "", consent, credential, job
-            target = await run_in_threadpool(find_target, result, *where)
-            adapter = await run_in_threadpool(make_adapter, result, job)
-            saved = await run_in_threadpool(publish, adapter, target, credential, job)
-            return {
-                "url": saved.published.url,
-                "repo_id": target.repo_id,
-                "private": target.private,
-                "seconds": adapter.generation.seconds,
-            }
+        credential, call = credential_of(oauth_token), call_of(request)
+        with _explained():
+            plan = partial(self._plan, inputs, Recipe(), credential, SAMPLES)
+            repo_id = inputs["repo_id"] or ""
+            making = Making(self._loader, credential, plan, repo_id, _consent(inputs, credential))
+            for line, work in making.stages():
+                async with aclosing(self._steps(line, work, call)) as steps:
+                    async for step in steps:
+                        yield None, step
+            adapter = known(making.adapter)
+            try:
+                yield str(adapter.archive), making.to_dict()
+            finally:
+                adapter.discard()  # Gradio has copied the archive
 
-    def _plan(self, inputs: dict[str, Any], credential: Token, job: Job) -> PlanResult:
-        named = {name: inputs[name] for name in (*_TEXTS, "file")}
+    def _plan(
+        self, inputs: dict[str, Any], recipe: Recipe, credential: Token, samples: int, job: Job
+    ) -> PlanResult:
+        named = {name: inputs[name] for name in _DATASET}
         kept = used(named["file"] or "")
         request = DatasetRequest(**named | {"columns": as_columns(inputs["columns"] or None)})
         if request.file:
             read(job, refuse_many_keys, Path(request.file))
-        recipe = Recipe.of(**{name: inputs[name] for name in OPTIONS if inputs[name]})
         most = self._settings.max_rows
-        result = make_plan(self._bank, request, recipe, most, credential, job, samples=0)
+        result = make_plan(self._loader.bank, request, recipe, most, credential, job, samples)
         del kept  # and with it the file
         return result
 
-    @asynccontextmanager
-    async def _job(self, name: str, request: gr.Request) -> AsyncIterator[Job]:
-        """Wait in a line, and run a job that ends if the caller leaves.
+    async def _steps(
+        self, name: str, work: Callable[[Job], None], call: Call
+    ) -> AsyncGenerator[dict[str, Any], None]:
+        """Wait in a line, then run work, which ends if the caller leaves; yield the progress."""
+        line, limit = self._lines[name], self._settings.time_limit
+        job = Job(2 * limit if name == "training" else limit)
+        job.call = call
+        async with line.place_of(call) as place:
+            async for number in line.turn(place, lambda: call.wanted):
+                yield {"progress": "Waiting for the requests of others", "place": number}
+            running, shown, at = job.run(work), "", 0.0
+            try:
+                async for step in iterate_in_threadpool(running):
+                    now = time.monotonic()
+                    if isinstance(step, Step) and (step.text != shown or now - at > _SHOW_SECONDS):
+                        shown, at = step.text, now
+                        yield _progress(step)
+            finally:
+                running.close()
 
-        Errors become those that Gradio sends.
-        """
-        call, line = call_of(request), self._lines[name]
-        try:
-            async with line.place_of(call) as place:
-                async for _ in line.turn(place, lambda: call.wanted):
-                    pass
-                job = Job(self._settings.time_limit)
-                job.call = call
-                job.check()
-                yield job
-        except FullError as error:
-            raise gr.Error(str(error), print_exception=False) from None
-        except Canceled:
-            raise gr.Error("The caller has left", print_exception=False) from None
-        except Exception as error:  # noqa: BLE001 - shown as a message
-            known = known_error(error)
-            message = f"{message_of(known)}. {_advice(known)}".strip()
-            raise gr.Error(message, print_exception=False) from None
+
+def _progress(step: Step) -> dict[str, Any]:
+    numbers = {"steps": step.steps, "seconds_left": step.seconds_left}
+    return {"progress": step.text} | {name: number for name, number in numbers.items() if number}
+
+
+def _consent(inputs: Mapping[str, Any], credential: Token) -> Consent | None:
+    """Return how the caller wants the adapter to be published; None if it is not.
+
+    Raises:
+        SpaceError: the caller wants that, without a token.
+    """
+    visibility, overwrite = inputs["visibility"] or "private", bool(inputs["overwrite"])
+    if credential is not False:
+        return None if visibility == "none" else Consent(visibility == "private", False, overwrite)
+    if inputs["repo_id"] or visibility == "public" or overwrite:
+        raise SpaceError("Publishing needs an account: pass oauth_token")
+    return None
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Turn errors into those that Gradio sends."""
+    try:
+        yield
+    except FullError as error:
+        raise gr.Error(str(error), print_exception=False) from None
+    except Canceled:
+        raise gr.Error("The caller has left", print_exception=False) from None
+    except Exception as error:  # noqa: BLE001 - shown as a message
+        found = known_error(error)
+        message = f"{message_of(found)}. {_advice(found)}".strip()
+        raise gr.Error(message, print_exception=False) from None
 
 
 def _advice(error: LoraMetaError) -> str:
     """Return what a caller can do: change an input, or what the page says."""
-    options = [part for part in error.advice if isinstance(part, Option) and part.name in _INPUTS]
+    inputs = (*_DATASET, *OPTIONS, *_TARGET)
+    options = [part for part in error.advice if isinstance(part, Option) and part.name in inputs]
     if options:
         return f"To go on, {errors.in_words(options, errors.in_python)}."
     return " ".join(advice(error))

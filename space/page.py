@@ -48,7 +48,7 @@ def build_page(settings: SpaceSettings, bank_loader: BankLoader, lines: Mapping[
 
         account = [components.account, components.sign_in, components.own_copy]
         blocks.load(show_account, None, account, **_PRIVATE)
-        add_endpoints(bank_loader.bank, settings, lines)
+        add_endpoints(bank_loader, settings, lines)
     for event in blocks.fns.values():
         if event.api_name == "_check_login_status":  # of gr.LoginButton
             event.api_visibility = "private"

@@ -13,10 +13,10 @@ from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from endpoints import MCP_TOOL
+from endpoints import MCP_TOOLS
 from hf_lorameta.errors import LoraMetaError
 from limits.lines import make_lines
-from limits.own_machine import OwnMachine
+from limits.own_machine import only_own_page
 from limits.requests import VisitorLimits
 from page import build_page
 from settings import SpaceSettings
@@ -87,12 +87,12 @@ def serve(settings: SpaceSettings) -> None:
     max_upload = settings.max_upload_mb * 1_000_000
     on_hub = settings.space_id is not None
     middleware = [Middleware(_security_headers)]
-    if settings.key:
-        middleware += [Middleware(OwnMachine, key=settings.key, user=settings.user)]
+    if settings.own_machine:
+        middleware += [Middleware(only_own_page)]
     middleware += [Middleware(VisitorLimits, on_hub=on_hub, max_upload=max_upload)]
     blocks.launch(
         theme=THEME,
-        share=False,  # others would act with this machine's token; Gradio shares in notebooks
+        share=False,  # Gradio shares in notebooks
         css_paths=FOLDER / "style.css",
         js=(FOLDER / "page.js").read_text(encoding="utf-8"),
         footer_links=["api"],
@@ -105,23 +105,25 @@ def serve(settings: SpaceSettings) -> None:
         prevent_thread_lock=True,
     )
     _set_up_mcp(blocks.mcp_server_obj)
-    if settings.key:
-        address = f"{blocks.local_url}{settings.key}/"
-        sys.stdout.write(f"* To save adapters as {settings.user}, open {address}\n")
-        sys.stdout.flush()
     blocks.block_thread()
 
 
 def _set_up_mcp(server: Any) -> None:
-    """Offer only the read-only endpoint as an MCP tool, and answer JSON, not Python's repr."""
+    """Offer the endpoints as MCP tools, and answer JSON and addresses of files."""
     server.tool_to_endpoint = {
         tool: endpoint
         for tool, endpoint in server.tool_to_endpoint.items()
-        if endpoint == f"/{MCP_TOOL}"
+        if endpoint[1:] in MCP_TOOLS
     }
 
     def answer(data: list[Any], root_url: str) -> list[Any]:
-        texts = (json.dumps(output, ensure_ascii=False) for output in data)
+        outputs = data[0] if isinstance(data[0], list | tuple) else data
+        texts = (
+            f"{root_url}/gradio_api/file={output['path']}"
+            if "meta" in output
+            else json.dumps(output, ensure_ascii=False)
+            for output in outputs
+        )
         return [server.types.TextContent(type="text", text=text) for text in texts]
 
     def without_files(arguments: dict[str, Any], positions: object) -> dict[str, Any]:

@@ -1,18 +1,15 @@
-"""Settings of a Space, read from environment variables; `README.md` explains each."""
+"""SpaceSettings of a Space, read from environment variables; `README.md` explains each."""
 
 import json
 import os
-import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from hf_lorameta.environment import DISTRIBUTION, remote_requirement
-from hf_lorameta.errors import LoraMetaError
-from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.repo import Token
 from hf_lorameta.quoting import shell
 
@@ -33,9 +30,8 @@ class SpaceSettings:
         queue: number of requests that may wait in each line; further ones are rejected.
         time_limit: seconds a request may take.
         space_id: ``user/space`` on the Hub; None elsewhere.
-        sign_in: ``oauth`` on the Hub, ``local`` with this machine's saved token, or ``none``.
-        user: whose token is saved on this machine, if ``local``.
-        key: part of the address of the page that may use that token; new at every start.
+        sign_in: whether visitors can sign in, which needs the Hub.
+        own_machine: whether only this machine reaches the page.
     """
 
     bank: str | None = None
@@ -47,19 +43,13 @@ class SpaceSettings:
     queue: int = 32
     time_limit: int = 300
     space_id: str | None = None
-    sign_in: str = "none"
-    user: str = ""
-    key: str = field(default="", repr=False)
+    sign_in: bool = False
+    own_machine: bool = False
 
-    def credential(self, token: gr.OAuthToken | None) -> Token:
-        """Return a visitor's own token, False without one, None for the one saved on this machine.
 
-        The page's key stands for the saved token.
-        """
-        if token is None:
-            return False
-        own = self.key and secrets.compare_digest(token.token.encode(), self.key.encode())
-        return None if own else token.token
+def credential_of(token: gr.OAuthToken | None) -> Token:
+    """Return a visitor's own token; False without one, never the one saved on this machine."""
+    return token.token if token else False
 
 
 def read_settings(variables: Mapping[str, str] = os.environ) -> SpaceSettings:
@@ -76,7 +66,10 @@ def read_settings(variables: Mapping[str, str] = os.environ) -> SpaceSettings:
         name = f"HF_LORAMETA_{of.name.upper()}"
         if text := variables.get(name, "").strip():
             values[of.name] = _positive_int(name, text) if of.type is int else text
-    values |= {"space_id": variables.get("SPACE_ID") or None} | _sign_in(variables)
+    space_id, name = variables.get("SPACE_ID"), variables.get("GRADIO_SERVER_NAME", LOOPBACK[0])
+    values["space_id"] = space_id or None
+    values["sign_in"] = bool(space_id and variables.get("OAUTH_CLIENT_ID"))
+    values["own_machine"] = not space_id and name in LOOPBACK
     return SpaceSettings(**values)
 
 
@@ -107,16 +100,3 @@ def _positive_int(name: str, value: str) -> int:
     if not value.isdecimal() or int(value) < 1:
         raise SystemExit(f"{name}={value}: expected an integer of 1 or more")
     return int(value)
-
-
-def _sign_in(variables: Mapping[str, str]) -> dict[str, str]:
-    """Return which sign-in works here, and what a local one needs."""
-    none = {"sign_in": "none", "user": "", "key": ""}
-    if variables.get("SPACE_ID"):
-        return none | ({"sign_in": "oauth"} if variables.get("OAUTH_CLIENT_ID") else {})
-    if variables.get("GRADIO_SERVER_NAME", LOOPBACK[0]) not in LOOPBACK:
-        return none  # other people would act with this machine's token
-    try:
-        return {"sign_in": "local", "user": Hub().user(), "key": secrets.token_urlsafe(24)}
-    except LoraMetaError:
-        return none

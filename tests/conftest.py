@@ -72,7 +72,7 @@ _OF_ONE_SPACE = [
     f"tests/space/{name}.py"
     for name in (
         *(f"browser/test_{name}" for name in ("accessibility", "error_states", "page")),
-        *("test_api", "test_attacks", "test_bombs", "test_own_machine"),
+        *("test_api", "test_attacks", "test_bombs"),
     )
 ]
 """Files that use the fixture `web`: one process runs them, with one Space for all."""
@@ -352,7 +352,7 @@ def bank(
 
 @dataclass(frozen=True)
 class Web:
-    """The running Space; the saved token on its machine is the owner's."""
+    """The running Space, as on the Hub; the saved token on its machine is the owner's."""
 
     space: RunningSpace
     owner: Account
@@ -366,7 +366,7 @@ def web(
     if reason := missing("gradio", "gradio_client"):
         pytest.skip(reason)
     owner, home = enrol(), tmp_path_factory.mktemp("web")
-    with running_space(world.hub, home, token=owner.token) as space:
+    with running_space(world.hub, home, token=owner.token, on_hub=True) as space:
         yield Web(space, owner)
 
 

@@ -1,7 +1,7 @@
 """The HTML forms: the field for a dataset, and a role for each of its columns."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 import gradio as gr
@@ -10,7 +10,7 @@ from hf_lorameta.data.columns.columns import MAX_COLUMNS, Columns, check_columns
 from hf_lorameta.data.sources.formats import ON_PAGE
 from hf_lorameta.errors import LoraMetaError, UsageError
 from hf_lorameta.hub.client import Hub
-from settings import SpaceSettings
+from settings import credential_of
 from views.blocks import render
 from views.result import example_html
 from work.planning import DatasetRequest, RequestError, Source
@@ -53,20 +53,18 @@ def data_form(max_upload_mb: int) -> str:
     return form + example_html()
 
 
-def dataset_search(settings: SpaceSettings) -> Callable[..., list[str]]:
-    """Return the function that the page calls while a visitor types."""
+def search(text: str, token: gr.OAuthToken | None) -> list[str]:
+    """Return ids of datasets whose names match what a visitor has typed so far.
 
-    def search(text: str, token: gr.OAuthToken | None) -> list[str]:
-        """Return ids of datasets whose names match; none if the Hub does not answer in time."""
-        text, credential = str(text)[:100], settings.credential(token)
-        try:
-            if credential is False:
-                return _search_public(text, int(time.time() // _SEARCH_SECONDS))
-            return Hub(credential).search_datasets(text)
-        except LoraMetaError:
-            return []
-
-    return search
+    None, if the Hub does not answer in time.
+    """
+    text, credential = str(text)[:100], credential_of(token)
+    try:
+        if credential is False:
+            return _search_public(text, int(time.time() // _SEARCH_SECONDS))
+        return Hub(credential).search_datasets(text)
+    except LoraMetaError:
+        return []
 
 
 @lru_cache(maxsize=256)

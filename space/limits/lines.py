@@ -1,10 +1,11 @@
 """Lines in which requests wait for their turn, so that no address keeps others waiting.
 
-They stand in front of the work, not in Gradio's queue, which starts every request at once. Requests
-of the page and of programs wait in different lines, so neither can take the other's places.
+They stand in front of the work, not in Gradio's queue, which starts every request at once. Programs
+wait in the lines of the page, so each address has the same shares in both.
 """
 
 import asyncio
+import threading
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
@@ -45,7 +46,7 @@ class Place:
 
 
 class Line:
-    """A line of requests, for one event loop.
+    """A line of requests; all methods are thread-safe.
 
     One address may take at most half of the places to wait, and one session a quarter. If several
     requests run at once, one address may have all but one of them. Addresses take turns, the one
@@ -73,6 +74,7 @@ class Line:
         self._used, self._now = used or (lambda address: 0), now
         self._waiting: list[Place] = []
         self._running: list[Place] = []
+        self._lock = threading.RLock()
 
     def ask(self, address: str, session: object) -> Place:
         """Return a place behind those whose turn is earlier.
@@ -80,42 +82,46 @@ class Line:
         Raises:
             FullError: the places are taken, or those that the address or session may have.
         """
-        of_address = sum(place.address == address for place in self._waiting)
-        of_session = sum(place.session == session for place in self._waiting)
-        if len(self._waiting) >= self._places:
-            raise FullError(_FULL)
-        if of_address >= max(1, self._places // 2) or of_session >= max(1, self._places // 4):
-            raise FullError(_SHARE_TAKEN)
-        self._waiting.append(place := Place(address, session))
-        turns, turn = self._taken(), dict[Place, tuple[int, int]]()
-        for other in self._waiting:
-            turn[other] = turns[other.address], self._used(other.address)
-            turns[other.address] += 1
-        self._waiting.sort(key=turn.__getitem__)
-        return place
+        with self._lock:
+            of_address = sum(place.address == address for place in self._waiting)
+            of_session = sum(place.session == session for place in self._waiting)
+            if len(self._waiting) >= self._places:
+                raise FullError(_FULL)
+            if of_address >= max(1, self._places // 2) or of_session >= max(1, self._places // 4):
+                raise FullError(_SHARE_TAKEN)
+            self._waiting.append(place := Place(address, session))
+            turns, turn = self._taken(), dict[Place, tuple[int, int]]()
+            for other in self._waiting:
+                turn[other] = turns[other.address], self._used(other.address)
+                turns[other.address] += 1
+            self._waiting.sort(key=turn.__getitem__)
+            return place
 
     def begin(self, place: Place) -> bool:
         """Begin a request if it is its turn; return whether it has begun."""
-        taken, now = self._taken(), self._now()
-        begun = (other.began for other in self._running)
-        slow = sum(began is not None and now - began > SLOW_SECONDS for began in begun)
-        beside = min(slow, self._places // 4) if self._reads else 0
-        share = max(1, self._at_once - 1)
-        ready = (other for other in self._waiting if taken[other.address] < share)
-        if len(self._running) - beside >= self._at_once or next(ready, None) is not place:
-            return False
-        self._waiting.remove(place)
-        self._running.append(place)
-        place.began = now
-        return True
+        with self._lock:
+            taken, now = self._taken(), self._now()
+            begun = (other.began for other in self._running)
+            slow = sum(began is not None and now - began > SLOW_SECONDS for began in begun)
+            beside = min(slow, self._places // 4) if self._reads else 0
+            share = max(1, self._at_once - 1)
+            ready = (other for other in self._waiting if taken[other.address] < share)
+            if len(self._running) - beside >= self._at_once or next(ready, None) is not place:
+                return False
+            self._waiting.remove(place)
+            self._running.append(place)
+            place.began = now
+            return True
 
     def number(self, place: Place) -> int:
         """Return the number of requests up to this one that wait."""
-        return self._waiting.index(place) + 1
+        with self._lock:
+            return self._waiting.index(place) + 1
 
     def leave(self, place: Place) -> None:
         """Give up a place, whether the request waits or runs."""
-        (self._waiting if place.began is None else self._running).remove(place)
+        with self._lock:
+            (self._waiting if place.began is None else self._running).remove(place)
 
     def _taken(self) -> Counter[str]:
         return Counter(place.address for place in self._running)
@@ -145,13 +151,10 @@ class Line:
 
 
 def make_lines(settings: SpaceSettings) -> dict[str, Line]:
-    """Return the lines of the page, and those of programs."""
-    at_once = {
-        "plan": 4, "adapter": settings.concurrency, "model": 1, "training": 1, "api-plan": 2,
-        "api-adapter": 1,
-    }  # fmt: skip
+    """Return the lines of the page and of programs."""
+    at_once = {"plan": 4, "adapter": settings.concurrency, "model": 1, "training": 1}
     used = {"model": MODEL_TIME.minutes_used, "training": TRAINING_TIME.minutes_used}
     return {
-        name: Line(number, settings.queue, reads=name.endswith("plan"), used=used.get(name))
+        name: Line(number, settings.queue, reads=name == "plan", used=used.get(name))
         for name, number in at_once.items()
     }

@@ -10,6 +10,7 @@ from hf_lorameta.cards.markdown import clean
 from hf_lorameta.engines.scoring import Report, Sample
 from hf_lorameta.hub.packaged_model import SMOLLM2, SMOLLM2_GGUF
 from hf_lorameta.pipeline.plan import Plan
+from hf_lorameta.pipeline.publish import command_to_publish, default_repo_id
 from hf_lorameta.quoting import fenced, python_literal, shell, shell_file
 from settings import SpaceSettings, install_command
 from views.blocks import render
@@ -142,6 +143,21 @@ def usage_markdown(
         ),
     ]
     return "\n\n".join(fenced(code, head) if code else head for head, code in parts)
+
+
+def publish_markdown(result: PlanResult, folder: str, settings: SpaceSettings) -> str:
+    """Return the commands that publish the downloaded adapter; none where visitors can sign in.
+
+    Args:
+        result: the plan.
+        folder: name of the archive without its ending.
+        settings: of this Space.
+    """
+    if settings.sign_in:
+        return ""
+    repo_id = default_repo_id("user", result.name, result.plan.bank.index.base_model)
+    unzip = shell("python", "-m", "zipfile", "-e", f"{folder}.zip", folder)
+    return fenced(f"{unzip}\n{command_to_publish(Path(folder), repo_id)}", "bash")
 
 
 def other_base_markdown(plan: Plan, request: DatasetRequest, settings: SpaceSettings) -> str:

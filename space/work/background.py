@@ -23,7 +23,6 @@ LEFT_SECONDS = 120.0
 _EACH_MINUTES = 3
 """Minutes that a visitor's work rarely exceeds."""
 _LOOK_SECONDS = 0.5
-_LOCK = threading.Lock()  # lines are made for one thread
 
 
 @dataclass
@@ -76,15 +75,13 @@ class Background:
     def _run(self) -> None:
         visit, more, said = self._visit, False, ""
         try:
-            with _LOCK:
-                place = self._line.ask(self._call.address, self)
+            place = self._line.ask(self._call.address, self)
             try:
                 self._wait(place)
                 self.job.restart()
                 more = self._work(self.job, self.show)
             finally:
-                with _LOCK:
-                    self._line.leave(place)
+                self._line.leave(place)
         except Canceled:
             more = True
         except FullError as full:
@@ -100,10 +97,9 @@ class Background:
 
     def _wait(self, place: Place) -> None:
         while not self.job.stopped:
-            with _LOCK:
-                if self._line.begin(place):
-                    return
-                minutes = _EACH_MINUTES * self._line.number(place)
+            if self._line.begin(place):
+                return
+            minutes = _EACH_MINUTES * self._line.number(place)
             self.job.restart()
             self.job.report(f"Waiting for the training of others: up to {minutes} minutes")
             time.sleep(_LOOK_SECONDS)

@@ -2,6 +2,7 @@
 
 import math
 import shutil
+from os import environ
 
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.open_bank import open_bank
@@ -9,10 +10,13 @@ from hf_lorameta.engines.transformers.dtype import available_memory
 from hf_lorameta.engines.transformers.evaluator import require_eval
 from hf_lorameta.errors import BankError, LoraMetaError
 from hf_lorameta.hub.base_model import config_json, find_at_hand, layers_and_width, locate
+from hf_lorameta.pipeline.resolve import NO_BASE
+from hf_lorameta.pipeline.rows import Rows
 from hf_lorameta.pipeline.session import Session
 from settings import SpaceSettings
+from work import trying
 from work.jobs import logger
-from work.trying import Model
+from work.planning import PlanResult
 
 _SPARE_BYTES = 4 << 30
 """Disk space left free for downloads and uploads."""
@@ -42,8 +46,12 @@ class BankLoader:
     def __init__(self, settings: SpaceSettings) -> None:
         self.bank = _open(settings)
         session = Session(self.bank, token=False)  # visitors never act with the Space's token
-        self.model = Model(session)
+        self.model = trying.Model(session)
         self.no_model = fetch_base_model(self.bank)
+
+    def rows_to_improve(self, result: PlanResult) -> Rows:
+        """Return the rows that will be trained and checked on; none if that cannot be done."""
+        return Rows() if self.no_model or environ.get(NO_BASE) else trying.rows_of(result)
 
 
 def _open(settings: SpaceSettings) -> Bank:

@@ -43,11 +43,15 @@ class Step:
         text: description of the current step.
         done: number of finished parts.
         total: number of parts; 0 if unknown.
+        steps: training steps that were taken.
+        seconds_left: how long it may still take; 0 if unknown.
     """
 
     text: str
     done: int = 0
     total: int = 0
+    steps: int = 0
+    seconds_left: int = 0
 
 
 class Job:
@@ -115,10 +119,10 @@ class Job:
                 hint="Use a smaller dataset or file, or run hf-lorameta on your own machine.",
             )
 
-    def report(self, text: str, done: int = 0, total: int = 0) -> None:
-        """Check, then show the current step; its numbers only now and then."""
+    def report(self, text: str, done: int = 0, total: int = 0, **numbers: int) -> None:
+        """Check, then show the current `Step`; its numbers only now and then."""
         self.check()
-        self.step = Step(text, done, total)
+        self.step = Step(text, done, total, **numbers)
         before, at = self._reported
         if text != before or time.monotonic() - at > _REPORT_SECONDS:
             self._reported = (text, time.monotonic())

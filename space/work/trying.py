@@ -156,10 +156,10 @@ def improve(
     ADAPTERS.check(job.call.address)
     with _counted(TRAINING_TIME, job):
         model.load(job)
-        started, ended = time.monotonic(), False
+        started, ended, steps = time.monotonic(), False, 0
 
         def progress(stage: str, done: int, total: int) -> None:
-            nonlocal ended
+            nonlocal ended, steps
             model.let_tries_go(job)
             if job.stopped and not ended:
                 ended = True  # what follows goes on: a training that is stopped is checked
@@ -167,9 +167,12 @@ def improve(
             gone = time.monotonic() - started
             left = max(seconds - gone, 0)
             rounded = max(10 * round(left / 10), 10) if left < 95 else left
-            doing = "Checking it" if stage.startswith("Checking") else "Training"
+            checking = stage.startswith("Checking")
+            steps = done if stage.startswith("Training") else steps
+            doing = "Checking it" if checking else "Training"
             text = f"{doing} on your rows, up to {duration(rounded)} left"
-            job.report(text, int(gone), int(gone + rounded))
+            total = int(gone + rounded)
+            job.report(text, int(gone), total, steps=steps, seconds_left=int(rounded))
 
         session = model.session.with_progress(progress)
         stages = stages_for(result.plan.recipe, seconds, samples=True)

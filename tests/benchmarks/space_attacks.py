@@ -526,7 +526,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=3.0, help="of each attack")
     parser.add_argument("--space", type=Path, default=SPACE, help="folder of the Space's files")
     given = parser.parse_args()
-    limits = {"HF_LORAMETA_MAX_UPLOAD_MB": str(UPLOAD_MB)}
+    limits: dict[str, Any] = {"HF_LORAMETA_MAX_UPLOAD_MB": str(UPLOAD_MB)}
     rows = []
     with LocalHub() as hub, ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         hub.add_user("ann")

@@ -16,7 +16,7 @@ import pytest
 
 from hf_lorameta.data.prompt import as_option
 from hf_lorameta.demo.run import DATA_FOLDER
-from tests.conftest import Account, Shell, Web
+from tests.conftest import Account, Shell, Web, touched
 from tests.support.running_space import missing
 
 if why := missing("gradio", "gradio_client"):
@@ -83,11 +83,11 @@ def call_error(call: Callable[..., Any]) -> Callable[..., str]:
 # --- the endpoints ------------------------------------------------------------------------------
 
 
-def test_there_are_three_documented_endpoints(web: Web) -> None:
+def test_there_are_two_documented_endpoints(web: Web) -> None:
     api = Client(web.space.url, verbose=False).view_api(return_format="dict", print_info=False)
     assert isinstance(api, dict)
     named = api["named_endpoints"]
-    assert set(named) == {"/plan", "/generate", "/push"}
+    assert set(named) == {"/plan", "/generate"}
     for endpoint in named.values():
         assert endpoint["description"]
         assert endpoint["oauth_token"] == "optional"
@@ -122,14 +122,15 @@ def test_an_uploaded_file_gives_the_bytes_that_the_cli_writes(
     assert read_zip(archive) == read_folder(tmp_path / "cli")
 
 
-def test_push_creates_the_repo_that_the_cli_creates(
+def test_generate_with_a_token_creates_the_repo_that_the_cli_creates(
     call: Callable[..., Any], cli: Shell, web: Web, user: Account
 ) -> None:
     repo = user.dataset("book", {"train.jsonl": notes(40)})
     target = f"{user.name}/mine"
-    pushed = call("/push", token=user.token, dataset=repo, repo_id=target)
-    assert pushed["url"] == f"{cli.hub.url}/{target}"
-    assert pushed["private"] is False
+    public = {"repo_id": target, "visibility": "public"}
+    _, made = call("/generate", token=user.token, dataset=repo, **public)
+    published = {"url": f"{cli.hub.url}/{target}", "repo_id": target, "private": False}
+    assert made["published"] == published
     ours = {name: cli.hub.read(target, name) for name in cli.hub.files(target)}
     other = f"{user.name}/mine-too"
     cli("push", "-d", repo, "--repo-id", other, token=user.token)
@@ -139,18 +140,25 @@ def test_push_creates_the_repo_that_the_cli_creates(
     assert web.space.settled() == []
 
 
-def test_a_private_dataset_gives_a_private_repo_named_after_it(
+def test_a_repo_is_private_unless_asked_otherwise_and_named_after_the_dataset(
     call: Callable[..., Any], call_error: Callable[..., str], cli: Shell, user: Account
 ) -> None:
     repo = user.dataset("secret", {"train.jsonl": notes(30)}, private=True)
-    pushed = call("/push", token=user.token, dataset=repo)
-    assert pushed["private"] is True
-    view = cli.hub.repo(pushed["repo_id"])
-    assert view is not None
-    assert view.private
-    assert b"secret" not in cli.hub.read(pushed["repo_id"], "recipe.json")
-    message = call_error("/push", token=user.token, dataset=repo, visibility="public")
-    assert "would reveal its name" in message
+    for dataset in (repo, user.dataset("known", {"train.jsonl": notes(30)})):
+        _, made = call("/generate", token=user.token, dataset=dataset)
+        assert made["published"]["private"] is True
+        name = made["published"]["repo_id"]
+        assert name.startswith(f"{dataset}-")
+        view = cli.hub.repo(name)
+        assert view is not None
+        assert view.private
+        assert b"secret" not in cli.hub.read(name, "recipe.json")
+    public = {"token": user.token, "dataset": repo, "visibility": "public"}
+    assert "would reveal its name" in call_error("/generate", **public)
+    cli.hub.clear_requests()
+    _, made = call("/generate", token=user.token, dataset=repo, visibility="none")
+    assert "published" not in made
+    assert not touched(cli.hub, "api/repos/create")
 
 
 def test_the_card_of_a_private_dataset_does_not_stay_on_the_machine(
@@ -203,10 +211,11 @@ def test_errors_state_cause_and_remedy(
     wide = tmp_path / "wide.json"
     wide.write_text(json.dumps({f"key {i}": "a" for i in range(20_000)}))
     assert "different keys" in call_error("/plan", dataset="", file=handle_file(wide))
-    assert "Publishing needs an account" in call_error("/push", dataset=repo)
-    assert "the sign-in has expired" in call_error("/push", dataset=repo, token="hf_wrong")
     theirs = f"{user.name}/x"
-    message = call_error("/push", dataset=repo, token=other.token, repo_id=theirs)
+    for asked in ({"repo_id": theirs}, {"visibility": "public"}, {"overwrite": True}):
+        assert "needs an account" in call_error("/generate", dataset=repo, **asked)
+    assert "the sign-in has expired" in call_error("/generate", dataset=repo, token="hf_wrong")
+    message = call_error("/generate", dataset=repo, token=other.token, repo_id=theirs)
     assert "may not" in message
 
 
@@ -215,12 +224,12 @@ def test_an_existing_adapter_is_replaced_only_with_overwrite(
 ) -> None:
     repo = user.dataset("book", {"train.jsonl": notes(30)})
     target = f"{user.name}/existing"
-    call("/push", token=user.token, dataset=repo, repo_id=target)
+    call("/generate", token=user.token, dataset=repo, repo_id=target)
     before = cli.hub.repo(target)
     again = {"token": user.token, "dataset": repo, "repo_id": target}
-    assert "add overwrite=True" in call_error("/push", **again)
+    assert "add overwrite=True" in call_error("/generate", **again)
     assert cli.hub.repo(target) == before
-    call("/push", token=user.token, dataset=repo, repo_id=target, top_k=2, overwrite=True)
+    call("/generate", **again, instruction="Say how it was.", overwrite=True)
     assert cli.hub.repo(target) != before
 
 
@@ -247,7 +256,7 @@ def test_two_users_at_once_do_not_see_each_others_data(
     def work(i: int) -> tuple[dict[str, Any], dict[str, Any]]:
         token = users[i].token
         plan = call("/plan", token=token, dataset=datasets[i])
-        return plan, call("/push", token=token, dataset=datasets[i])
+        return plan, call("/generate", token=token, dataset=datasets[i])[1]["published"]
 
     with ThreadPoolExecutor(2) as pool:
         results = list(pool.map(work, range(2)))
@@ -262,8 +271,8 @@ def test_two_users_at_once_do_not_see_each_others_data(
 # --- MCP and privacy ----------------------------------------------------------------------------
 
 
-def test_plan_is_the_only_mcp_tool_and_answers_json(
-    web: Web, call: Callable[..., Any], user: Account
+def test_both_endpoints_are_mcp_tools_and_answer_json(
+    web: Web, call: Callable[..., Any], user: Account, tmp_path: Path
 ) -> None:
     def send(method: str, **params: Any) -> dict[str, Any]:
         body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
@@ -279,14 +288,23 @@ def test_plan_is_the_only_mcp_tool_and_answers_json(
         return dict(json.loads(line.removeprefix("data: "))["result"])
 
     tools = send("tools/list")["tools"]
-    assert [tool["name"] for tool in tools] == ["plan"]
+    assert [tool["name"] for tool in tools] == ["plan", "generate"]
     assert "changes nothing" in tools[0]["description"]
-    parameters = tools[0]["inputSchema"]["properties"]
-    assert {"dataset", "columns", "instruction", "template", "rank"} <= parameters.keys()
-    assert all(parameter["description"] for parameter in parameters.values())
+    assert "right answers" in tools[1]["description"]
+    for tool, other in zip(tools, ("rank", "repo_id"), strict=True):
+        parameters = tool["inputSchema"]["properties"]
+        assert {"dataset", "columns", "instruction", "template", other} <= parameters.keys()
+        assert all(parameter["description"] for parameter in parameters.values())
     repo = user.dataset("book", {"train.jsonl": notes(30)})
     result = send("tools/call", name="plan", arguments={"dataset": repo})
     assert json.loads(result["content"][0]["text"]) == call("/plan", dataset=repo)
+    result = send("tools/call", name="generate", arguments={"dataset": repo})
+    address, made = (part["text"] for part in result["content"])
+    with urllib.request.urlopen(address, timeout=60) as answer:
+        (tmp_path / "made.zip").write_bytes(answer.read())
+    archive, expected = call("/generate", dataset=repo)
+    assert read_zip(str(tmp_path / "made.zip")) == read_zip(archive)
+    assert json.loads(made)["verdict"] == expected["verdict"]
     result = send("tools/call", name="push", arguments={"dataset": "a/b"})
     assert result["isError"]
     assert "Unknown tool" in result["content"][0]["text"]

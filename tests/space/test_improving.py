@@ -186,7 +186,7 @@ def test_a_try_during_a_training_goes_first_and_sees_nothing_of_it(
     tried, job, asked = list[tuple[str, str]](), jobs.Job(120), jobs.Job(120)
     report = job.report
 
-    def try_in_training(text: str, done: int = 0, total: int = 0) -> None:
+    def try_in_training(text: str, *numbers: int, **more: int) -> None:
         layers = model.session.evaluator.model.modules()
         if any(isinstance(layer, AdaptedLinear) for layer in layers) and not tried:
             thread = threading.Thread(
@@ -194,7 +194,7 @@ def test_a_try_during_a_training_goes_first_and_sees_nothing_of_it(
             )
             thread.start()
             thread.join(60)
-        report(text, done, total)
+        report(text, *numbers, **more)
 
     monkeypatch.setattr(job, "report", try_in_training)
     trying.improve(adapter, result, model, job, Shown().add)
@@ -272,8 +272,8 @@ def test_a_canceled_training_leaves_nothing_and_a_stopped_one_the_best_so_far(
     result, job, shown = planned(bank, 160), jobs.Job(120), Shown()
     adapter, report, steps = generating.make_adapter(result, job), job.report, list[str]()
 
-    def end_in_step(text: str, done: int = 0, total: int = 0) -> None:
-        report(text, done, total)
+    def end_in_step(text: str, *numbers: int, **more: int) -> None:
+        report(text, *numbers, **more)
         steps.append(text)
         if text.startswith(step) and sum(text.startswith(step) for text in steps) > 10:
             job.cancel() if how == "cancel" else setattr(job, "stopped", True)

@@ -39,7 +39,7 @@ from dataset_actions import DatasetActions
 from limits.lines import Line
 from settings import SpaceSettings
 from work import jobs, trying
-from work.bank_loader import fetch_base_model
+from work.bank_loader import BankLoader, fetch_base_model
 from work.generating import Saved
 from work.planning import DatasetRequest, PlanResult
 from work.visit import Visit
@@ -454,7 +454,8 @@ MADE: Any = SimpleNamespace(generation=SimpleNamespace(verdict=verdict_on(None))
 
 
 def page_with(no_model: str = "") -> AdapterActions:
-    loader: Any = SimpleNamespace(bank=None, no_model=no_model, model=None)
+    loader = object.__new__(BankLoader)
+    vars(loader).update(bank=None, no_model=no_model, model=None)
     return AdapterActions(COMPONENTS, loader, SpaceSettings(), {"training": Line(1, 4)})
 
 

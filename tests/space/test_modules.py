@@ -41,7 +41,6 @@ from hf_lorameta.errors import (
     UsageError,
 )
 from hf_lorameta.hub.base_model import find_at_hand
-from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.packaged_model import SMOLLM2
 from hf_lorameta.pipeline.generate import plan_with_rows
 from hf_lorameta.pipeline.plan import Plan
@@ -344,18 +343,32 @@ def test_both_files_of_an_adapter_count_as_disk_of_its_address(
         share.check("", left + 1)
 
 
+def test_the_page_shows_how_a_download_is_published_where_nobody_can_sign_in() -> None:
+    result = planning.PlanResult(plan(TRAIN), [], "my notes.jsonl")
+    shown = result_view.publish_markdown(result, "my-notes-lorameta", settings.SpaceSettings())
+    assert shown.splitlines()[1:-1] == [
+        "python -m zipfile -e my-notes-lorameta.zip my-notes-lorameta",
+        "hf-lorameta push --from my-notes-lorameta "
+        "--repo-id user/my-notes-SmolLM2-135M-Instruct-lorameta",
+    ]
+    assert result_view.publish_markdown(result, "notes", settings.SpaceSettings(sign_in=True)) == ""
+
+
 # --- settings -----------------------------------------------------------------------------------
 
 
-def test_settings_are_read_from_variables(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Hub, "user", lambda self: "ann")
+def test_settings_are_read_from_variables() -> None:
     variables = {"HF_LORAMETA_BANK": "u/b", "HF_LORAMETA_MAX_ROWS": "7", "SPACE_ID": "u/s"}
     read = settings.read_settings(variables)
-    assert (read.bank, read.max_rows, read.space_id, read.sign_in) == ("u/b", 7, "u/s", "none")
-    assert settings.read_settings(variables | {"OAUTH_CLIENT_ID": "x"}).sign_in == "oauth"
-    assert settings.read_settings({}).sign_in == "local"
+    assert (read.bank, read.max_rows, read.space_id) == ("u/b", 7, "u/s")
+    assert not read.sign_in
+    assert not read.own_machine
+    assert settings.read_settings(variables | {"OAUTH_CLIENT_ID": "x"}).sign_in
+    here = settings.read_settings({"OAUTH_CLIENT_ID": "x"})
+    assert here.own_machine
+    assert not here.sign_in
     others_reach_it = {"GRADIO_SERVER_NAME": "0.0.0.0"}
-    assert settings.read_settings(others_reach_it).sign_in == "none"
+    assert not settings.read_settings(others_reach_it).own_machine
     with pytest.raises(SystemExit, match="HF_LORAMETA_QUEUE=lots: expected an integer"):
         settings.read_settings(variables | {"HF_LORAMETA_QUEUE": "lots"})
 

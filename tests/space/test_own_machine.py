@@ -1,34 +1,35 @@
-"""On one's own machine, only the page with the key acts with the token saved there."""
+"""On one's own machine, nobody acts with the token saved there, and other sites are refused."""
 
-import base64
-import hashlib
 import json
 import time
 import urllib.error
 import urllib.request
+import zipfile
+from collections.abc import Callable, Iterator
 from http.client import IncompleteRead
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.conftest import Shell, Web, touched
+from tests.conftest import Account, Shell, Web, touched
 from tests.space.datasets import TRAIN
-from tests.support.running_space import RunningSpace, missing
+from tests.support.running_space import RunningSpace, missing, running_space, session_cookie
 
-if why := missing("gradio"):
+if why := missing("gradio", "itsdangerous"):
     pytest.skip(why, allow_module_level=True)
 
 MOCK = "mock-oauth-token-for-local-dev"
 """Gradio's own token of a sign-in outside Spaces."""
 
 
-def forged_cookie() -> str:
-    """Return a cookie as Gradio signs it outside Spaces, with a secret that everybody knows."""
-    signing = pytest.importorskip("itsdangerous")
-    profile = {"name": "x", "preferred_username": "x", "profile": "", "picture": ""}
-    info = {"access_token": MOCK, "scope": "", "expires_at": time.time() + 999, "userinfo": profile}
-    signer = signing.TimestampSigner(hashlib.sha256(b"-v4").hexdigest())
-    return str(signer.sign(base64.b64encode(json.dumps({"oauth_info": info}).encode())).decode())
+@pytest.fixture(scope="module")
+def own(
+    world: Shell, enrol: Callable[[], Account], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Web]:
+    owner, home = enrol(), tmp_path_factory.mktemp("own")
+    with running_space(world.hub, home, token=owner.token) as space:
+        yield Web(space, owner)
 
 
 class Stranger:
@@ -72,45 +73,52 @@ class Stranger:
             self.send("/gradio_api/queue/join", waits | {"session_hash": self._session})
             self.send(f"/gradio_api/queue/data?session_hash={self._session}")
 
-    def publish_by_program(self, dataset: str, repo: str, token: str) -> None:
-        """Call /push with a token."""
+    def publish_by_program(self, dataset: str, repo: str, token: str) -> str:
+        """Call /generate with a token; return the events."""
         inputs = {"dataset": dataset, "repo_id": repo, "visibility": "public"}
-        answer = self.send("/gradio_api/call/v2/push", inputs | {"oauth_token": token})
-        if answer:
-            self.send(f"/gradio_api/call/push/{json.loads(answer)['event_id']}")
+        answer = self.send("/gradio_api/call/v2/generate", inputs | {"oauth_token": token})
+        event = json.loads(answer)["event_id"] if answer else ""
+        return event and self.send(f"/gradio_api/call/generate/{event}")
 
 
-@pytest.mark.parametrize("host", ["evil.example:7861", ""])
-def test_strangers_publish_nothing_with_the_token_of_this_machine(
-    host: str, web: Web, cli: Shell
-) -> None:
-    dataset = web.owner.dataset(f"bait{len(host)}", {"train.jsonl": TRAIN})
-    repo = f"{web.owner.name}/stolen"
-    hosts = {"Host": host} if host else {}
-    stranger = Stranger(web.space, **hosts, Cookie=f"session={forged_cookie()}")
+def test_nobody_publishes_with_the_token_of_this_machine(own: Web, cli: Shell) -> None:
+    dataset = own.owner.dataset("bait", {"train.jsonl": TRAIN})
+    repo = f"{own.owner.name}/stolen"
+    cookie = session_cookie(own.owner.name, MOCK, secret="")
+    stranger = Stranger(own.space, Cookie=f"session={cookie}")
     stranger.publish_by_page(dataset, repo)
-    stranger.publish_by_program(dataset, repo, MOCK)
+    assert "error" in stranger.publish_by_program(dataset, repo, MOCK)
     assert cli.hub.repo(repo) is None
     assert not touched(cli.hub, "api/repos/create")
 
 
-def test_the_page_with_the_key_publishes_but_not_for_other_sites(web: Web, cli: Shell) -> None:
-    dataset, prefix = web.owner.dataset("mine", {"train.jsonl": TRAIN}), saving_path(web)
-    for number, headers in enumerate((
-        {"Host": "evil.example"}, {"Origin": "http://evil.example"}, {"Origin": "null"},
-        {"Referer": "http://127.0.0.1:9/"}, {"Sec-Fetch-Site": "same-site"},
-    )):  # fmt: skip
-        other = f"{web.owner.name}/other-{number}"
-        Stranger(web.space, prefix, **headers).publish_by_page(dataset, other)
-        assert cli.hub.repo(other) is None
-    for number, user in enumerate((Stranger(web.space, prefix), Stranger(web.space))):
-        repo = f"{web.owner.name}/mine-{number}"
-        if number:
-            user.publish_by_program(dataset, repo, prefix[1:])
-        else:
-            user.publish_by_page(dataset, repo)
-        assert cli.hub.repo(repo) is not None
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Host": "evil.example"}, {"Host": "evil.example:7861", "Origin": "http://evil.example:7861"},
+        {"Origin": "http://evil.example"}, {"Origin": "null"}, {"Referer": "http://127.0.0.1:9/"},
+        {"Sec-Fetch-Site": "same-site", "Sec-Fetch-Mode": "cors"},
+    ],
+)  # fmt: skip
+def test_other_hosts_and_sites_upload_and_train_nothing(own: Web, headers: dict[str, str]) -> None:
+    inputs, generate = {"dataset": "a/b"}, "/gradio_api/call/v2/generate"
+    assert Stranger(own.space).send(generate, inputs)
+    stranger = Stranger(own.space, **headers)
+    assert stranger.send(generate, inputs) == ""
+    assert stranger.send("/gradio_api/upload", {}) == ""
+    if "Host" in headers:  # else no page of another site can read the answer
+        assert stranger.send("/config") == ""
 
 
-def saving_path(web: Web) -> str:
-    return "/" + web.space.saving_url.removeprefix(f"{web.space.url}/").rstrip("/")
+def test_a_download_is_published_by_the_commands_that_the_page_shows(
+    own: Web, cli: Shell, tmp_path: Path
+) -> None:
+    gradio_client = pytest.importorskip("gradio_client")
+    dataset = own.owner.dataset("notes", {"train.jsonl": TRAIN})
+    client = gradio_client.Client(own.space.url, verbose=False, download_files=str(tmp_path))
+    archive, _ = client.predict(dataset=dataset, api_name="/generate")
+    folder, repo = Path(archive).stem, f"{own.owner.name}/notes-lorameta"
+    with zipfile.ZipFile(archive) as opened:
+        opened.extractall(tmp_path / folder)
+    cli("push", "--from", tmp_path / folder, "--repo-id", repo, token=own.owner.token)
+    assert cli.hub.read(repo, "recipe.json") == (tmp_path / folder / "recipe.json").read_bytes()

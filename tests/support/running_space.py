@@ -1,6 +1,9 @@
 """Run the Space as a process against the loopback Hub, and visit it with a browser."""
 
+import base64
+import hashlib
 import importlib.util
+import json
 import os
 import re
 import shutil
@@ -63,13 +66,6 @@ class RunningSpace:
     log: Path
     process: "subprocess.Popen[bytes]"
 
-    @property
-    def saving_url(self) -> str:
-        """The URL that is signed in with the token saved on this machine, as the server prints."""
-        printed = re.search(r"To save adapters as \S+, open (\S+)", self.log.read_text())
-        assert printed is not None, "it is printed once the page is served"
-        return printed[1]
-
     def leftovers(self) -> list[str]:
         """Return the folders of requests that were not removed."""
         return sorted(path.name for path in self.scratch.glob("*lorameta-*"))
@@ -89,6 +85,33 @@ class RunningSpace:
         return int(line.split()[1]) * 1024
 
 
+ON_HUB = {
+    "SPACE_ID": "ann/space",
+    "OAUTH_CLIENT_ID": "id",
+    "OAUTH_CLIENT_SECRET": "secret",
+    "OAUTH_SCOPES": "openid profile contribute-repos",
+    "OPENID_PROVIDER_URL": "http://127.0.0.1:9",
+}
+"""What the Hub sets for a Space with a sign-in, except what makes Gradio's page contact the Hub."""
+
+
+def session_cookie(user: str, token: str, secret: str = ON_HUB["OAUTH_CLIENT_SECRET"]) -> str:
+    """Return the cookie that Gradio sets after a sign-in on the Hub.
+
+    Args:
+        user: who signs in.
+        token: that the Hub gives.
+        secret: of the Space.
+    """
+    from itsdangerous import TimestampSigner
+
+    profile = {"name": user, "preferred_username": user, "profile": "", "picture": ""}
+    info = {"access_token": token, "scope": "", "expires_at": time.time() + 9999}
+    session = {"oauth_info": info | {"userinfo": profile}}
+    signer = TimestampSigner(hashlib.sha256(f"{secret}-v4".encode()).hexdigest())
+    return str(signer.sign(base64.b64encode(json.dumps(session).encode())).decode())
+
+
 @contextmanager
 def running_space(
     hub: LocalHub,
@@ -98,6 +121,7 @@ def running_space(
     folder: Path = SPACE,
     python: str = sys.executable,
     before: str = "",
+    on_hub: bool = False,
     **variables: str,
 ) -> Iterator[RunningSpace]:
     """Start ``python app.py`` in a folder and wait until the page is served.
@@ -105,10 +129,11 @@ def running_space(
     Args:
         hub: the loopback Hub.
         home: folder for caches.
-        token: token saved on this machine, used by Gradio's mocked sign-in.
+        token: token saved on this machine; with `on_hub`, Gradio needs one.
         folder: the Space's files.
         python: interpreter.
         before: code that it runs first.
+        on_hub: whether visitors can sign in, as on the Hub.
         variables: environment variables of the Space.
     """
     with socket.socket() as probe:
@@ -122,7 +147,7 @@ def running_space(
     env |= {"TMPDIR": str(scratch), "PYTHONUNBUFFERED": "1"}
     env |= dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"), "1")
     env |= {"HF_LORAMETA_NO_BASE": "1"}  # adapters are tested only where a test asks for it
-    env |= variables
+    env |= (ON_HUB if on_hub else {}) | variables
     log = home / "space.log"
     url = f"http://127.0.0.1:{port}"
     run = f"{before}\nimport runpy; runpy.run_path('app.py', run_name='__main__')"
@@ -238,9 +263,11 @@ class Visitor:
         own = (self.url, "data:", "blob:")
         return [url for url in self.requests if not url.startswith(own)]
 
-    def sign_in(self, space: RunningSpace) -> None:
-        """Open the address that is signed in."""
-        self.page.goto(f"{space.saving_url}?{urlsplit(self.page.url).query}")
+    def sign_in(self, user: str, token: str) -> None:
+        """Come back from the Hub's sign-in."""
+        cookie = {"name": "session", "value": session_cookie(user, token), "url": self.url}
+        self.context.add_cookies([cookie])
+        self.page.goto(f"{self.url}?{urlsplit(self.page.url).query}")
         self.page.locator("#lm-dataset").wait_for()
 
     def enter_dataset(self, dataset: str) -> None:

@@ -49,7 +49,7 @@ def test_an_adapter_is_saved_by_keyboard_with_the_focus_in_place_and_announced_o
     visitor: Visitor, web: Web, cli: Shell, user: Account
 ) -> None:
     repo, page = web.owner.dataset("typed", {"train.jsonl": TRAIN}), visitor.page
-    visitor.sign_in(web.space)
+    visitor.sign_in(web.owner.name, web.owner.token)
     tab_to(page, page.get_by_role("combobox", name="Name or link"))
     page.evaluate(RECORD)
     page.keyboard.type(repo)
@@ -144,7 +144,9 @@ def test_a_narrow_or_zoomed_page_does_not_scroll_sideways_and_axe_finds_no_barri
         page.set_viewport_size({"width": 1280, "height": 900})
 
     assert [*each_window()]
-    visitor.sign_in(web.space)  # first: it would read the dataset before it once more, maybe later
+    visitor.sign_in(
+        web.owner.name, web.owner.token
+    )  # first: it would read the dataset before it once more, maybe later
     odd = user.dataset("odd", {"train.jsonl": lines([{"left": "a", "right": "b"}] * 12)})
     visitor.enter_dataset(odd)
     page.get_by_label("Role of left").select_option("input")

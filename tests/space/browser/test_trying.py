@@ -37,7 +37,7 @@ def web_with_model(
     """
     owner, home = enrol(), tmp_path_factory.mktemp("model")
     with running_space(
-        world.hub, home, token=owner.token, HF_LORAMETA_NO_BASE="",
+        world.hub, home, token=owner.token, HF_LORAMETA_NO_BASE="", on_hub=True,
         ONEDNN_MAX_CPU_ISA="AVX2",  # which is slow in bfloat16
         before="from hf_lorameta.engines import scoring; scoring.MAX_NEW_TOKENS = 8\n"
         "from hf_lorameta.pipeline import budget; budget.DEFAULT_BUDGET = 30.0",
@@ -66,7 +66,7 @@ def test_an_adapter_is_trained_and_checked_while_it_is_tried_and_saved(
     target = f"{owner.name}/notes-SmolLM2-135M-Instruct-lorameta"
     verdict, work, saved = (page.locator(f"#lm-{name}") for name in ("verdict", "work", "saved"))
     stop, progress = page.locator("#lm-stop"), work.locator(".lm-progress")
-    visitor.sign_in(web_with_model.space)
+    visitor.sign_in(owner.name, owner.token)
     visitor.plan(repo)
     expect(verdict).to_contain_text("trained on 90 of your rows")
     expect(verdict).to_contain_text("answers 30 others")

@@ -41,6 +41,26 @@ def space(world: Shell, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ru
         yield space
 
 
+@pytest.mark.skipif(bool(NO_BROWSER), reason=NO_BROWSER)
+def test_on_ones_own_machine_the_page_shows_how_to_publish_and_call_it(
+    space: RunningSpace, chromium: Any, user: Account
+) -> None:
+    from playwright.sync_api import expect
+
+    visitor = Visitor(chromium, space.url)
+    visitor.plan(user.dataset("notes", {"train.jsonl": TRAIN}))
+    visitor.make()
+    commands = visitor.page.locator("#lm-publish")
+    expect(commands).to_contain_text("hf-lorameta push --from notes-lorameta --repo-id user/notes-")
+    assert not visitor.page.get_by_role("button", name="Save to Hub").is_visible()
+    visitor.open_section("Run your own copy")
+    own = visitor.page.locator("#lm-own")
+    expect(own).to_contain_text(f'Client("{space.url}")')
+    expect(own).to_contain_text("hf-lorameta space deploy")
+    assert visitor.errors == []
+    visitor.close()
+
+
 @pytest.fixture
 def attacker(space: RunningSpace) -> Caller:
     return Caller(space, ATTACKER)

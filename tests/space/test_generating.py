@@ -1,0 +1,123 @@
+"""A Space with a tiny base model: what a program makes is trained and checked, as on the page."""
+
+import json
+import re
+import subprocess
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import Account, Shell, Web
+from tests.space.datasets import lines
+from tests.support.running_space import ROOT, SPACE, missing, running_space
+from tests.training import tiny
+
+if why := missing("gradio", "gradio_client", "torch", "transformers", "peft"):
+    pytest.skip(why, allow_module_level=True)
+
+from gradio_client import Client
+
+CALLS = re.search(r"```bash\n(curl .*?)```", (SPACE / "README.md").read_text("utf-8"), re.DOTALL)
+FAST = f"""import sys; sys.path.append({str(ROOT)!r})
+from tests.support.fast_training import fast_training; fast_training(steps=12)
+from hf_lorameta.pipeline import budget; budget.DEFAULT_BUDGET = 10.0"""
+
+
+@pytest.fixture(scope="module")
+def web_with_tiny_model(
+    world: Shell, enrol: Callable[[], Account], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Web]:
+    owner, home = enrol(), tmp_path_factory.mktemp("tiny")
+    bank = str(tiny.write_bank(tmp_path_factory.mktemp).folder)
+    with running_space(
+        world.hub,
+        home,
+        token=owner.token,
+        before=FAST,
+        on_hub=True,
+        HF_LORAMETA_BANK=bank,
+        HF_LORAMETA_NO_BASE="",
+    ) as space:
+        yield Web(space, owner)
+
+
+def questions() -> list[dict[str, str]]:
+    """Return rows with odd names of columns."""
+    found = tiny.labeled()
+    return [{"question": row["input"], "answer": row["output"]} for row in found]
+
+
+@pytest.fixture(scope="module")
+def made(web_with_tiny_model: Web, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder in which the calls of the README have been made, as they stand there."""
+    assert CALLS
+    folder = tmp_path_factory.mktemp("made")
+    rows = "".join(f"{row['question']},{row['answer']}\n" for row in questions())
+    (folder / "rows.csv").write_text(f"question,answer\n{rows}")
+    environment = {"SPACE": web_with_tiny_model.space.url, "PATH": "/usr/bin:/bin"}
+    run = ["bash", "-euo", "pipefail", "-c", CALLS[1]]
+    subprocess.run(run, cwd=folder, env=environment, check=True, timeout=300)
+    return folder
+
+
+def events(folder: Path) -> list[tuple[str, Any]]:
+    found = re.findall(r"event: (\w+)\ndata: (.*)", (folder / "events.txt").read_text())
+    return [(event, json.loads(data)) for event, data in found]
+
+
+def test_five_calls_of_curl_make_a_trained_adapter(made: Path) -> None:
+    assert CALLS
+    assert len(re.findall(r"\bcurl\b", CALLS[1])) == 5
+    with zipfile.ZipFile(made / "adapter.zip") as archive:
+        recipe = json.loads(archive.read("recipe.json"))
+    _, (_, result) = events(made)[-1]
+    assert recipe["training"]["steps"] > 0
+    assert recipe["check"]["right"] == result["check"]["right"]
+    assert recipe["recipe"] == result["recipe"]
+    assert recipe["remarks"][-1]["text"] == result["verdict"]
+    assert result["said"].startswith("Trained on ")
+    assert "published" not in result
+
+
+def test_the_stream_states_the_progress_and_ends_with_the_result(made: Path) -> None:
+    *before, (last, (archive, _)) = events(made)
+    assert last == "complete"
+    assert archive["path"].endswith(".zip")
+    assert {event for event, _ in before} <= {"generating", "heartbeat"}
+    shown = [data[1] for event, data in before if event == "generating" and data[0] is None]
+    training = [step for step in shown if "on your rows" in step["progress"]]
+    assert training
+    assert all(0 < step["seconds_left"] <= 10 for step in training)
+    assert any(step.get("steps") for step in training)
+
+
+def test_a_call_waits_in_the_line_of_the_page(web_with_tiny_model: Web) -> None:
+    url, rows = web_with_tiny_model.space.url, {"train.jsonl": lines(questions())}
+    dataset = web_with_tiny_model.owner.dataset("waits", rows)
+    clients = [Client(url, verbose=False) for _ in range(2)]
+    inputs = {"dataset": dataset, "columns": "input=question,output=answer"}
+    jobs = [client.submit(**inputs, api_name="/generate") for client in clients]
+    results = [job.result()[1] for job in jobs]
+    assert [result["training"]["steps"] > 0 for result in results] == [True, True]
+    places = [step[1].get("place") for job in jobs for step in job.outputs()]
+    assert 1 in places, "one training at a time"
+
+
+def test_with_a_token_the_trained_adapter_is_published_in_one_commit(
+    web_with_tiny_model: Web, cli: Shell
+) -> None:
+    owner = web_with_tiny_model.owner
+    dataset = owner.dataset("quiz", {"train.jsonl": lines(questions())})
+    client = Client(web_with_tiny_model.space.url, oauth_token=owner.token, verbose=False)
+    columns = "input=question,output=answer"
+    archive, result = client.predict(dataset=dataset, columns=columns, api_name="/generate")
+    repo = result["published"]["repo_id"]
+    with zipfile.ZipFile(archive) as opened:
+        for name in ("adapter_model.safetensors", "recipe.json"):
+            assert cli.hub.read(repo, name) == opened.read(name)
+    assert json.loads(cli.hub.read(repo, "recipe.json"))["training"]["steps"] > 0
+    assert result["published"]["private"] is True
+    assert len(cli.hub.commits(repo)) == 2, "the first creates the repo"
