@@ -311,6 +311,13 @@ def test_without_time_the_adapter_stays_as_it_was(base: Path) -> None:
     assert content(result.weights) == start_content(base)
 
 
+def test_a_deadline_that_passes_before_the_first_step_leaves_the_adapter(base: Path) -> None:
+    looks = chain([0.0, 0.0], repeat(1.0))  # when it is made, and before the model is prepared
+    result = train(base, FOLDED, deadline=Deadline(0.5, lambda: next(looks)))
+    assert (result.rows, result.steps, result.start) == (0, 0, None)
+    assert content(result.weights) == start_content(base)
+
+
 def test_the_deadline_is_kept_where_steps_and_scores_take_long(
     base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -203,6 +203,8 @@ class _Training:
         if given is not None:
             self._keep(given, len(self._rows.train))
             return
+        if not self._trainer.taken:  # preparing took all the time
+            return
         few, affordable = self._rows.few, self._deadline.left() / self._step_seconds
         if few and (plan := fold_plan(self._settings_for(len(few)).steps, affordable)):
             self._train_in_folds(plan)
