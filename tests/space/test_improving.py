@@ -59,7 +59,6 @@ class Shown(list[tuple[generating.Adapter, str]]):
 @pytest.fixture(autouse=True)
 def fast(monkeypatch: pytest.MonkeyPatch) -> None:
     fast_training(monkeypatch.setattr, steps=12)
-    monkeypatch.setattr(folds, "_STEPS_OF_MORE", 6)
 
 
 def rows(number: int) -> list[dict[str, str]]:

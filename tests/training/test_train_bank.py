@@ -201,7 +201,7 @@ def test_skipped_local_tasks_show_no_path(base: Path, tmp_path: Path) -> None:
     starts = {
         "local/topic1": "topic1.validation.jsonl cannot be read: line 1",
         "local/no-folder": "no-folder: No such file or directory",
-        "local/m": "m.yaml does not end in",
+        "local/m": "the columns fit no known layout; all columns: adapter, dataset",
     }
     assert all(one.reason.startswith(starts.pop(one.dataset)) for one in skipped)
     assert not starts

@@ -5,6 +5,7 @@ import threading
 import time
 import urllib.error
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -133,13 +134,15 @@ def test_after_each_attack_another_visitor_plans_soon(
 
 def test_a_caller_who_leaves_gives_up_the_place(visitor: Caller, slow: str, user: Account) -> None:
     book = user.dataset("book", {"train.jsonl": TRAIN})
-    with visitor.stream(dataset=slow):
-        second = threading.Thread(target=lambda: visitor.plan(dataset=book))
-        second.start()  # waits, since an address may have one of two running
-        second.join(2)
-        assert second.is_alive()
-    second.join(WAIT_SECONDS)
-    assert not second.is_alive()
+    with ExitStack() as streams:
+        for _ in range(AT_ONCE - 1):
+            streams.enter_context(visitor.stream(dataset=slow))
+        last = threading.Thread(target=lambda: visitor.plan(dataset=book))
+        last.start()  # waits, since an address may have all but one running
+        last.join(2)
+        assert last.is_alive()
+    last.join(WAIT_SECONDS)
+    assert not last.is_alive()
 
 
 @pytest.mark.skipif(NO_BROWSER != "", reason=NO_BROWSER)
