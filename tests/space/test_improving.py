@@ -30,7 +30,6 @@ from hf_lorameta.pipeline import make  # noqa: E402
 from hf_lorameta.pipeline.publish import Consent, Target  # noqa: E402
 from hf_lorameta.pipeline.session import Session  # noqa: E402
 from hf_lorameta.recipe import Recipe  # noqa: E402 - they import torch
-from hf_lorameta.training.further import folds  # noqa: E402
 from views import blocks  # noqa: E402
 from work import generating, jobs, planning, trying  # noqa: E402
 from work.planning import DatasetRequest, PlanResult  # noqa: E402
@@ -129,7 +128,6 @@ def test_the_page_and_the_command_line_make_the_same_adapter_of_a_file(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Also where time runs out, which passes with each look at the clock, and with long inputs."""
-    monkeypatch.setattr(folds, "_STEPS", 12)
     more = " ".join(tiny.WORDS[i % 11] for i in range(words))
     lines = [{**row, "input": f"{more} {row['input']}".strip()} for row in rows(number)]
     data, recipe, job = tiny.write_task(tmp_path, "rows", lines), Recipe(rank=4), jobs.Job(600)
