@@ -1,42 +1,36 @@
-"""Score answers, and compare methods by their scores. Runs no model.
+"""Score answers. Runs no model.
 
 `hf_lorameta.engines.transformers.evaluator` scores with it.
 """
 
 import math
 import re
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from hf_lorameta.data.chat_form import ASSISTANT, SYSTEM, USER, ChatForm, Turn
+from hf_lorameta.data.chat_form import ChatForm
 from hf_lorameta.data.columns.labels import JOINED, NONE, Form
-from hf_lorameta.data.prompt import PROMPT
-from hf_lorameta.deadline import Deadline
-from hf_lorameta.engines.row_tokens import prompt_text
 from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.tables import padded_markdown_table
-from hf_lorameta.types import FactorPair, Row, StageProgress, no_progress
+from hf_lorameta.types import FactorPair, Row, no_progress
 
 MAX_LENGTH = 1024
 """Tokens of a prompt and its answer that are scored; longer prompts lose their beginning."""
 MAX_NEW_TOKENS = 64
 """Most tokens of a generated answer."""
 BASE_METHOD = "base"
-"""The base model, a method of `compare`."""
+"""The base model, a method of `hf_lorameta.engines.comparing.compare`."""
 ADAPTER_METHOD = "generated"
-"""The adapter, if only one is scored, a method of `compare`."""
-_FIRST_ROWS = 8
-"""Rows that are scored whatever time is left."""
+"""The adapter, if only one is scored, a method of `hf_lorameta.engines.comparing.compare`."""
 _TEXT_WORDS = 5
 """Different outputs with at least this many words on average are texts."""
 _WORD = re.compile(r"[^\W_]+")
 MEASURES = {"rouge_l": "Rouge-L", "label_f1": "F1 of labels"}
 """What judges texts, and outputs of several labels: a field of `Scores`, and its name."""
 CHAT_METHOD = "base-chat"
-"""The base model with its own chat template, a method of `compare`."""
+"""The base model in its own chat template, a method of `compare`, too."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +110,7 @@ class Report:
 
     def is_right(self, sample: Sample, method: str) -> bool:
         """Whether a method's answer to a row counts as right, as in `Scores.exact_match`."""
-        as_compared = _labels if self.measure == "label_f1" else normalized
+        as_compared = labels_of if self.measure == "label_f1" else normalized
         return as_compared(sample.outputs[method]) == as_compared(sample.reference)
 
     def to_dict(self) -> dict[str, Any]:
@@ -189,36 +183,31 @@ def label_f1(rows: Sequence[Row], answers: Sequence[str]) -> float:
     """
     right = total = 0
     for answer, (_, output) in zip(answers, rows, strict=True):
-        given, expected = _labels(answer), _labels(output)
+        given, expected = labels_of(answer), labels_of(output)
         right += len(given & expected - {NONE, ""})
         total += len(given - {NONE, ""}) + len(expected - {NONE, ""})
     return 2 * right / total if total else 1.0
 
 
-def _labels(text: str) -> frozenset[str]:
+def labels_of(text: str) -> frozenset[str]:
+    """Return the labels in an output, as they are compared.
+
+    Example:
+        >>> sorted(labels_of("Joy, fear"))
+        ['fear', 'joy']
+    """
     return frozenset(map(str.strip, normalized(text).split(JOINED["several"][0])))
 
 
 def of_labels(scores: Scores, rows: Sequence[Row], answers: Sequence[str]) -> Scores:
     """Return the scores of complete answers that are several labels, right in any order."""
-    pairs = [(_labels(a), _labels(o)) for a, (_, o) in zip(answers, rows, strict=True)]
+    pairs = [(labels_of(a), labels_of(o)) for a, (_, o) in zip(answers, rows, strict=True)]
     return replace(
         scores,
         exact_match=sum(given == expected for given, expected in pairs) / len(pairs),
         contains=sum(given >= expected for given, expected in pairs) / len(pairs),
         label_f1=label_f1(rows, answers),
     )
-
-
-def _joined(
-    parts: Sequence[Scores], rows: Sequence[Row], answers: Sequence[str], complete: bool
-) -> Scores:
-    """Return the scores of rows from those of parts of them."""
-    if len(parts) == 1:
-        return parts[0]
-    tokens = sum(part.tokens for part in parts)
-    loss = sum(part.loss * part.tokens for part in parts) / tokens
-    return score(loss, rows, answers, complete, tokens)
 
 
 class _Words:
@@ -293,7 +282,7 @@ def stripped(answer: str, first_line: bool) -> str:
     return answer.split("\n")[0].strip() if first_line else answer
 
 
-# --- comparing methods --------------------------------------------------------------------------
+# --- what is scored -----------------------------------------------------------------------------
 
 
 class LoraWeights(NamedTuple):
@@ -310,32 +299,6 @@ class LoraWeights(NamedTuple):
 
 Adapter = Path | LoraWeights
 """The folder of a PEFT adapter, or an adapter in memory."""
-
-
-class Group(NamedTuple):
-    """Rows that are scored with the same adapters and the same examples.
-
-    Attributes:
-        rows: to score.
-        adapters: method to adapter; None is the base model itself. The usual names are base and
-            generated.
-        shots: other rows; k of them add the method "k-shot", without an adapter.
-    """
-
-    rows: Sequence[Row]
-    adapters: Mapping[str, Adapter | None]
-    shots: Sequence[Row] = ()
-
-    def methods(self, model: "Evaluator") -> dict[str, tuple[Sequence[Row], Adapter | None]]:
-        """Return each method's prompts with their outputs, and its adapter."""
-        methods: dict[str, tuple[Sequence[Row], Adapter | None]] = {
-            method: (self.rows, adapter) for method, adapter in self.adapters.items()
-        }
-        if self.shots:
-            methods[f"{len(self.shots)}-shot"] = (in_chat(model, self.rows, self.shots), None)
-        if (chat := in_chat(model, self.rows)) != list(self.rows):
-            methods[CHAT_METHOD] = (chat, None)
-        return methods
 
 
 class Evaluator(Protocol):
@@ -365,128 +328,3 @@ class Evaluator(Protocol):
         Raises:
             AdapterError: the adapter is broken, or does not fit the base model.
         """
-
-
-def in_chat(model: Evaluator, rows: Sequence[Row], shots: Sequence[Row] = ()) -> list[Row]:
-    """Return rows whose prompts are messages in the base model's chat template, if it has one.
-
-    Args:
-        model: the base model.
-        rows: any that already have that form keep it.
-        shots: examples that come first; in a chat, as earlier messages and their answers, behind
-            the system text of the row.
-    """
-    form = model.scored_form
-    if form is None:
-        return [(prompt_text(text, shots), output) for text, output in rows]
-    start, _, end = form.template.partition(PROMPT)
-
-    def parts(text: str) -> tuple[list[Turn], str]:
-        """Return the system text, if there is one, and the message."""
-        if not text.endswith(end):
-            return [], text
-        inside = text[: len(text) - len(end)]
-        if inside.startswith(start):
-            return [], inside[len(start) :]
-        if end and form.chat and form.chat.between and form.chat.around_system:
-            before, behind = form.chat.around_system
-            system, found, message = inside.removeprefix(before).partition(behind)
-            if found and inside.startswith(before):
-                return [(SYSTEM, system)], message
-        return [], text
-
-    examples = [(parts(text)[1], output) for text, output in shots]
-    turns = [turn for text, output in examples for turn in ((USER, text), (ASSISTANT, output))]
-
-    def prompt(text: str) -> str:
-        system, message = parts(text)
-        if end and message.endswith(end):  # with a beginning of its own
-            return prompt_text(text, shots)
-        if form.chat and form.chat.between:
-            return form.chat.prompt(form.template, [*system, *turns, (USER, message)])
-        return f"{start}{prompt_text(message, examples)}{end}"
-
-    return [(prompt(text), output) for text, output in rows]
-
-
-def compare(
-    evaluator: Evaluator,
-    groups: Sequence[Group],
-    generate: bool = True,
-    samples: int = 5,
-    progress: Callable[[str, Scores], None] = no_progress,
-    row_progress: StageProgress = no_progress,
-    form: Form = "one",
-    deadline: Deadline | None = None,
-) -> Report:
-    """Evaluate several methods on the same rows.
-
-    If the base model has a chat template, the method `CHAT_METHOD` is added: no adapter, and each
-    prompt as a user's message. It is often the stronger baseline. Examples are earlier turns of
-    such a chat.
-
-    Args:
-        evaluator: the base model.
-        groups: rows to score, at least one, with the same methods in each group.
-        generate: complete all answers, see `Evaluator.evaluate`.
-        samples: number of rows that the report lists with their answers.
-        progress: called with each method and its scores when they are complete; if there is a
-            deadline or several groups, with those of each part of the rows.
-        row_progress: called with (method, rows done, all rows) while a method is evaluated; a row
-            whose answer is not known yet counts half.
-        form: what the outputs of the dataset are.
-        deadline: if it would be missed, only the first rows are scored: at least 8, and as many as
-            the time is likely to suffice for, judging by these.
-
-    Raises:
-        AdapterError: an adapter cannot be loaded.
-    """
-    steps, rows = Counter[str](), [row for group in groups for row in group.rows]
-
-    def counting(method: str) -> Callable[[int], None]:
-        def done(more: int) -> None:
-            steps[method] += more
-            row_progress(method, steps[method] // 2, len(rows))
-
-        return done
-
-    parts, answers = dict[str, list[Scores]](), dict[str, list[str]]()
-    for methods, part in _parts_in_time(evaluator, groups, deadline or Deadline()):
-        for method, (asked, adapter) in methods.items():
-            found, given = evaluator.evaluate(asked[part], adapter, generate, counting(method))
-            parts.setdefault(method, []).append(found)
-            answers.setdefault(method, []).extend(given)
-            progress(method, found)
-    measure, rows = measure_of(rows, form), rows[: len(answers[next(iter(answers))])]
-    scores = {m: _joined(of, rows, answers[m], generate) for m, of in parts.items()}
-    any_order = generate and form == "several"
-    if any_order:
-        scores = {m: of_labels(s, rows, answers[m]) for m, s in scores.items()}
-    listed = (
-        Sample(*row, {method: outputs[index] for method, outputs in answers.items()})
-        for index, row in enumerate(rows[:samples])
-    )
-    outputs = Counter(map(_labels if any_order else normalized, (output for _, output in rows)))
-    return Report(scores, tuple(listed), outputs.most_common(1)[0][1], measure)
-
-
-Methods = Mapping[str, tuple[Sequence[Row], Adapter | None]]
-
-
-def _parts_in_time(
-    evaluator: Evaluator, groups: Sequence[Group], deadline: Deadline
-) -> Iterator[tuple[Methods, slice]]:
-    """Yield parts of the rows of groups, as long as there is likely to be time for them."""
-    started, scored = deadline.clock(), 0
-    for group in groups:
-        methods, done = group.methods(evaluator), 0
-        while done < len(group.rows):
-            fitting: float = _FIRST_ROWS if deadline.limited else math.inf
-            if scored:
-                of_row = max((deadline.clock() - started) / scored, 1e-9)
-                fitting = deadline.left() / of_row
-            stop = int(min(done + fitting, len(group.rows)))
-            if stop <= done:
-                return
-            yield methods, slice(done, stop)
-            scored, done = scored + stop - done, stop

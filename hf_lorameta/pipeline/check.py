@@ -8,14 +8,13 @@ from typing import ClassVar
 from hf_lorameta.cards import results
 from hf_lorameta.cards.results import StageName, check_of
 from hf_lorameta.deadline import Deadline
+from hf_lorameta.engines.comparing import Group, compare
 from hf_lorameta.engines.scoring import (
     ADAPTER_METHOD,
     BASE_METHOD,
     MEASURES,
-    Group,
     LoraWeights,
     Report,
-    compare,
     measure_of,
     normalized,
 )

@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any, NamedTuple, Unpack
 
 from hf_lorameta.data.dataset import Dataset, ReadingOptions
+from hf_lorameta.engines.comparing import Group, compare
 from hf_lorameta.engines.scoring import (
     ADAPTER_METHOD,
     CHAT_METHOD,
     MAX_NEW_TOKENS,
     Evaluator,
-    Group,
     Report,
-    compare,
 )
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator, require_eval
 from hf_lorameta.errors import AdapterError, Option, UsageError

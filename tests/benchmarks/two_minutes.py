@@ -29,7 +29,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from hf_lorameta import Generation, Recipe, generate
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.deadline import Deadline
-from hf_lorameta.engines.scoring import in_chat
+from hf_lorameta.engines.comparing import in_chat
 from hf_lorameta.hub.base_model import locate
 from hf_lorameta.pipeline import make
 from hf_lorameta.pipeline.session import LoadedModel, Session

@@ -8,14 +8,12 @@ import pytest
 
 from hf_lorameta.data.chat_form import ChatForm, ChatMode
 from hf_lorameta.deadline import Deadline
+from hf_lorameta.engines.comparing import Group, compare, in_chat
 from hf_lorameta.engines.scoring import (
     Adapter,
     Evaluator,
-    Group,
     Sample,
     Scores,
-    compare,
-    in_chat,
     score,
 )
 from hf_lorameta.types import Row, no_progress

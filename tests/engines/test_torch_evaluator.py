@@ -15,8 +15,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hf_lorameta.engines.comparing import Group, compare
 from hf_lorameta.engines.row_tokens import prompt_text, row_text
-from hf_lorameta.engines.scoring import Group, Scores, compare
+from hf_lorameta.engines.scoring import Scores
 from hf_lorameta.engines.transformers import dtype as torch_dtype
 from hf_lorameta.engines.transformers.dtype import suited_dtype
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator, _batches

@@ -19,7 +19,8 @@ pytest.importorskip("peft")
 from hf_lorameta import Bank, Generation, Recipe, generate, open_dataset  # noqa: E402 - torch
 from hf_lorameta.cards.results import Drawn, check_of  # noqa: E402
 from hf_lorameta.deadline import Deadline  # noqa: E402
-from hf_lorameta.engines.scoring import Group, LoraWeights, compare  # noqa: E402
+from hf_lorameta.engines.comparing import Group, compare  # noqa: E402
+from hf_lorameta.engines.scoring import LoraWeights  # noqa: E402
 from hf_lorameta.errors import EmptyDatasetError, UsageError  # noqa: E402
 from hf_lorameta.pipeline import make as making  # noqa: E402
 from hf_lorameta.pipeline.check import Check  # noqa: E402

@@ -1,0 +1,191 @@
+"""Compare methods, such as adapters and prompts, by scores on the same rows. Runs no model."""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from hf_lorameta.data.chat_form import ASSISTANT, SYSTEM, USER, Turn
+from hf_lorameta.data.columns.labels import Form
+from hf_lorameta.data.prompt import PROMPT
+from hf_lorameta.deadline import Deadline
+from hf_lorameta.engines.row_tokens import prompt_text
+from hf_lorameta.engines.scoring import (
+    CHAT_METHOD,
+    Adapter,
+    Evaluator,
+    Report,
+    Sample,
+    Scores,
+    labels_of,
+    measure_of,
+    normalized,
+    of_labels,
+    score,
+)
+from hf_lorameta.types import Row, StageProgress, no_progress
+
+_FIRST_ROWS = 8
+"""Rows that are scored whatever time is left."""
+
+
+class Group(NamedTuple):
+    """Rows that are scored with the same adapters and the same examples.
+
+    Attributes:
+        rows: to score.
+        adapters: method to adapter; None is the base model itself. The usual names are base and
+            generated.
+        shots: other rows; k of them add the method "k-shot", without an adapter.
+    """
+
+    rows: Sequence[Row]
+    adapters: Mapping[str, Adapter | None]
+    shots: Sequence[Row] = ()
+
+    def methods(self, model: "Evaluator") -> dict[str, tuple[Sequence[Row], Adapter | None]]:
+        """Return each method's prompts with their outputs, and its adapter."""
+        methods: dict[str, tuple[Sequence[Row], Adapter | None]] = {
+            method: (self.rows, adapter) for method, adapter in self.adapters.items()
+        }
+        if self.shots:
+            methods[f"{len(self.shots)}-shot"] = (in_chat(model, self.rows, self.shots), None)
+        if (chat := in_chat(model, self.rows)) != list(self.rows):
+            methods[CHAT_METHOD] = (chat, None)
+        return methods
+
+
+def in_chat(model: Evaluator, rows: Sequence[Row], shots: Sequence[Row] = ()) -> list[Row]:
+    """Return rows whose prompts are messages in the base model's chat template, if it has one.
+
+    Args:
+        model: the base model.
+        rows: any that already have that form keep it.
+        shots: examples that come first; in a chat, as earlier messages and their answers, behind
+            the system text of the row.
+    """
+    form = model.scored_form
+    if form is None:
+        return [(prompt_text(text, shots), output) for text, output in rows]
+    start, _, end = form.template.partition(PROMPT)
+
+    def parts(text: str) -> tuple[list[Turn], str]:
+        """Return the system text, if there is one, and the message."""
+        if not text.endswith(end):
+            return [], text
+        inside = text[: len(text) - len(end)]
+        if inside.startswith(start):
+            return [], inside[len(start) :]
+        if end and form.chat and form.chat.between and form.chat.around_system:
+            before, behind = form.chat.around_system
+            system, found, message = inside.removeprefix(before).partition(behind)
+            if found and inside.startswith(before):
+                return [(SYSTEM, system)], message
+        return [], text
+
+    examples = [(parts(text)[1], output) for text, output in shots]
+    turns = [turn for text, output in examples for turn in ((USER, text), (ASSISTANT, output))]
+
+    def prompt(text: str) -> str:
+        system, message = parts(text)
+        if end and message.endswith(end):  # with a beginning of its own
+            return prompt_text(text, shots)
+        if form.chat and form.chat.between:
+            return form.chat.prompt(form.template, [*system, *turns, (USER, message)])
+        return f"{start}{prompt_text(message, examples)}{end}"
+
+    return [(prompt(text), output) for text, output in rows]
+
+
+def compare(
+    evaluator: Evaluator,
+    groups: Sequence[Group],
+    generate: bool = True,
+    samples: int = 5,
+    progress: Callable[[str, Scores], None] = no_progress,
+    row_progress: StageProgress = no_progress,
+    form: Form = "one",
+    deadline: Deadline | None = None,
+) -> Report:
+    """Evaluate several methods on the same rows.
+
+    If the base model has a chat template, the method `CHAT_METHOD` is added: no adapter, and each
+    prompt as a user's message. It is often the stronger baseline. Examples are earlier turns of
+    such a chat.
+
+    Args:
+        evaluator: the base model.
+        groups: rows to score, at least one, with the same methods in each group.
+        generate: complete all answers, see `Evaluator.evaluate`.
+        samples: number of rows that the report lists with their answers.
+        progress: called with each method and its scores when they are complete; if there is a
+            deadline or several groups, with those of each part of the rows.
+        row_progress: called with (method, rows done, all rows) while a method is evaluated; a row
+            whose answer is not known yet counts half.
+        form: what the outputs of the dataset are.
+        deadline: if it would be missed, only the first rows are scored: at least 8, and as many as
+            the time is likely to suffice for, judging by these.
+
+    Raises:
+        AdapterError: an adapter cannot be loaded.
+    """
+    steps, rows = Counter[str](), [row for group in groups for row in group.rows]
+
+    def counting(method: str) -> Callable[[int], None]:
+        def done(more: int) -> None:
+            steps[method] += more
+            row_progress(method, steps[method] // 2, len(rows))
+
+        return done
+
+    parts, answers = dict[str, list[Scores]](), dict[str, list[str]]()
+    for methods, part in _parts_in_time(evaluator, groups, deadline or Deadline()):
+        for method, (asked, adapter) in methods.items():
+            found, given = evaluator.evaluate(asked[part], adapter, generate, counting(method))
+            parts.setdefault(method, []).append(found)
+            answers.setdefault(method, []).extend(given)
+            progress(method, found)
+    measure, rows = measure_of(rows, form), rows[: len(answers[next(iter(answers))])]
+    scores = {m: _joined(of, rows, answers[m], generate) for m, of in parts.items()}
+    any_order = generate and form == "several"
+    if any_order:
+        scores = {m: of_labels(s, rows, answers[m]) for m, s in scores.items()}
+    listed = (
+        Sample(*row, {method: outputs[index] for method, outputs in answers.items()})
+        for index, row in enumerate(rows[:samples])
+    )
+    outputs = Counter(map(labels_of if any_order else normalized, (output for _, output in rows)))
+    return Report(scores, tuple(listed), outputs.most_common(1)[0][1], measure)
+
+
+Methods = Mapping[str, tuple[Sequence[Row], Adapter | None]]
+
+
+def _parts_in_time(
+    evaluator: Evaluator, groups: Sequence[Group], deadline: Deadline
+) -> Iterator[tuple[Methods, slice]]:
+    """Yield parts of the rows of groups, as long as there is likely to be time for them."""
+    started, scored = deadline.clock(), 0
+    for group in groups:
+        methods, done = group.methods(evaluator), 0
+        while done < len(group.rows):
+            fitting: float = _FIRST_ROWS if deadline.limited else math.inf
+            if scored:
+                of_row = max((deadline.clock() - started) / scored, 1e-9)
+                fitting = deadline.left() / of_row
+            stop = int(min(done + fitting, len(group.rows)))
+            if stop <= done:
+                return
+            yield methods, slice(done, stop)
+            scored, done = scored + stop - done, stop
+
+
+def _joined(
+    parts: Sequence[Scores], rows: Sequence[Row], answers: Sequence[str], complete: bool
+) -> Scores:
+    """Return the scores of rows from those of parts of them."""
+    if len(parts) == 1:
+        return parts[0]
+    tokens = sum(part.tokens for part in parts)
+    loss = sum(part.loss * part.tokens for part in parts) / tokens
+    return score(loss, rows, answers, complete, tokens)
