@@ -20,7 +20,7 @@ ODD = lines([{"left": f"a {i}", "right": f"b {i}"} for i in range(12)])
 FILES = {
     "broken.parquet": (b"PAR1 no", "Is it really Parquet?"),
     "broken.jsonl": (b'{"input": "q", "output": "a"}\n{"input": \n', "line 2 is not"),
-    "number.json": (b"5", "cannot be read"),
+    "number.json": (b"5", "line 1 is a number, expected an object"),
     "nothing.csv": (b"", "has no rows"),
     "heads.csv": (b"input,output\n", "The split train has no rows"),
     "blank.jsonl": (lines([{"input": "q", "output": ""}] * 12), "has an output"),

@@ -135,7 +135,7 @@ def test_after_each_attack_another_visitor_plans_soon(
 def test_a_caller_who_leaves_gives_up_the_place(visitor: Caller, slow: str, user: Account) -> None:
     book = user.dataset("book", {"train.jsonl": TRAIN})
     with ExitStack() as streams:
-        for _ in range(AT_ONCE - 1):
+        for _ in range(AT_ONCE - 2):
             streams.enter_context(visitor.stream(dataset=slow))
         last = threading.Thread(target=lambda: visitor.plan(dataset=book))
         last.start()  # waits, since an address may have all but one running
