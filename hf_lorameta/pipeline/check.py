@@ -125,7 +125,7 @@ def _classified(unseen: Sequence[Unseen], scored: int) -> int | None:
     """
     right = 0
     for part in unseen:
-        rows = part.rows[: max(scored, 0)]
+        rows = part.rows[:scored]
         known = {normalized(output) for _, output in part.trained_on}
         if not known or 2 * len(known) > len(part.trained_on):
             return None
