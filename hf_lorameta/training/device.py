@@ -1,5 +1,6 @@
 """What the machine offers: device, dtype, memory, and how many tasks to train at once."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,12 @@ from hf_lorameta.errors import Advice, UsageError
 from hf_lorameta.formats.lora_layout import Layout
 
 _PASS_TOKENS = {"cpu": 1024, "mps": 2048, "cuda": 16384}
+_LEAST_TOKENS = 64
+_PASS_BYTES = {"cpu": 1.2e9}
+"""Most memory for the passes that are computed at a time, on devices where less is not slower.
+
+With 1.5 billion parameters, two passes of 128 tokens fit in; larger ones are 3% faster.
+"""
 AT_ONCE = {"cpu": 4, "mps": 4, "cuda": 16}
 """Tasks in training at a time, if their states fit in memory."""
 _STATES = 5  # parameters, gradients, two moments, and the best state
@@ -81,10 +88,12 @@ def plan_device(
     workers = cores() if kind == "cpu" else 1
     per_token = _token_bytes(model, width, first) * workers
     per_adapter = _state_bytes(layout, rank)
-    tokens = max(min(_PASS_TOKENS[kind], int(free * 0.6 / per_token)), 0)
+    fitting = max(int(free * 0.6 / per_token), 0)
+    enough = max(_PASS_BYTES.get(kind, math.inf) / per_token, _LEAST_TOKENS)
+    tokens = int(min(_PASS_TOKENS[kind], fitting, enough))
     count = at_once or max(min(AT_ONCE[kind], int(free * 0.3 / per_adapter)), 1)
-    if tokens < 64 or count * per_adapter + tokens * per_token > free:
-        needed = kept + count * per_adapter + 64 * per_token
+    if tokens < _LEAST_TOKENS or count * per_adapter + tokens * per_token > free:
+        needed = kept + count * per_adapter + _LEAST_TOKENS * per_token
         raise UsageError(
             f"{count} adapters in training need {needed / 1e9:.1f} GB of memory besides the base "
             f"model, {(free + kept) / 1e9:.1f} GB are free on {model.device}",

@@ -1,6 +1,5 @@
 """A model in bfloat16 that computes in float32 agrees with its own weights in float32."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -80,17 +79,22 @@ def test_a_loaded_model_is_the_same_afterwards(base: Path) -> None:
     assert torch.equal(model(ids).logits, before)
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda model: model.float(),
-        lambda model: model.register_parameter("experts", torch.nn.Parameter(torch.zeros(2, 2))),
-    ],
-)
-def test_other_models_stay_as_they_are(base: Path, change: Callable[[Any], object]) -> None:
-    model = TorchEvaluator.from_folder(base, "bfloat16").model
-    change(model)
-    dtypes = [p.dtype for p in model.parameters()]
+def test_a_model_in_float32_stays_as_it_is(base: Path) -> None:
+    model = TorchEvaluator.from_folder(base, "float32").model
     float32_products.prefer_float32(model)
-    assert [p.dtype for p in model.parameters()] == dtypes
+    assert model.dtype == torch.float32
     assert "forward" not in vars(model.get_output_embeddings())
+
+
+@pytest.mark.parametrize(("free", "expected"), [(8.1, torch.float32), (7.9, torch.bfloat16)])
+def test_a_model_with_other_weights_is_converted_if_there_is_memory(
+    base: Path, monkeypatch: pytest.MonkeyPatch, free: float, expected: Any
+) -> None:
+    model = TorchEvaluator.from_folder(base, "bfloat16").model
+    model.register_parameter("experts", torch.nn.Parameter(torch.zeros(2, 2).bfloat16()))
+    size = model.num_parameters()
+    monkeypatch.setattr(float32_products, "available_memory", lambda: free * size)
+    undo = float32_products.prefer_float32(model)
+    assert {p.dtype for p in model.parameters()} == {expected}
+    undo()
+    assert {p.dtype for p in model.parameters()} == {torch.bfloat16}

@@ -332,16 +332,19 @@ class _Training:
         return fold
 
     def _choose(self, folds: Sequence[_FoldStates]) -> int:
-        """Return the best number of steps; 0 if none is better than the start.
+        """Return the number of steps: all, if fewer are not better; 0 if the start is better.
 
-        A gain need not be larger than chance: few rows show little, and training helps more often
-        than not. The adapters of the folds after as many steps become part of the result.
+        Fewer are better if the gain is larger than chance, since the rate falls to zero at the end
+        of all. Over the start, a gain need not be: few rows show little, and training helps more
+        often than not. The adapters of the folds after as many steps become part of the result.
         """
         trainer, result = self._trainer, self.result
         rows = [self._rows.few[i] for fold in folds for i in fold.indices]
         before = trainer.score(rows, trainer.start)
         after = {n: joined([fold.scores[n] for fold in folds]) for n in folds[0].scores}
-        best = max(after, key=lambda n: (after[n].by_row.mean(), -n))
+        last = after[max(after)].by_row
+        better = [n for n in after if is_significant(after[n].by_row - last)]
+        best = max(better, key=lambda n: after[n].by_row.mean(), default=max(after))
         steps = best if after[best].by_row.mean() > before.by_row.mean() else 0
         result.start, result.end = before, after[best] if steps else before
         result.folds = [
