@@ -421,8 +421,7 @@ CASES = [
          says=("has no header line",)),
     Case("a table in a text file on the Hub", {"train.txt": "".join(
          f"{text(i)}\t{text(i, 3)}\n" for i in range(ROWS)).encode()},
-         ("", f"{text(0)}\t{text(0, 3)}"), asks=True, card="",
-         says=("is read as a table",)),
+         (text(0), text(0, 3)), asks=True, card="", says=("has no header line",)),
     Case("MMLU without a header", {"rows.csv": "".join(f"{text(i)}?,{','.join(choices(i))},"
          f"{LETTERS[i % 4]}\n" for i in range(ROWS)).encode()},
          (f"{text(0)}?\n{SHOWN}", text(0, 2)), asks=True),
@@ -943,8 +942,8 @@ HUB_CASES = [
          says=("the folders de, en are read as one dataset",)),
     Case("the folder of one language", LANGUAGES, (f"en {text(0)}", "negative"), card="",
          options=("--config", "en")),
-    Case("a zipped CSV", {"train.csv.zip": zipped("train.csv", csv_text(
-        [{"text": text(i), "label": CLASSES[i % 3]} for i in range(ROWS)]).encode())},
+    Case("a zipped CSV", {"train.csv.zip": zipped({"train.csv": csv_text(
+        [{"text": text(i), "label": CLASSES[i % 3]} for i in range(ROWS)])})},
         (text(0), "negative"), card=""),
     Case("hh-rlhf: compressed files in folders", {
         f"{folder}/{split}.jsonl.gz": gzip.compress(jsonl(rows_of(lambda i: {

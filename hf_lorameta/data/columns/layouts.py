@@ -321,9 +321,6 @@ def _plain_text(table: TableView) -> Columns | None:
         return None
     if (values := table.values(text)) and all(map(as_object, values)):
         raise ask(table)
-    if values and all("\t" in value for value in values):
-        problem = f"each row of {text} holds tabs; a downloaded file of them is read as a table"
-        raise unclear(table, problem, Columns(output=text))
     if table.holds_single_words(text):
         problem = f"each row of {text} is a single word; if that is meant, read it as it is"
         raise unclear(table, problem, Columns(output=text))

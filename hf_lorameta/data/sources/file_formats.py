@@ -1,20 +1,16 @@
 """Tell the format of a local file by its name, or by how its lines look."""
 
-import csv
 import json
 from contextlib import suppress
 from pathlib import Path
 
 from hf_lorameta.data.sources.formats import COMPRESSIONS, FORMATS, FileFormat, ending
 from hf_lorameta.data.sources.raw_dataset import unpacked
-from hf_lorameta.data.sources.text_formats import START, guess_encoding
-from hf_lorameta.data.sources.text_rows import is_table, is_tagged_or_labeled
+from hf_lorameta.data.sources.text_formats import START, lines_of
+from hf_lorameta.data.sources.text_rows import is_tagged_or_labeled, separator_between
 from hf_lorameta.errors import DatasetError
 from hf_lorameta.quoting import shell
 
-_TABLE = FileFormat("a table", "csv", separator="\t")
-_LITERAL = FileFormat("a table", "csv", separator="\t", quoting=csv.QUOTE_NONE)
-"""A table whose quotation marks belong to its texts."""
 _SHOWN_LINES = 64
 """Lines that show whether they begin with labels."""
 _PAIRED_BYTES, _PAIRED_FILES = 200_000_000, 200
@@ -49,16 +45,16 @@ def format_of(path: Path) -> FileFormat:
         OSError: it cannot be read.
     """
     form = FORMATS.get(ending(path))
+    lines = [] if form and form.separator is None and form.reader != "text" else _first_lines(path)
+    if form and form.separator and is_tagged_or_labeled(lines):
+        return FORMATS[".conll"]
     if form and form.reader != "text":
         return form
-    if lines := _first_lines(path):
-        if is_table(lines):
-            quoted = any(len(c) > 1 and c[0] == c[-1] == '"' for x in lines for c in x.split("\t"))
-            return _TABLE if quoted else _LITERAL
-        if not form and is_tagged_or_labeled(lines):
-            return FORMATS[".conll"]
-        if not form and all(map(_is_object, filter(str.strip, lines))):
+    if lines and not _advice_on(path):
+        if all(map(_is_object, filter(str.strip, lines))):
             return FORMATS[".jsonl"]
+        if not form and (separator_between(lines) or is_tagged_or_labeled(lines)):
+            return FORMATS[".txt"]
     if form:
         return form
     raise other_format(path)
@@ -68,13 +64,7 @@ def _first_lines(path: Path) -> list[str]:
     """Return whole lines of a text file's start; none of a file that is not text."""
     packed = path.suffix.lower() in COMPRESSIONS
     with unpacked(str(path)) if packed else path.open("rb") as file:
-        start = file.read(START)
-    try:
-        text = start[: start.rfind(b"\n") + 1 if len(start) == START else None].decode("utf-8-sig")
-    except UnicodeDecodeError:
-        wide = start.startswith((b"\xff\xfe", b"\xfe\xff"))
-        text = start.decode("utf-16" if wide else guess_encoding(start), "ignore")
-    return [] if "\0" in text else text.splitlines()
+        return lines_of(file.read(START))
 
 
 def _is_object(line: str) -> bool:
@@ -90,14 +80,19 @@ def other_format(path: Path) -> DatasetError:
         >>> other_format(Path("rows.7z")).hint
         'unpack it, and name a file or the folder'
     """
-    kind = path.suffix.lower() or "none"
-    advice = next((advice for kinds, advice in _ADVICE.items() if kind in kinds.split()), "")
+    advice = _advice_on(path)
     hints = [advice.format(name=repr(str(path)), then=_THEN)]
     if not advice and path.is_file():
         hints = [*_join_with(path), *_split_labels(path), _TEXTS]
     return DatasetError(
         f"{path} does not end in {', '.join(FORMATS)}", hint=hints if any(hints) else _TEXTS
     )
+
+
+def _advice_on(path: Path) -> str:
+    """Return what to do with a file whose ending states a format that is not read."""
+    kind = path.suffix.lower() or "none"
+    return next((advice for kinds, advice in _ADVICE.items() if kind in kinds.split()), "")
 
 
 def _join_with(path: Path) -> list[str]:

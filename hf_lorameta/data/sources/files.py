@@ -175,7 +175,7 @@ def open_files(
             form.reader,
             data_files={"train": [glob.escape(str(path)) for path in files]},
             cache_dir=no_cache(),
-            **({"sep": form.separator, "quoting": form.quoting} if form.separator else {}),
+            **({"sep": form.separator} if form.separator else {}),
         )
     raw = read_builder(builder, first.name, split, guard)
     return replace(raw, revision=f"sha256:{digest(files)}")

@@ -3,7 +3,6 @@
 To add one: a row of `FORMATS`, and its reader if no other format has it.
 """
 
-import csv
 from dataclasses import dataclass
 from pathlib import PurePath
 
@@ -19,20 +18,19 @@ class FileFormat:
         on_page: whether the page takes uploads of it.
         separator: of its columns; None if a file shows it.
         parts: what a file has several of, each a dataset: sheets, tables or files.
-        quoting: whether quotation marks may be around its cells, as the module `csv` says it.
     """
 
     title: str
     reader: str
     on_page: bool = False
     separator: str | None = None
-    quoting: int = csv.QUOTE_MINIMAL
     parts: str = ""
 
 
 FORMATS = {
     ".jsonl": FileFormat("JSON lines", "json", on_page=True),
     ".ndjson": FileFormat("JSON lines", "json"),
+    ".jsonlines": FileFormat("JSON lines", "json"),
     ".json": FileFormat("JSON", "json", on_page=True),
     ".csv": FileFormat("CSV", "csv", on_page=True),
     ".tsv": FileFormat("TSV", "csv", on_page=True, separator="\t"),
