@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_lorameta.data.sources.containers import list_parts, rows_in, unpack
-from hf_lorameta.data.sources.file_formats import format_of
+from hf_lorameta.data.sources.file_formats import format_of, join_with
 from hf_lorameta.data.sources.formats import FORMATS, FileFormat, ending
 from hf_lorameta.data.sources.raw_dataset import (
     RawDataset,
@@ -132,6 +132,10 @@ def _open_part(file: Path, form: FileFormat, split: Splits) -> RawDataset:
     return raw
 
 
+def _capitalized(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}."
+
+
 def digest(files: Sequence[Path]) -> str:
     """Return the SHA-256 of one file, or of the digests of several."""
     first, *others = (sha256(path) for path in files)
@@ -178,4 +182,6 @@ def open_files(
             **({"sep": form.separator} if form.separator else {}),
         )
     raw = read_builder(builder, first.name, split, guard)
+    if form.reader == "text" and len(files) == 1 and raw.columns == ["text"]:
+        raw = replace(raw, notes=(*raw.notes, *map(_capitalized, join_with(first))))
     return replace(raw, revision=f"sha256:{digest(files)}")

@@ -14,6 +14,7 @@ from hf_lorameta.data.sources.data_files import (
     check_builder,
     check_card,
     check_size,
+    read_alone,
 )
 from hf_lorameta.data.sources.raw_dataset import (
     RawDataset,
@@ -140,6 +141,11 @@ def open_split(
     datasets, name = prepared_datasets(), files.repo.repo_id
     with reading(name, opening=True):
         files.check_cards()
+        if read_alone(files.repo.files):
+            raise EmptyDatasetError(
+                f"{name} has no data files but those that are read from this disk alone",
+                hint=f"hf download --repo-type dataset {name} --local-dir DIR, and name DIR",
+            )
         places = {PurePosixPath(path).parent for path in files.repo.files}
         folder = next((str(place) for place in sorted(places) if place.name == config), None)
         builder = _builder(datasets, config, folder, files.arguments)

@@ -208,10 +208,9 @@ def _as_table(builder: Any, part: str, urls: Sequence[str], guard: Guard) -> Any
     files = [url if "://" in url else glob.escape(url) for url in urls]
     more = {"token": builder.token, "cache_dir": no_cache()}
     with guard():
-        table = prepared_datasets().load_dataset_builder(
+        return prepared_datasets().load_dataset_builder(
             "csv", data_files={part: files}, sep=separator, quoting=csv.QUOTE_NONE, **more
         )
-    return table
 
 
 def _has_plain_quotes(builder: Any, url: str, lines: Sequence[str], guard: Guard) -> bool:

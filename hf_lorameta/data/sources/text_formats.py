@@ -208,8 +208,8 @@ def marks_of(lines: Sequence[str]) -> tuple[str, str]:
         even = len(whole[0]) > 1 and len(set(map(len, whole))) == 1
         found.append((even, len(whole[0]), mark, quote))
     double, single = found[: len(SEPARATORS)], found[len(SEPARATORS) :]
-    either = double if any(even for even, *_ in double) or not any(e for e, *_ in single) else single
-    _, _, mark, quote = max(either, key=lambda way: way[:2])
+    fits = any(even for even, *_ in single) and not any(even for even, *_ in double)
+    _, _, mark, quote = max(single if fits else double, key=lambda way: way[:2])
     return mark, quote
 
 

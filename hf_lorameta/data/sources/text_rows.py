@@ -76,8 +76,8 @@ def separator_between(lines: Sequence[str]) -> str:
     for mark in _SEPARATORS:
         if len(counts := {line.count(mark) for line in filled}) > 1 or counts == {0}:
             continue
-        ends = (line.split(mark)[:: line.count(mark)] for line in filled)
-        if mark == "\t" or any(_REPEATED * len(set(cells)) <= len(filled) for cells in zip(*ends, strict=True)):
+        ends = zip(*(line.split(mark)[:: line.count(mark)] for line in filled), strict=True)
+        if mark == "\t" or any(_REPEATED * len(set(cells)) <= len(filled) for cells in ends):
             return mark
     return ""
 
