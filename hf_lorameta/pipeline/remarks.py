@@ -215,9 +215,9 @@ def _on_training(training: Training, outcome: Outcome, labeled: int) -> Remark:
     more: tuple[Option, str] | tuple[()] = ()
     done = f"Trained on {training.rows} rows for {plural(training.steps, 'step')}"
     if 0 < seen < training.rows:
-        done = f"Trained on {seen:,} of {labeled:,} rows, in {plural(training.steps, 'step')}"
-    if 0 < seen < training.rows and outcome.budget:
-        more = (more_time(outcome.budget), "To use more of them")
+        of = max(labeled, training.rows)
+        done = f"Trained on {seen:,} of {of:,} rows, in {plural(training.steps, 'step')}"
+        more = (more_time(outcome.budget), "To use more of them") if outcome.budget else ()
     if training.start is None or training.end is None:
         return Remark("note", f"{done}.", *more)
     rows = f"{training.held_out} rows that {'each fold' if training.folds else 'it'} had not seen"

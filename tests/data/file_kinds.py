@@ -10,6 +10,7 @@ import json
 import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -236,10 +237,10 @@ KINDS = [
     Kind("faq csv", {"faq.csv": table(lambda i: {"Frage": f"{text(i)[:-1]}?", "Antwort": text(i, 20)})}, "input=Frage,output=Antwort", 'Sun snow egg blue one four old small wind milk red grey thr', asks=1),
     Kind("counsel chat", {"20200325_counsel_chat.csv": table(lambda i: {"": i, "questionID": i, "questionTitle": text(i, 3), "questionText": text(i, 20), "questionLink": f"https://x/{i}", "topic": MOODS[i % 3], "therapistInfo": "Ann LMFT", "therapistURL": f"https://y/{i}", "answerText": text(i, 30), "upvotes": i, "views": 300 + i, "split": "train"})}, "input=questionText,output=answerText", 'Sun snow egg blue one four old small wind milk red grey thr'),
     # --- text to text
-    Kind("jfleg", {"dev.src": lines(text), **{f"dev.ref{k}": lines(lambda i, k=k: text(i, 9 + k)) for k in range(4)}, "dev.spellchecked.src": lines(lambda i: text(i, 8))}, "input=input,output=ref1,output=ref2,output=ref3,output=ref4", 'Sun snow egg blue one four old small wind 0.', asks=1),
+    Kind("jfleg", {"dev.src": lines(text), **{f"dev.ref{k}": lines(partial(text, length=9 + k)) for k in range(4)}, "dev.spellchecked.src": lines(lambda i: text(i, 8))}, "input=input,output=ref1,output=ref2,output=ref3,output=ref4", 'Sun snow egg blue one four old small wind 0.', asks=1),
     Kind("m2", {"official.m2": lines(lambda i: f"S {text(i)}\nA 1 2|||Verb|||go|||REQUIRED|||-NONE-|||0\n")}, refused="corr_from_m2.py"),
     Kind("refs csv", {"gec.csv": table(lambda i: {"source": text(i), **{f"ref{k}": text(i, 4 + k) for k in range(1, 5)}})}, "input=source,output=ref1,output=ref2,output=ref3,output=ref4", 'Sun snow egg blue one 0.'),
-    Kind("asset", {"asset.valid.orig": lines(text), **{f"asset.valid.simp.{k}": lines(lambda i, k=k: text(i, 4 + k)) for k in range(10)}, "asset.test.orig": lines(text, count=9)}, "input=input,output=ref1,output=ref10,output=ref2,output=ref3,output=ref4,output=ref5,output=ref6,output=ref7,output=ref8,output=ref9", 'Sun snow egg blue 0.', asks=1),
+    Kind("asset", {"asset.valid.orig": lines(text), **{f"asset.valid.simp.{k}": lines(partial(text, length=4 + k)) for k in range(10)}, "asset.test.orig": lines(text, count=9)}, "input=input,output=ref1,output=ref10,output=ref2,output=ref3,output=ref4,output=ref5,output=ref6,output=ref7,output=ref8,output=ref9", 'Sun snow egg blue 0.', asks=1),
     Kind("wikisplit", {"train.tsv": lines(lambda i: f"{text(i, 14)}\t{text(i, 7)} <::::> {text(i, 6)}")}, "input=column_1,output=column_2", 'Sun snow egg blue one four old 0. <::::> Sun snow egg blue one four 0.', asks=1),
     Kind("e2e", {"trainset.csv": lines(lambda i: f'"name[Inn {i // 4}], food[{INTENTS[i % 3]}]",{text(i, 9)}', "mr,ref\n")}, "input=mr,output=ref", 'Sun snow egg blue one four old small wind 0.'),
     Kind("disfl-qa", {"train.json": as_json({f"5a{i}": {"original": text(i), "disfluent": f"{text(i, 3)} no, {text(i)}"} for i in range(ROWS)})}, "input=disfluent,output=original", 'Sun snow egg blue one four old small 0.'),
@@ -272,7 +273,7 @@ KINDS = [
     Kind("wnut17", {"wnut17train.conll": conll("\t").replace("\n\n", "\n\t\n").encode()}, "input=tokens,output=tags", 'B-LOC O O O O O O O O'),
     Kind("germeval 2014", {"NER-de-train.tsv": "\n".join("".join((f"#\thttp://x/{i} [2009-10-17]\n", *(f"{k}\t{w}\t{'B-LOC' if k == 1 else 'O'}\tO\n" for k, w in enumerate(text(i).split(), 1)))) for i in range(ROWS)).encode()}, "input=tokens,output=tags", 'B-LOC O O O O O O O O'),
     Kind("conllu", {"de_gsd-ud-train.conllu": "\n".join("".join((f"# sent_id = {i}\n# text = {text(i)}\n", *(f"{k}\t{w}\t{w}\t{'NOUN' if k % 2 else 'VERB'}\tN\t_\t0\troot\t_\t_\n" for k, w in enumerate(text(i).split(), 1)))) for i in range(ROWS)).encode()}, "input=tokens,output=tags", 'NOUN VERB NOUN VERB NOUN VERB NOUN VERB NOUN'),
-    Kind("ner kaggle", {"ner_dataset.csv": ("Sentence #,Word,POS,Tag\n" + "".join(f"{f'Sentence: {i}' if k == 0 else ''},{w},N,{'B-geo' if k == 0 else 'O'}\n" for i in range(ROWS) for k, w in enumerate(text(i).split()))).encode()}, "input=Word,output=Tag", 'B-geo', asks=1),
+    Kind("ner kaggle", {"ner_dataset.csv": ("Sentence #,Word,POS,Tag\n" + "".join(f"{f'Sentence: {i}' if k == 0 else ''},{w},N,{'B-geo' if k == 0 else 'O'}\n" for i in range(3) for k, w in enumerate(text(i).split()))).encode()}, "input=Word,output=Tag", 'B-geo', asks=1),
     # --- surveys and others
     Kind("survey forms", {"Responses.csv": lines(lambda i: f'2024/01/{i + 1:02} 10:00:00 AM MEZ,{i % 5 + 1},{["Yes", "No"][i % 2]},"{text(i, 12)}","{text(i + 3, 9) if i % 3 else ""}"', "Timestamp,How satisfied are you with our service?,Would you recommend us?,What did you like?,What could we improve?\n")}, "input=What did you like?,output=Would you recommend us?", 'Yes', asks=1),
     Kind("survey stackoverflow", {"survey_results_public.csv": table(lambda i: {"ResponseId": i, "MainBranch": ["I am a developer", "I code as a hobby"][i % 2], "Age": ["18-24 years old", "25-34 years old"][i // 2 % 2], "RemoteWork": ["Remote", "Hybrid", "NA"][i % 3], "EdLevel": ["Bachelor", "Master"][i // 3 % 2], "Country": ["Germany", "India", "Italy"][i % 3], "JobSat": i % 10})}, refused="input=COLUMN,output=COLUMN"),

@@ -96,8 +96,12 @@ def lines(make: Callable[[int], str], start: str = "") -> bytes:
     return (start + "".join(f"{make(i)}\n" for i in range(ROWS))).encode()
 
 
-CLINC = json.dumps({split: [[text(i + k), INTENTS[i % 3]] for i in range(ROWS)]
-                    for k, split in enumerate(("oos_val", "val", "train"))}).encode()
+CLINC = json.dumps(
+    {
+        split: [[text(i + k), INTENTS[i % 3]] for i in range(ROWS)]
+        for k, split in enumerate(("oos_val", "val", "train"))
+    }
+).encode()
 SPAM = lines(lambda i: f'{["ham", "spam"][i % 2]},"{text(i)}"')
 
 

@@ -106,7 +106,8 @@ def database(path: Path, *statements: str) -> Path:
 
 def test_a_table_of_a_database_is_read_and_nothing_is_written(tmp_path: Path) -> None:
     path = database(tmp_path / "rows?#%.db", "CREATE VIEW v AS SELECT * FROM tickets",
-                    "CREATE TABLE bare (a)")  # fmt: skip
+                    "CREATE TABLE bare (a)",
+                    "ALTER TABLE tickets ADD COLUMN more AS (hex(zeroblob(40000000)))")  # fmt: skip
     before = path.read_bytes()
     assert list(open_dataset(path).rows()) == PAIRS
     assert path.read_bytes() == before

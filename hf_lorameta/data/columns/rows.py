@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
+from itertools import islice
 from typing import Any
 
 from hf_lorameta.data.chat_form import SYSTEM, USER, Turn
@@ -33,6 +34,8 @@ from hf_lorameta.data.sources.reading_limits import cut
 from hf_lorameta.errors import ColumnsError, Option, UsageError
 from hf_lorameta.types import Output, Row
 
+_MOST_RIGHT, _LONG = 20, 10_000
+"""How many right outputs of a row are kept, and characters of each, at most."""
 _NAME = re.compile(r"[^\W\d_]{2}")
 _UNKNOWN, _DASH = -1, "-"
 """The label of rows that have none, in datasets with labels from 0 to 2 or more, or with names."""
@@ -217,10 +220,11 @@ class RowReader:
         elif path and is_alternatives(path) and self._separator is None and not self._choices:
             value = self._output_value(row, path)
             value = value.get("text") if isinstance(value, Mapping) else value
-            listed = isinstance(value, (list, tuple)) and not is_conversation(value)
-            if listed and not self._names_of(path) and not self._is_aligned(row, value):
-                values = [cell_text(v, path) for v in value if isinstance(v, (str, int, float))]
-        return dict.fromkeys(text for text in values if text.strip())
+            listed = value if isinstance(value, (list, tuple)) else ()
+            if not (is_conversation(value) or self._names_of(path) or self._is_aligned(row, value)):
+                single = (v for v in listed if isinstance(v, (str, int, float)))
+                values = [cell_text(v, path) for v in islice(single, _MOST_RIGHT)]
+        return dict.fromkeys(text for text in values if text.strip() and len(text) <= _LONG)
 
     def _input(self, row: Mapping[str, Any]) -> str:
         names = self.columns.named("input")
