@@ -181,6 +181,7 @@ KINDS = [
     Kind("amazon polarity", {"train.csv": lines(lambda i: f'"{i % 2 + 1}","{text(i, 3)}","{text(i, 20)}"')}, "input=column_3,output=column_1", '1', asks=1),
     Kind("yelp", {"yelp_academic_dataset_review.json": jsonl(rows(lambda i: {"review_id": f"a{i}", "user_id": f"b{i}", "business_id": f"c{i}", "stars": 1.0 + i % 5, "useful": i % 3, "funny": 0, "cool": 0, "text": text(i, 20), "date": f"2018-07-07 22:{i + 10}:10"}))}, "input=text,output=stars", '1', asks=1),
     Kind("phrasebank", {"Sentences_50Agree.txt": "".join(f"Der Umsatz der Übung {text(i)}@{MOODS[i % 3]}\n" for i in range(ROWS)).encode("latin-1")}, "input=column_1,output=column_2", 'negative'),
+    Kind("quoted txt", {"train.txt": lines(lambda i: f'"{text(i)}"\t"{MOODS[i % 3]}"', '"text"\t"label"\n')}, "input=text,output=label", "negative"),
     Kind("sst2", {"train.tsv": lines(lambda i: f"{text(i)}\t{i % 2}", "sentence\tlabel\n")}, "input=sentence,output=label", '0'),
     Kind("sentipolc", {"training_set_sentipolc16.csv": lines(lambda i: f'"{i}","{i % 2}","{i % 3 // 2}","{i % 2}","0","0","1","0","{text(i)}"', '"idtwitter","subj","opos","oneg","iro","lpos","lneg","top","text"\n')}, "input=text,output=subj,output=opos,output=oneg,output=iro,output=lpos,output=lneg,output=top", 'lneg'),
     Kind("vsfc", {"sents.txt": lines(lambda i: f"giáo viên {text(i)}"), "sentiments.txt": lines(lambda i: f"{i % 3}"), "topics.txt": lines(lambda i: f"{i % 2}")}, "output=text", 'giáo viên Sun snow egg blue one four old small 0.'),

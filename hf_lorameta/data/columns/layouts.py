@@ -70,7 +70,7 @@ def ask(table: TableView, problem: str = "") -> DatasetError:
             _, _, field = inside.answer.partition(".0.")
             joined = f"''.join(piece[{field!r}] for piece in row[{pieces!r}])"
             problem = f"each row has a list of pieces of text in {pieces}"
-            raise unclear(table, problem, advice=f"make one text of them first, such as {joined}")
+            return unclear(table, problem, advice=f"make one text of them first, such as {joined}")
         guesses = filter(None, (inside, guess))
         guess = max(guesses, key=lambda columns: len(columns.names()), default=None)
     if guess and guess.input and not guess.output:

@@ -210,7 +210,8 @@ class RowReader:
 
     def other_outputs(self, row: Mapping[str, Any]) -> list[str]:
         """Return the outputs of a row that are as right as the one that is read."""
-        return list(self._right_texts(row))[1:]
+        others = list(self._right_texts(row))[1:]
+        return [text for text in others if len(text) <= _LONG]
 
     def _right_texts(self, row: Mapping[str, Any]) -> dict[str, None]:
         """Return the different right outputs of a row that has several; of others, none."""
@@ -224,7 +225,7 @@ class RowReader:
             if not (is_conversation(value) or self._names_of(path) or self._is_aligned(row, value)):
                 single = (v for v in listed if isinstance(v, (str, int, float)))
                 values = [cell_text(v, path) for v in islice(single, _MOST_RIGHT)]
-        return dict.fromkeys(text for text in values if text.strip() and len(text) <= _LONG)
+        return dict.fromkeys(filter(str.strip, values))
 
     def _input(self, row: Mapping[str, Any]) -> str:
         names = self.columns.named("input")

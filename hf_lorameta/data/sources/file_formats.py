@@ -90,7 +90,7 @@ def _refuse_other_tables(path: Path, lines: Sequence[str]) -> None:
         awk = 'BEGIN { RS = ""; FS = "\\n"; OFS = "\\t" } { $1 = $1 } 1'
         raise DatasetError(
             f"{path.name}: its lines are in groups of {sizes.pop()}, as rows are",
-            hint=f"{shell('awk', awk, str(path))} > rows.tsv, and name it",
+            hint=f"{shell('awk', awk, str(path))} > rows.tsv, and name rows.tsv",
         )
 
 

@@ -40,7 +40,7 @@ _BATCH_ROWS = 1024
 """Rows of a Parquet file that are decoded at once; `datasets` decodes a whole row group."""
 _AHEAD = 1 << 18
 """Bytes that are downloaded beyond what is read of a file's start."""
-_TAB = "\t"
+_TAB, _QUOTE = "\t", '"'
 _INDEX = "__index_level_0__"
 """A column that `datasets` adds where rows of a CSV file have more fields than its header."""
 SETTINGS = {
@@ -183,7 +183,8 @@ def read_builder(builder: Any, name: str, split: Splits, guard: Guard) -> RawDat
         with guard(), unpacked(urls[0], builder.token, start=True) as file:
             lines = lines_of(file.read(START), config.encoding or UTF8)
         if config.sep == SEPARATORS[0]:
-            config.sep, config.quotechar = marks_of(lines)
+            config.sep, quote = marks_of(lines)
+            config.quotechar = quote if config.quotechar == _QUOTE else config.quotechar
         if config.sep == _TAB and _has_plain_quotes(builder, urls[0], lines, guard):
             config.quoting = csv.QUOTE_NONE
     raw = read()
@@ -206,11 +207,10 @@ def _as_table(builder: Any, part: str, urls: Sequence[str], guard: Guard) -> Any
     if not separator:
         return None
     files = [url if "://" in url else glob.escape(url) for url in urls]
-    more = {"token": builder.token, "cache_dir": no_cache()}
+    quoting = csv.QUOTE_MINIMAL if separator == _TAB else csv.QUOTE_NONE
+    form = {"sep": separator, "quoting": quoting, "token": builder.token, "cache_dir": no_cache()}
     with guard():
-        return prepared_datasets().load_dataset_builder(
-            "csv", data_files={part: files}, sep=separator, quoting=csv.QUOTE_NONE, **more
-        )
+        return prepared_datasets().load_dataset_builder("csv", data_files={part: files}, **form)
 
 
 def _has_plain_quotes(builder: Any, url: str, lines: Sequence[str], guard: Guard) -> bool:

@@ -180,7 +180,8 @@ def lines_of(start: bytes, encoding: str = "") -> list[str]:
 
     Without an encoding, it is UTF-8 or UTF-16, or guessed.
     """
-    start = start[: start.rfind(b"\n") + 1] if len(start) == START else start
+    end = start.rfind(b"\n") + 1 if len(start) == START else 0
+    start = start[: end or None]
     try:
         text = start.decode(encoding or "utf-8-sig")
     except UnicodeDecodeError:
