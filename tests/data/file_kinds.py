@@ -160,7 +160,7 @@ KINDS = [
     Kind("tickets zip", {"tickets.zip": zipped({"export/tickets.csv": table(labeled)})}, "input=text,output=label", 'negative'),
     Kind("tickets csv.gz", {"tickets.csv.gz": gzip.compress(table(labeled))}, "input=text,output=label", 'negative'),
     Kind("sqlite", {"support.sqlite": database(tickets=rows(labeled))}, "input=text,output=label", 'negative'),
-    Kind("sqlite two", {"support.db": database(users=rows(lambda i: {"name": text(i, 2), "age": i}), tickets=rows(labeled))}, "output=name", 'Sun snow 0.', asks=2),
+    Kind("sqlite two", {"support.db": database(users=rows(lambda i: {"name": text(i, 2), "age": i})[:9], tickets=rows(labeled))}, "input=text,output=label", "negative", asks=1),
     Kind("emails", {"mails.csv": table(lambda i: {"From": f"a{i}@b.c", "Subject": text(i, 3), "Body": text(i, 30), "Folder": MOODS[i % 3]})}, "input=Subject,input=Body,output=Folder", 'negative', asks=1),
     # --- spam, hate, sentiment
     Kind("spam latin-1", {"spam.csv": ("v1,v2,,,\n" + "".join(f'{["ham", "spam"][i % 2]},"{text(i)} £5",,,\n' for i in range(ROWS))).encode("latin-1")}, "input=v2,output=v1", 'ham'),
@@ -214,7 +214,6 @@ KINDS = [
     Kind("xnli tsv", {"xnli.dev.tsv": lines(lambda i: f"de\t{MOODS[i % 3]}\t{text(i)}\t{text(i, 5)}", "language\tgold_label\tsentence1\tsentence2\n")}, "input=sentence1,input=sentence2,output=gold_label", 'negative'),
     Kind("rte superglue", {"train.jsonl": jsonl(rows(lambda i: {"premise": text(i, 20), "hypothesis": text(i, 5), "label": ["entailment", "not_entailment"][i % 2], "idx": i}))}, "input=premise,input=hypothesis,output=label", 'entailment'),
     Kind("cola", {"in_domain_train.tsv": lines(lambda i: f"gj04\t{i % 2}\t{'' if i % 2 else '*'}\t{text(i)}")}, "input=column_4,output=column_2", '0', asks=1),
-    Kind("wic", {"train.data.txt": lines(lambda i: f"{['carry', 'go', 'put'][i % 3]}\tV\t2-1\t{text(i)}\t{text(i, 6)}"), "train.gold.txt": lines(lambda i: "TF"[i % 2])}, "input=column_4,output=column_1", 'carry', asks=1),
     Kind("cluewsc", {"train.json": jsonl(rows(lambda i: {"target": {"span2_index": 37, "span1_index": 5, "span1_text": "床", "span2_text": "它"}, "idx": i, "label": ["false", "true"][i % 2], "text": f"这时候放在床上枕头旁边的手机响了，我感到奇怪 {i}"}))}, "input=text,input=target.span1_text,input=target.span2_text,output=label", 'false', asks=1),
     Kind("wsc superglue", {"train.jsonl": jsonl(rows(lambda i: {"text": text(i), "target": {"span2_index": 2, "span1_index": 0, "span1_text": "Sun", "span2_text": "it"}, "idx": i, "label": i % 2 == 0}))}, "input=text,input=target.span1_text,input=target.span2_text,output=label", 'true', asks=1),
     # --- questions

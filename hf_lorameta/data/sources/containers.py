@@ -221,14 +221,27 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 
 def _tables(path: Path) -> list[str]:
-    """Return the tables that have rows, without those of SQLite itself, views and virtual ones."""
+    """Return the tables that have rows, the longest first.
+
+    Those of SQLite itself, views and virtual tables are left out.
+    """
     query = "SELECT name, sql FROM sqlite_master WHERE type = 'table' LIMIT ?"
     with closing(_connect(path)) as connection:
         listed = dict(connection.execute(query, (MAX_PARTS + 1,)).fetchall())
         inner = tuple(f"{name}_" for name, sql in listed.items() if _VIRTUAL.match(str(sql)))
         names = [n for n, sql in listed.items() if not _VIRTUAL.match(str(sql))]
         names = [n for n in names if not n.startswith(("sqlite_", *inner))]
-        return [n for n in names if connection.execute(f"SELECT 1 FROM {_word(n)}").fetchone()]
+        names = [n for n in names if connection.execute(f"SELECT 1 FROM {_word(n)}").fetchone()]
+        return sorted(names, key=lambda name: -_last_row(connection, name))
+
+
+def _last_row(connection: sqlite3.Connection, table: str) -> int:
+    """Return the highest number of a table's rows; 0 if they are not numbered."""
+    try:
+        (last,) = connection.execute(f"SELECT max(rowid) FROM {_word(table)}").fetchone()
+    except sqlite3.OperationalError:
+        return 0
+    return last if isinstance(last, int) else 0
 
 
 def _table_rows(path: Path, name: str) -> Iterator[dict[str, Any]]:
