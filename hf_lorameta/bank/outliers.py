@@ -2,9 +2,9 @@
 
 A combination is a weighted sum, so one adapter with a huge update outweighs all others, whatever
 its coefficient: a training that diverged, a wrong ``lora_alpha``, or an adapter that was changed.
-So does one in which a few modules were scaled up, in these modules. Norms are all that is compared:
-the spectra of updates do not tell adapters with a backdoor from clean ones, see
-``hf_lorameta/bank/README.md``.
+So does one in which a few modules were scaled up, in these modules. Adapters with a backdoor are
+not found: norms and spectra of their updates hardly differ from those of clean adapters that were
+trained in the same way, see ``hf_lorameta/bank/README.md``.
 """
 
 import math
