@@ -1,9 +1,11 @@
 """The remarks on a plan and its adapter, for every place that shows them."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
+from hf_lorameta.bank.entries import IndexEntry
 from hf_lorameta.bank.index import FAR_RATIO
+from hf_lorameta.bank.outliers import outliers, stated_norms
 from hf_lorameta.cards.results import Check, Graded, Outcome, RightAnswers, Training
 from hf_lorameta.data.instruction_and_cue import LABELED, TEXT, shares_instruction, states_task
 from hf_lorameta.engines.scoring import MEASURES
@@ -18,6 +20,7 @@ from hf_lorameta.tables import plural
 from hf_lorameta.training.settings import Settings
 
 _FEW_ROWS = 20
+_MOST_NAMED = 3
 _LARGE_SHARE = 0.9
 _LOW_RETENTION = 0.9
 """Warn about a pack that retains less than this share of the updates' energy."""
@@ -139,11 +142,21 @@ def _of_bank(plan: PlanData, outcome: Outcome) -> Iterator[Remark]:
             f"The bank is a pack that retains {index.packing.retained_whole:.0%} of its adapters' "
             "updates: the unpacked bank would make a better adapter.",
         )
+    combined = [entry for entry, _ in plan.combined if isinstance(entry, IndexEntry)]
+    if odd := outliers(stated_norms(combined)):
+        yield Remark("warning", _on_outliers(odd), Option("bank", "none"), "To use none of them")
     if len(neighbors) > 1 and plan.effective_number < 1.2:
         text = "Nearly all weight is on one adapter: the result is close to a copy of it."
         yield Remark("warning", text)
     if any(n.license is None for n in neighbors):
         yield Remark("warning", "Not all of the adapters used state a license.")
+
+
+def _on_outliers(odd: Mapping[str, str]) -> str:
+    """Return a warning of adapters that take part, by name with what is odd."""
+    shown = "; ".join(f"{name}: {reason}" for name, reason in list(odd.items())[:_MOST_NAMED])
+    more = f"; and {len(odd) - _MOST_NAMED} more" if len(odd) > _MOST_NAMED else ""
+    return f"The bank holds adapters that look odd beside the others. {shown}{more}."
 
 
 # --- training and check ---------------------------------------------------------------------------
