@@ -244,7 +244,7 @@ def test_a_pack_keeps_both(bank: Bank, new: Path, tmp_path: Path) -> None:
 def test_output_tokens_are_counted_as_they_are_trained_on(base: Path) -> None:
     rows = [("say one", "two one"), ("say\n", "six"), ("say one ", "red red"), ("", "blue")]
     evaluator: Any = TorchEvaluator.from_folder(base, "float32")
-    backend = evaluator._tokenizer.backend_tokenizer
+    backend = evaluator.tokenizer.backend_tokenizer
 
     def encode(texts: Any) -> list[list[int]]:
         return [e.ids for e in backend.encode_batch(list(texts), add_special_tokens=False)]

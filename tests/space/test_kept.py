@@ -22,7 +22,7 @@ def planned(address: str) -> Visit:
     length = MAX_CHARACTERS // SAMPLES // 2
     texts = [f"{number} 😀".ljust(length, "x") for number in range(SAMPLES)]
     visit, plan = Visit(), SimpleNamespace()
-    visit.plan_result = PlanResult(plan, StoredRows([(text, text) for text in texts]), "x")  # type: ignore[arg-type]
+    visit.plan_result = PlanResult(plan, StoredRows([(text, f"{text}.") for text in texts]), "x")  # type: ignore[arg-type]
     visit.keep(address)
     return visit
 

@@ -23,8 +23,8 @@ DEFAULT_LIMITS = ReadingLimits()
 
 
 def cut(text: str) -> str:
-    """Return the beginning of a text."""
-    return text[:MAX_TEXT]
+    """Return the beginning of a text; a shorter one stays what it is, such as a chat."""
+    return text[:MAX_TEXT] if len(text) > MAX_TEXT else text
 
 
 def is_cut(text: str) -> bool:
