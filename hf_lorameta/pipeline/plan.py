@@ -94,7 +94,7 @@ class Plan(PlanData):
             "schema_version": 1,
             "library": f"hf-lorameta {__version__}",
             "private": self.private,
-            "recipe": self.recipe.model_dump(),
+            "recipe": self.replay.model_dump(),
             "base_model": {"id": index.base_model, "revision": index.base_revision},
             "base_license": index.base_license,
             "bank": self.bank.reference,
@@ -151,4 +151,5 @@ def plan_from_reading(reading: Reading, bank: Bank) -> Plan:
         coefficients.output_prior,
         reading.output_counts,
         reading.example,
+        reading.stopped_after,
     )

@@ -39,7 +39,7 @@ from hf_lorameta.pipeline.publish import (
     staging_folder,
 )
 from hf_lorameta.pipeline.remarks import remarks_on
-from hf_lorameta.recipe import Recipe
+from hf_lorameta.recipe import Replay
 from hf_lorameta.remarks import Remark
 from hf_lorameta.types import FactorPair
 
@@ -204,12 +204,12 @@ class Generation(SavableAdapter):
     report: Report | None = field(default=None, kw_only=True)
 
     @property
-    def recipe(self) -> Recipe:
-        """The settings that make the same adapter again, with the steps that were taken."""
-        recipe, training = self.plan.recipe, self.outcome.training
+    def replay(self) -> Replay:
+        """The settings that make the same adapter again; `Plan.recipe` is what was asked for."""
+        training = self.outcome.training
         if training is None or not training.steps:
-            return recipe
-        return recipe.model_copy(update={"train": training.rows, "steps": training.steps})
+            return self.plan.replay
+        return Replay.after(self.plan.replay, train=training.rows, steps=training.steps)
 
     @cached_property
     def remarks(self) -> tuple[Remark, ...]:
@@ -224,7 +224,7 @@ class Generation(SavableAdapter):
     @cached_property
     def provenance(self) -> Mapping[str, Any]:  # type: ignore[override]
         """Content of ``recipe.json``."""
-        result = {"recipe": self.recipe.model_dump(), **self.outcome.to_dict()}
+        result = {"recipe": self.replay.model_dump(), **self.outcome.to_dict()}
         remarks = [r.to_dict() for r in self.remarks if r.level != "note"]
         return self.plan.provenance() | result | {"remarks": remarks, "rank": self.rank}
 
@@ -267,7 +267,7 @@ class Generation(SavableAdapter):
             "nearest_in_bank": plan.nearest_in_bank,
             "rank": self.rank,
             "remarks": self.remarks,
-            "recipe": self.recipe,
+            "recipe": self.replay,
             "outcome": self.outcome,
             "library_version": __version__,
             "general": plan.general_coefficient,

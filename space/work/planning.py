@@ -302,7 +302,7 @@ def make_plan(
     Args:
         bank: its adapters are combined.
         request: the dataset.
-        recipe: settings; the plan's recipe states ``max_rows`` only if a limit was reached.
+        recipe: settings.
         max_rows: maximum number of rows to read; of characters, it is `MAX_CHARACTERS`.
         credential: token of the visitor.
         job: checked while the dataset is read.

@@ -36,7 +36,7 @@ def write(path: Path, lengths: Sequence[int]) -> Path:
         (ReadingLimits(characters=63), 3),
     ],
 )
-def test_reading_stops_at_a_limit_which_the_recipe_states(
+def test_reading_stops_at_a_limit_which_the_replay_states(
     tmp_path: Path, limits: ReadingLimits, rows: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     bank = Bank.embedded()
@@ -45,10 +45,12 @@ def test_reading_stops_at_a_limit_which_the_recipe_states(
     with caplog.at_level(logging.WARNING):
         reading = read_dataset(opened, Recipe(), token_counting(bank))
     assert (reading.profile.rows, reading.pool) == (rows, ())
-    assert reading.recipe.max_rows == (None if rows == 6 else rows)
+    plan = plan_from_reading(reading, bank)
+    assert plan.recipe == Recipe()
+    assert plan.replay.max_rows == (None if rows == 6 else rows)
     assert ("characters, they reach the limit" in caplog.text) == (limits.characters < 1000)
-    again = read_dataset(open_dataset(path), reading.recipe, token_counting(bank))
-    assert plan_from_reading(again, bank).to_dict() == plan_from_reading(reading, bank).to_dict()
+    again = read_dataset(open_dataset(path), plan.replay, token_counting(bank))
+    assert plan_from_reading(again, bank).to_dict() == plan.to_dict()
 
 
 @pytest.mark.parametrize("recipe", [Recipe(train=8), Recipe(train=8, max_rows=50)])
@@ -61,10 +63,11 @@ def test_the_rows_to_train_on_are_those_of_the_recipe_despite_a_limit(
     path = tiny.write_task(tmp_path, "rows", rows)
     opened = open_dataset(path, limits=ReadingLimits(characters=15 * 60))
     reading = read_dataset(opened, recipe, token_counting(bank))
-    assert reading.recipe.max_rows == (recipe.max_rows or 60)
-    drawn = rows_for(reading.recipe, reading.pool)
+    plan = plan_from_reading(reading, bank)
+    assert plan.replay.max_rows == (recipe.max_rows or 60)
+    drawn = rows_for(recipe, reading.pool)
     assert drawn.train
-    provenance = plan_from_reading(reading, bank).provenance() | {"rows": asdict(drawn.drawn)}
+    provenance = plan.provenance() | {"rows": asdict(drawn.drawn)}
     [part] = generated_parts(provenance)  # of a merge
     for known in (provenance, part):
         assert set(rows_used(known, open_dataset(path)) or ()) == set(drawn.used)
