@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_lorameta._version import __version__
+from hf_lorameta.cards.card_data import Card
 from hf_lorameta.cards.chart import CHART_FILE, render_chart
 from hf_lorameta.cards.gguf_usage import GGUF_FILE, MODELFILE, render_modelfile
 from hf_lorameta.cards.model_card import CARD_FILE, render_card
@@ -243,40 +244,40 @@ class Generation(SavableAdapter):
         verdict = f". {self.verdict.text}" if self.outcome.check else ""
         return f"Generation(rank {self.rank} for {name}, {source}){verdict}"
 
-    def card_values(self, exported: bool = False) -> dict[str, Any]:
-        """Return what the model card states, by the names that its template uses.
+    def card(self, exported: bool = False) -> Card:
+        """Return what the model card states.
 
         Args:
             exported: whether the folder has the adapter as GGUF as well.
         """
         plan, bank, index = self.plan, self.plan.bank, self.plan.bank.index
         general = tuple(task.license for task in index.general.tasks) if index.general else ()
-        return {
-            "base_model": bank.public_base,
-            "base_revision": index.base_revision,
-            "base_license": index.base_license,
-            "dataset": plan.dataset,
-            "rows": plan.profile.rows,
-            "tokens": plan.profile.input.total + plan.profile.output.total,
-            "bank_id": bank.id,
-            "bank_revision": bank.revision,
-            "bank_size": len(bank),
-            "bank_published": index.published,
-            "neighbors": plan.neighbors(),
-            "effective_number": plan.effective_number,
-            "nearest_in_bank": plan.nearest_in_bank,
-            "rank": self.rank,
-            "remarks": self.remarks,
-            "recipe": self.replay,
-            "outcome": self.outcome,
-            "library_version": __version__,
-            "general": plan.general_coefficient,
-            "general_licenses": general,
-            "output_prior": plan.output_strength,
-            "scale": plan.scale,
-            "example": plan.example,
-            "gguf": exported,
-        }
+        return Card(
+            base_model=bank.public_base,
+            base_revision=index.base_revision,
+            base_license=index.base_license,
+            dataset=plan.dataset,
+            rows=plan.profile.rows,
+            tokens=plan.profile.input.total + plan.profile.output.total,
+            bank_id=bank.id,
+            bank_revision=bank.revision,
+            bank_size=len(bank),
+            bank_published=index.published,
+            neighbors=plan.neighbors(),
+            effective_number=plan.effective_number,
+            nearest_in_bank=plan.nearest_in_bank,
+            rank=self.rank,
+            remarks=self.remarks,
+            recipe=self.replay,
+            outcome=self.outcome,
+            library_version=__version__,
+            general=plan.general_coefficient,
+            general_licenses=general,
+            output_prior=plan.output_strength,
+            scale=plan.scale,
+            example=plan.example,
+            gguf=exported,
+        )
 
     def texts(self, repo_id: str | None = None, *, exported: bool = False) -> dict[str, str]:
         """Return recipe, coefficients, card, chart and Modelfile by their file names.
@@ -290,7 +291,7 @@ class Generation(SavableAdapter):
         files = {
             RECIPE_FILE: as_json(self.provenance) + "\n",
             COEFFICIENTS_FILE: "[\n" + ",\n".join(rows) + "\n]\n",
-            CARD_FILE: render_card(self.card_values(exported), repo_id),
+            CARD_FILE: render_card(self.card(exported), repo_id),
         }
         if neighbors:
             files[CHART_FILE] = render_chart(neighbors, plan.recipe.metric)
