@@ -13,7 +13,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from hf_lorameta.bank.index import EMBEDDED_BANK
-from hf_lorameta.cards import sentences
+from hf_lorameta.cards import card_tables, sentences
 from hf_lorameta.cards.card_data import Card
 from hf_lorameta.cards.chart import CHART_FILE
 from hf_lorameta.cards.gguf_usage import ollama_name
@@ -74,7 +74,7 @@ def render_card(card: Card, repo_id: str | None) -> str:
         prompt_form=sentences.prompt_form(dataset.columns),
         similarity=sentences.similarity(card),
         sources=[
-            sentences.source_row(adapter, card.bank_published)
+            card_tables.source_row(adapter, card.bank_published)
             for adapter in card.neighbors[:TABLE_ROWS]
         ],
         others=sentences.others(card.neighbors[TABLE_ROWS:]),
@@ -82,11 +82,11 @@ def render_card(card: Card, repo_id: str | None) -> str:
         training=training,
         how_trained=training and sentences.how_trained(card, training),
         mean_over=training and sentences.mean_over(training),
-        probabilities=training and sentences.probabilities(card, training),
+        probabilities=training and card_tables.probabilities(card, training),
         check=check,
         what_was_counted=check and sentences.what_was_counted(card, check),
-        check_table=check and sentences.check_table(check),
-        settings=sentences.settings(card),
+        check_table=check and card_tables.check_table(check),
+        settings=card_tables.settings(card),
         licenses_of_bank=sentences.licenses_of_bank(card),
         license_of_dataset=sentences.license_of_dataset(card),
         unmeasured=sentences.unmeasured(card),
