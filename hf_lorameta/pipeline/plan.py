@@ -4,6 +4,7 @@ No adapter weights are read.
 """
 
 import math
+from functools import cached_property
 from html import escape
 from typing import Any
 
@@ -31,7 +32,7 @@ class Plan(PlanData):
         'local/teachermove_mathdial'
     """
 
-    @property
+    @cached_property
     def remarks(self) -> tuple[Remark, ...]:
         """What a user should know before relying on the result; the last is the verdict."""
         return remarks_on(self)

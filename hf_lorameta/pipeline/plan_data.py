@@ -64,7 +64,7 @@ class PlanData:
     example: Row | None = None
     stopped_after: int | None = None
 
-    @property
+    @cached_property
     def replay(self) -> Replay:
         """The settings that read the same rows again, and make the same plan."""
         limit = {} if self.stopped_after is None else {"max_rows": self.stopped_after}
@@ -88,12 +88,12 @@ class PlanData:
             parts.append((index.general, self.general_coefficient))
         return tuple(sorted(parts, key=lambda part: -part[1]))
 
-    @property
+    @cached_property
     def effective_number(self) -> float:
         """Effective number of adapters; see `hf_lorameta.method.coefficients.effective_number`."""
         return effective_number(self.coefficients)
 
-    @property
+    @cached_property
     def scale(self) -> float:
         """Factor by which all coefficients were multiplied."""
         return scale_for(self.bank, self.recipe, self.profile)

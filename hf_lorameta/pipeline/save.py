@@ -204,7 +204,7 @@ class Generation(SavableAdapter):
     step_seconds: float = field(default=0.0, kw_only=True)
     report: Report | None = field(default=None, kw_only=True)
 
-    @property
+    @cached_property
     def replay(self) -> Replay:
         """The settings that make the same adapter again; `Plan.recipe` is what was asked for."""
         training = self.outcome.training

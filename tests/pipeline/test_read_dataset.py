@@ -2,7 +2,8 @@
 
 import json
 import logging
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -11,11 +12,13 @@ import pytest
 from hf_lorameta import Bank, ReadingLimits, Recipe, open_dataset
 from hf_lorameta.data.counts import profile
 from hf_lorameta.data.counts.output_counts import OutputCounter
+from hf_lorameta.data.counts.tokenizer import load_encode
 from hf_lorameta.data.sources import reading_limits
 from hf_lorameta.pipeline.adapter_folder import generated_parts
 from hf_lorameta.pipeline.plan import plan_from_reading
 from hf_lorameta.pipeline.read import read_dataset, token_counting
 from hf_lorameta.pipeline.rows import rows_for, rows_used
+from hf_lorameta.types import Encode
 from tests.training import tiny
 
 
@@ -92,6 +95,22 @@ def test_a_text_that_is_cut_is_counted_and_said(
     expected = read_dataset(cut, Recipe(), token_counting(bank)).profile
     assert reading.profile.output.total == expected.output.total
     assert (reading.profile.cut, expected.cut) == (1, 0)
+
+
+def test_an_input_is_tokenized_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bank, texts, load = Bank.embedded(), Counter[str](), load_encode
+
+    def counting(path: Path) -> Encode:
+        def encode(asked: Sequence[str]) -> Iterable[Sequence[int]]:
+            texts.update(asked)
+            return load(path)(asked)
+
+        return encode
+
+    monkeypatch.setattr("hf_lorameta.pipeline.read.load_encode", counting)
+    rows = [{"input": f"question {i}", "output": f"answer {i}"} for i in range(3)]
+    read_dataset(open_dataset(rows), Recipe(), token_counting(bank))
+    assert {texts[row["input"]] for row in rows} == {1}
 
 
 def test_long_outputs_are_tokenized_in_small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
