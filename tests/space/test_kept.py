@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from hf_lorameta.data.chat_form import ChatForm
+from hf_lorameta.data.chat_form import ChatForm, ChatPrompt
 from tests.support.running_space import missing
 
 if why := missing("gradio"):
@@ -52,6 +52,7 @@ def test_many_plans_of_an_address_take_little_memory_and_not_that_of_others(
 def test_rows_that_are_kept_keep_the_turns_of_chats() -> None:
     prompt = ChatForm("<user>{prompt}<bot>", None).prompt([("user", "hi 😀")])
     [(kept_prompt, _)] = StoredRows([(prompt, "hello")])
+    assert isinstance(kept_prompt, ChatPrompt)
     assert (kept_prompt, kept_prompt.turns) == (prompt, prompt.turns)
 
 
