@@ -258,6 +258,24 @@ class Recipe(_Settings):
         return cls.of(**(paper | settings))
 
 
+class Replay(Recipe):
+    """The settings that make an adapter again, whatever time or limits there are then.
+
+    They are those that were asked for, apart from what came out: `max_rows` is the number of rows
+    that were read if a limit ended the reading, and `train` and `steps` are those of the training.
+    """
+
+    @classmethod
+    def after(cls, asked: Recipe, **came_out: int) -> "Replay":
+        """Return the settings that were asked for, with what came out.
+
+        Example:
+            >>> Replay.after(Recipe(rank=8), train=200, steps=96).steps
+            96
+        """
+        return cls.of(**(asked.model_dump() | came_out))
+
+
 def as_recipe(settings: Recipe | Mapping[str, Any] | None) -> Recipe:
     """Return a recipe as it is, and one with these settings if they are a dictionary.
 

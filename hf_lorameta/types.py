@@ -15,7 +15,11 @@ FactorPair = tuple[FloatArray, FloatArray]
 """lora_A (r, in_features) and lora_B (out_features, r) of one module."""
 
 Row = tuple[str, str]
-"""(input, output) of one example; the output may be an `Output`."""
+"""(input, output) of one example.
+
+An input in the form of a chat is a `hf_lorameta.data.chat_form.ChatPrompt`, a text that keeps its
+turns; the output may be an `Output`.
+"""
 
 
 class Output(str):

@@ -1,7 +1,8 @@
 """An opened bank: LoRA adapters for one base model, each with the profile of its dataset.
 
 The README of this folder describes its files. The index is read when a bank is opened, profiles
-when an adapter is planned, and weights when adapters are combined, one tensor at a time.
+when an adapter is planned, and weights when adapters are combined, one tensor at a time. A bank is
+only read here; `hf_lorameta.bank.maintain` checks and changes one.
 """
 
 import hashlib
@@ -35,7 +36,6 @@ from hf_lorameta.bank.index import (
     adapter_path,
     parse_index,
     sketches_file,
-    write_index,
 )
 from hf_lorameta.bank.large_profiles import LargeProfiles, Sketches
 from hf_lorameta.bank.pack_format import Basis, PackedFile, UnpackedFile
@@ -81,6 +81,7 @@ class Bank:
 
     Attributes:
         index: content of ``bank.json``.
+        files: access to its files.
 
     Raises:
         BankError: the folder holds no bank, or one of an unknown schema version.
@@ -100,8 +101,8 @@ class Bank:
         self.id = id
         self.revision = revision
         self.base = base
-        self._files = BankFiles(folder, remote)
-        self._raw_index = index.to_bytes() if index else self._files.path(INDEX_FILE).read_bytes()
+        self.files = BankFiles(folder, remote)
+        self._raw_index = index.to_bytes() if index else self.files.path(INDEX_FILE).read_bytes()
         self.index = index or parse_index(self._raw_index, folder)
         if self.is_large:
             lines = self.verified_file(self.index.entries_file).read_bytes()
@@ -314,7 +315,7 @@ class Bank:
         """The profiles of a large bank, with their sketches."""
         sketches = Sketches(load_arrays(self.verified_file(sketches_file(len(self)))))
         sketches.check(len(self))
-        return LargeProfiles(self._files.read, self.index.files, sketches, self.index.vocab_size)
+        return LargeProfiles(self.files.read, self.index.files, sketches, self.index.vocab_size)
 
     @property
     def stored_profiles(self) -> ProfileTable | LargeProfiles:
@@ -376,10 +377,10 @@ class Bank:
         return UnpackedFile(file.path, self.basis, self.layout) if self.basis else file
 
     def _open(self, entry: IndexEntry | GeneralEntry) -> AdapterFile:
-        path = self._files.verified(adapter_path(entry.name), entry.sha256)
+        path = self.files.verified(adapter_path(entry.name), entry.sha256)
         file = AdapterFile(path) if self.index.packing is None else PackedFile(path)
         if file.layout != self.stored_layout or file.rank != entry.rank:
-            raise self._files.differs(f"{path} has other modules or ranks than the index")
+            raise self.files.differs(f"{path} has other modules or ranks than the index")
         return file
 
     def adapters(
@@ -395,9 +396,7 @@ class Bank:
         entries = self.index.entries if entries is None else entries
         names = [entry.name for entry in entries if isinstance(entry, IndexEntry)]
         fetched = count(1)
-        fetch_adapters(
-            self._files, self.index, names, lambda: progress(next(fetched), len(entries))
-        )
+        fetch_adapters(self.files, self.index, names, lambda: progress(next(fetched), len(entries)))
         files: list[AdapterFile] = []
         with ThreadPoolExecutor(_OPENING_THREADS) as pool:
             for file in pool.map(self._open, entries):
@@ -405,42 +404,13 @@ class Bank:
                 progress(len(files), len(entries))
         return files
 
-    def verify(self, progress: Progress = no_progress) -> list[str]:
-        """Recompute all checksums; return one line per file that is missing or differs.
-
-        Raises:
-            IntegrityError: an adapter in a shard differs from the index.
-        """
-        self.split_shards()
-        expected, problems = self.index.digests, []
-        for done, (name, digest) in enumerate(sorted(expected.items())):
-            progress(done, len(expected))
-            path = self._files.local(name)
-            if path is None:
-                problems.append(f"{name}: missing")
-            elif sha256(path) != digest:
-                problems.append(f"{name}: checksum differs from the index")
-        return problems
-
     def verified_file(self, name: str) -> Path:
         """Return the path of one of ``index.files``, fetching it if needed."""
-        return self._files.verified(name, self.index.files.get(name))
+        return self.files.verified(name, self.index.files.get(name))
 
-    def split_shards(self) -> None:
-        """Split the shards that a downloaded folder may hold into one file per adapter."""
-        fetch_adapters(self._files, self.index, self.index.names())
+    def use_index(self, index: Index) -> None:
+        """Take an index that was written to the folder in place of the present one.
 
-    def require_local(self) -> None:
-        """Raise `BankError` if the bank is a commit on the Hub, which cannot be changed."""
-        if self._files.remote is not None:
-            raise BankError(
-                f"{self.id} is on the Hub and cannot be changed here",
-                hint=f"hf download {shell(self.id)} --repo-type dataset --local-dir DIR, then name "
-                "DIR",
-            )
-        self.split_shards()
-
-    def update_index(self, **changes: object) -> None:
-        """Replace fields of the index, in memory and on disk; what was read before stays."""
-        self.index = write_index(self.folder, self.index.model_copy(update=changes))
-        self._raw_index = self.index.to_bytes()
+        What was read before stays.
+        """
+        self.index, self._raw_index = index, index.to_bytes()

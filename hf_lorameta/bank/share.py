@@ -26,6 +26,7 @@ from hf_lorameta.bank.index import (
     is_of_large_bank,
 )
 from hf_lorameta.bank.locked import locked_scratch
+from hf_lorameta.bank.maintain import verify
 from hf_lorameta.errors import IntegrityError
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.licenses import combined_license
@@ -100,7 +101,7 @@ def push_bank(
         HubError: the Hub refused.
     """
     bank = Bank(folder)
-    problems = bank.verify(partial(progress, "Verifying files"))
+    problems = verify(bank, partial(progress, "Verifying files"))
     if problems:
         raise IntegrityError(
             f"{folder} is not complete: {problems[0]}", hint="build or download the bank again"

@@ -10,6 +10,7 @@ from hf_lorameta.bank.adapter_stack import AdapterStack
 from hf_lorameta.bank.arrays import save_arrays
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.index import NEURAL_FILE
+from hf_lorameta.bank.maintain import require_local, update_index
 from hf_lorameta.errors import AdapterError, BankError
 from hf_lorameta.files import sha256
 from hf_lorameta.method.metrics import METRICS, pairwise_distances
@@ -36,7 +37,7 @@ def train_neural_rule(
         BankError: the bank has fewer than 3 adapters, or was fetched from the Hub.
         AdapterError: the adapters differ in rank.
     """
-    bank.require_local()
+    require_local(bank)
     if len(bank) < 3:
         raise BankError(
             f"{bank.id} holds {plural(len(bank), 'adapter')} of single tasks, expected at least 3 "
@@ -56,7 +57,7 @@ def train_neural_rule(
         arrays |= {f"{metric}.{name}": array for name, array in model.arrays.items()}
     path = bank.folder / NEURAL_FILE
     save_arrays(path, arrays)
-    bank.update_index(files=bank.index.files | {NEURAL_FILE: sha256(path)})
+    update_index(bank, files=bank.index.files | {NEURAL_FILE: sha256(path)})
     return reports
 
 

@@ -122,7 +122,7 @@ def _environment() -> "jinja2.Environment":
     environment.filters |= {
         "code": code,
         "json": lambda value: Markdown(json.dumps(value)),
-        "license": _license,
+        "license": license_name,
         "link": link,
         "number": number,
         "option": as_option,
@@ -138,5 +138,6 @@ def _escape(value: object) -> object:
     return value if isinstance(value, Markdown) else prose(str(value))
 
 
-def _license(stated: str | None) -> Markdown:
+def license_name(stated: str | None) -> Markdown:
+    """Format the id of a license; None is unknown."""
     return code(stated) if stated else Markdown("unknown")

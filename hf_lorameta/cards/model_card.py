@@ -7,20 +7,19 @@ private dataset.
 
 import json
 import math
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from hf_lorameta.bank.index import EMBEDDED_BANK, FAR_RATIO, NO_BANK
-from hf_lorameta.cards.card_data import WeightedAdapter
+from hf_lorameta.bank.index import EMBEDDED_BANK
+from hf_lorameta.cards import card_tables, sentences
+from hf_lorameta.cards.card_data import Card
 from hf_lorameta.cards.chart import CHART_FILE
 from hf_lorameta.cards.gguf_usage import ollama_name
 from hf_lorameta.cards.markdown import Markdown, clean, hub_url, render
 from hf_lorameta.cards.prompt_code import example_code, prompt_code
 from hf_lorameta.cards.results import Check
-from hf_lorameta.cards.sentences import rows_checked, steps_chosen
 from hf_lorameta.data.chat_form import CHAT
 from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.data.dataset import DatasetInfo
@@ -29,84 +28,82 @@ from hf_lorameta.engines.scoring import MEASURES
 from hf_lorameta.hub.licenses import SEVERAL, combined_license
 from hf_lorameta.hub.packaged_model import SMOLLM2
 from hf_lorameta.hub.repo import is_hub_id
-from hf_lorameta.method.coefficients import COEFFICIENT_RULES
 from hf_lorameta.method.merging import COMBINERS
-from hf_lorameta.method.metrics import METRICS
 from hf_lorameta.quoting import option_words, shell, shell_word
 from hf_lorameta.tables import plural
 
 CARD_FILE = "README.md"
 TABLE_ROWS = 20
 """Source adapters in the card's table; the coefficients of the others are summed."""
-MAX_DATASETS = 50
-"""Source datasets in the card's metadata."""
 _VLLM_RANKS = (16, 32, 64, 128, 256, 320, 512)
 """Values of vLLM's ``--max-lora-rank`` from its default on."""
 _HUB_METRICS = {"rouge_l": "rouge", "label_f1": "f1"}
 """The Hub's names of `MEASURES`."""
 
 
-def render_card(card: Mapping[str, Any], repo_id: str | None) -> str:
+def render_card(card: Card, repo_id: str | None) -> str:
     """Render the README.md of a generated adapter.
 
     Args:
-        card: its values, as `hf_lorameta.pipeline.save.Generation.card_values` returns them.
+        card: what it states.
         repo_id: None for a local folder.
     """
-    neighbors, recipe, dataset = card["neighbors"], card["recipe"], card["dataset"]
-    base_license, example = card["base_license"], card["example"]
-    public_dataset = dataset.public_id
-    outcome, training = card["outcome"], card["outcome"].training
-    trained = bool(training and training.steps)
-    published = (n.dataset for n in neighbors if card["bank_published"] and is_hub_id(n.dataset))
-    source_datasets = list(dict.fromkeys(published))[:MAX_DATASETS]
-    datasets = [public_dataset] if trained and public_dataset else []
-    tags = ["lora", "hf-lorameta", *(["arxiv:2507.01806"] if neighbors else [])]
-    # the general adapter is a part of each other one, so it counts whatever its own coefficient
-    licenses = [*(n.license for n in neighbors), *card["general_licenses"]]
-    nearest = min(neighbors, key=lambda n: n.distance, default=None)
-    derived = {
-        "has_bank": _has_bank(card),
-        "public_dataset": public_dataset,
-        "trained": trained,
-        "nearest": nearest,
-    }
+    dataset, outcome, example = card.dataset, card.outcome, card.example
+    training, check, public = outcome.training, outcome.check, dataset.public_id
     return _render(
         "model_card.md.j2",
         _title(card),
         repo_id,
-        lambda repo: adapter_metadata(
-            card["base_model"],
-            [base_license, *licenses],
-            tags,
-            list(dict.fromkeys([*datasets, *source_datasets])),
-            repo,
-            dataset.languages,
-            _scores_for_index(dataset, outcome.check),
-        ),
-        card={**card, **derived},
-        base={"id": card["base_model"], "revision": card["base_revision"]},
-        steps_chosen=Markdown(steps_chosen(training)) if training else "",
-        rows_checked=Markdown(rows_checked(outcome)),
+        lambda repo: _metadata(card, repo),
+        card=card,
+        base={"id": card.base_model, "revision": card.base_revision},
+        base_license=card.base_license,
+        unknown_license=not all((card.base_license, *card.licenses)),
         columns=dataset.columns,
-        base_license=base_license,
-        gguf=card["gguf"],
-        vllm_command=_vllm_command(card, repo_id),
+        gguf=card.gguf,
         chat_kwargs=_chat_kwargs(card),
         chart_file=CHART_FILE,
-        relative_distance=_relative_distance(nearest, card["nearest_in_bank"]),
-        far_ratio=FAR_RATIO,
-        listed=neighbors[:TABLE_ROWS],
-        unlisted=neighbors[TABLE_ROWS:],
-        source_datasets=source_datasets,
-        metric=METRICS[recipe.metric].title,
-        coefficient_rule=COEFFICIENT_RULES[recipe.coefficients].title,
-        combiner=COMBINERS[recipe.combine].title,
-        licenses=Counter(licenses).most_common(),
-        unknown_license=not all((base_license, *licenses)),
-        reproduce_command=_reproduce_lines(card),
         prompt_code=Markdown(prompt_code(dataset.columns)),
-        example=example_code(example) if example and public_dataset else None,
+        example=example_code(example) if example and public else None,
+        vllm_command=_vllm_command(card, repo_id),
+        reproduce_command=_reproduce_lines(card),
+        verdict=card.remarks[-1],
+        warnings=[remark for remark in card.remarks if remark.level == "warning"],
+        introduction=sentences.introduction(card),
+        intended_use=sentences.intended_use(dataset),
+        prompt_form=sentences.prompt_form(dataset.columns),
+        similarity=sentences.similarity(card),
+        sources=[
+            card_tables.source_row(adapter, card.bank_published)
+            for adapter in card.neighbors[:TABLE_ROWS]
+        ],
+        others=sentences.others(card.neighbors[TABLE_ROWS:]),
+        datasets_listed=sentences.datasets_listed(card),
+        training=training,
+        how_trained=training and sentences.how_trained(card, training),
+        mean_over=training and sentences.mean_over(training),
+        probabilities=training and card_tables.probabilities(card, training),
+        check=check,
+        what_was_counted=check and sentences.what_was_counted(card, check),
+        check_table=check and card_tables.check_table(check),
+        settings=card_tables.settings(card),
+        licenses_of_bank=sentences.licenses_of_bank(card),
+        license_of_dataset=sentences.license_of_dataset(card),
+        unmeasured=sentences.unmeasured(card),
+    )
+
+
+def _metadata(card: Card, repo_id: str | None) -> ModelCardData:
+    dataset, public = card.dataset, card.dataset.public_id
+    own = [public] if card.trained_rows and public else []
+    return adapter_metadata(
+        card.base_model,
+        [card.base_license, *card.licenses],
+        ["lora", "hf-lorameta", *(["arxiv:2507.01806"] if card.neighbors else [])],
+        list(dict.fromkeys([*own, *card.source_datasets])),
+        repo_id,
+        dataset.languages,
+        _scores_for_index(dataset, card.outcome.check),
     )
 
 
@@ -132,9 +129,9 @@ def _render(
     return str(ModelCard(text))
 
 
-def _title(card: Mapping[str, Any]) -> str:
+def _title(card: Card) -> str:
     """Return the title of a card, with the base model, and with the dataset if it is public."""
-    base, dataset = _name_of(card["base_model"]), card["dataset"].public_id
+    base, dataset = _name_of(card.base_model), card.dataset.public_id
     return f"LoRA adapter of {base} for {dataset}" if dataset else f"LoRA adapter for {base}"
 
 
@@ -246,20 +243,15 @@ def _scores_for_index(dataset: DatasetInfo, check: Check | None) -> list[EvalRes
     ]
 
 
-def _relative_distance(nearest: WeightedAdapter | None, typical: float) -> float | None:
-    """Return the distance to the nearest dataset as a multiple of the bank's typical one."""
-    return nearest.distance / typical if nearest and math.isfinite(typical) and typical else None
-
-
 # --- code and commands --------------------------------------------------------------------------
 
 
-def _vllm_command(card: Mapping[str, Any], repo_id: str | None) -> Markdown:
+def _vllm_command(card: Card, repo_id: str | None) -> Markdown:
     """Return a command line that serves the base model, and resolves the adapter on the Hub."""
-    rank = card["rank"]
-    arguments = ["vllm", "serve", card["base_model"], "--enable-lora"]
-    if card["base_revision"]:
-        arguments += ["--revision", card["base_revision"]]
+    rank = card.rank
+    arguments = ["vllm", "serve", card.base_model, "--enable-lora"]
+    if card.base_revision:
+        arguments += ["--revision", card.base_revision]
     if kwargs := _chat_kwargs(card):
         arguments += ["--default-chat-template-kwargs", json.dumps(kwargs)]
     if rank > _VLLM_RANKS[0]:
@@ -269,22 +261,22 @@ def _vllm_command(card: Mapping[str, Any], repo_id: str | None) -> Markdown:
     return Markdown(" ".join([*variables, repos, shell(*arguments)]))
 
 
-def _chat_kwargs(card: Mapping[str, Any]) -> Mapping[str, object]:
+def _chat_kwargs(card: Card) -> Mapping[str, object]:
     """Return what a server has to give the chat template."""
-    chat = card["dataset"].columns.chat
+    chat = card.dataset.columns.chat
     return chat.chat_template_kwargs if chat else {}
 
 
-def reproduce_command(card: Mapping[str, Any]) -> list[str]:
+def reproduce_command(card: Card) -> list[str]:
     """Return the command line that generates this adapter again, as a list of arguments.
 
     It gives the same weights. Default settings and the embedded bank are left out. ``DATASET``,
     ``CONFIG`` and ``BANK`` stand for those without a public name.
     """
-    options = _dataset_options(card["dataset"]) | _bank_options(card)
-    options |= card["recipe"].model_dump(exclude_defaults=True)
+    options = _dataset_options(card.dataset) | _bank_options(card)
+    options |= card.recipe.model_dump(exclude_defaults=True)
     command = ["hf-lorameta", "generate", *option_words(options | {"output": "my-adapter"})]
-    return command if card["recipe"].train else [*command, "--budget", "0"]
+    return command if card.recipe.train else [*command, "--budget", "0"]
 
 
 def _dataset_options(dataset: DatasetInfo) -> dict[str, object]:
@@ -307,24 +299,19 @@ def _dataset_options(dataset: DatasetInfo) -> dict[str, object]:
     }
 
 
-def _bank_options(card: Mapping[str, Any]) -> dict[str, object]:
+def _bank_options(card: Card) -> dict[str, object]:
     """Return the options that name the bank, and the base model if the bank does not."""
-    bank, base_model, alone = card["bank_id"], card["base_model"], not _has_bank(card)
+    bank, base_model, alone = card.bank_id, card.base_model, not card.has_bank
     named_base = alone or (bank == EMBEDDED_BANK and base_model != SMOLLM2)
     return {
         "base": base_model if named_base else None,
         "bank": None if bank == EMBEDDED_BANK else bank if is_hub_id(bank) else "BANK",
-        "base_revision": card["base_revision"] if alone else None,
-        "bank_revision": None if alone else card["bank_revision"],
+        "base_revision": card.base_revision if alone else None,
+        "bank_revision": None if alone else card.bank_revision,
     }
 
 
-def _has_bank(card: Mapping[str, Any]) -> bool:
-    """Whether a bank was used."""
-    return bool(card["bank_id"] != NO_BANK)
-
-
-def _reproduce_lines(card: Mapping[str, Any]) -> Markdown:
+def _reproduce_lines(card: Card) -> Markdown:
     command = reproduce_command(card)
     lines = [shell(*command[i : i + 2]) for i in range(0, len(command), 2)]
     return Markdown(" \\\n    ".join(lines))

@@ -156,11 +156,12 @@ def pack(
 @app.command(epilog="Example: hf-lorameta bank verify my-bank")
 def verify(folder: FolderArgument) -> None:
     """Recompute every checksum; exits with 4 if one is wrong."""
+    from hf_lorameta.bank import maintain
     from hf_lorameta.bank.bank import Bank
 
     bank = Bank(folder)
     with stage_bars() as stage:
-        problems = bank.verify(partial(stage, "Verifying files"))
+        problems = maintain.verify(bank, partial(stage, "Verifying files"))
     emit(
         {"problems": problems},
         lambda: "\n".join(problems) or f"{reports.adapter_count(bank)}, all checksums match",

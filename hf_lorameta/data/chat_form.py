@@ -82,33 +82,15 @@ class ChatMode(BaseModel):
             >>> mode.messages([("system", "Be nice."), ("user", "hi"), ("tool", "1")])
             [('user', 'Be nice.\\n\\nhi\\n\\n1')]
         """
-        system, rest = self._sides(turns)
+        system, rest = self.sides(turns)
         text = "\n".join(filter(None, (self.system, system)))
         return [(SYSTEM, text), *rest] if text else rest
 
-    def prompt(self, template: str, turns: Sequence[Turn]) -> str:
-        """Return turns in the form that the template writes.
+    def sides(self, turns: Sequence[Turn]) -> tuple[str, list[Turn]]:
+        """Return the system text, if it has a place, and messages of users and assistants.
 
-        Args:
-            template: text around a single message, with ``{prompt}``.
-            turns: the last one is not an answer.
-
-        Example:
-            >>> mode = ChatMode(between=("<bot>", "<user>"))
-            >>> turns = [("user", "hi"), ("assistant", "hello"), ("user", "bye")]
-            >>> mode.prompt("<user>{prompt}<bot>", turns)
-            '<user>hi<bot>hello<user>bye<bot>'
+        Texts of the same side are joined; the last message is a user's.
         """
-        start, _, end = template.partition(PROMPT)
-        system, rest = self._sides(turns)
-        if system and self.around_system:
-            start = system.join(self.around_system)
-        answer, more = self.between or ("", "")
-        joined = (text + (answer if role == USER else more) for role, text in rest[:-1])
-        return "".join([start, *joined, rest[-1][1], end])
-
-    def _sides(self, turns: Sequence[Turn]) -> tuple[str, list[Turn]]:
-        """Return the system text, if it has a place, and messages of users and assistants."""
         count = next((i for i, (role, _) in enumerate(turns) if role != SYSTEM), len(turns))
         system, spoken = self._text(turns[:count]), turns[count:]
         sides = groupby(spoken, lambda turn: ASSISTANT if turn[0] == ASSISTANT else USER)
@@ -127,6 +109,47 @@ class ChatMode(BaseModel):
         return text.strip() if self.strips else text
 
 
+class ChatPrompt(str):
+    """The text of a prompt in the form of a chat, which keeps what it was made of.
+
+    A part of it is an ordinary text. It can be pickled.
+
+    Attributes:
+        turns: what the form was put around, the last one not an answer; empty if they are not kept.
+        template: of the form.
+
+    Example:
+        >>> prompt = ChatForm("<user>{prompt}<bot>", None).prompt([("user", "hi")])
+        >>> prompt, prompt.turns
+        ('<user>hi<bot>', (('user', 'hi'),))
+    """
+
+    __slots__ = ("template", "turns")
+
+    turns: tuple[Turn, ...]
+    template: str
+
+    def __new__(cls, text: str, turns: Iterable[Turn] = (), template: str = "") -> "ChatPrompt":
+        """Return the text with the turns and the template that it was made of."""
+        prompt = super().__new__(cls, text)
+        prompt.turns, prompt.template = tuple(turns), template
+        return prompt
+
+
+def end_of_prompt(prompt: str, characters: int) -> str:
+    """Return the end of a prompt; of the form of a chat without its turns, if it is cut.
+
+    Example:
+        >>> prompt = ChatForm("<user>{prompt}<bot>", None).prompt([("user", "hi")])
+        >>> end_of_prompt(prompt, 7), end_of_prompt(prompt, 7).turns
+        ('hi<bot>', ())
+    """
+    if len(prompt) <= characters:
+        return prompt
+    end = prompt[-characters:]
+    return ChatPrompt(end, (), prompt.template) if isinstance(prompt, ChatPrompt) else end
+
+
 class ChatForm(NamedTuple):
     """A template of prompts.
 
@@ -138,3 +161,39 @@ class ChatForm(NamedTuple):
 
     template: str
     chat: ChatMode | None
+
+    @property
+    def end(self) -> str:
+        """What is behind the last message."""
+        return self.template.partition(PROMPT)[2]
+
+    @property
+    def has_turns(self) -> bool:
+        """Whether earlier turns can be told apart from the last message."""
+        return self.chat is not None and self.chat.between is not None
+
+    def prompt(self, turns: Sequence[Turn]) -> ChatPrompt:
+        """Return turns in this form, as text.
+
+        Args:
+            turns: the last one is not an answer; a form without `has_turns` makes one message of
+                them.
+
+        Example:
+            >>> form = ChatForm("<user>{prompt}<bot>", ChatMode(between=("<bot>", "<user>")))
+            >>> form.prompt([("user", "hi"), ("assistant", "hello"), ("user", "bye")])
+            '<user>hi<bot>hello<user>bye<bot>'
+        """
+        return ChatPrompt(self._text(turns), turns, self.template)
+
+    def _text(self, turns: Sequence[Turn]) -> str:
+        mode = self.chat
+        if mode is None:
+            return self.template.replace(PROMPT, "\n\n".join(text for _, text in turns))
+        start, _, end = self.template.partition(PROMPT)
+        system, rest = mode.sides(turns)
+        if system and mode.around_system:
+            start = system.join(mode.around_system)
+        answer, more = mode.between or ("", "")
+        joined = (text + (answer if role == USER else more) for role, text in rest[:-1])
+        return "".join([start, *joined, rest[-1][1], end])

@@ -17,22 +17,17 @@ def join_instruction(instruction: str, text: str, template: str | None = None) -
 
     Args:
         instruction: may be empty, as may the input: the prompt is then the other one. If both are,
-            the prompt is empty, too, unless the template has ``{prompt}``.
+            the prompt is empty, too.
         text: the input.
         template: with ``{instruction}`` and ``{input}``; if one is empty, surrounding whitespace
-            is removed. Or with ``{prompt}``, which stands for both in the default format. None is
-            the default format, as in the first example.
+            is removed. None is the default format, as in the first example.
 
     Example:
         >>> join_instruction("Name the animal.", "woof")
         'Name the animal.\\n\\nInput: woof\\nOutput:'
         >>> join_instruction("Name the animal.", "", "{instruction}\\n\\n{input}")
         'Name the animal.'
-        >>> join_instruction("Name the animal.", "", "User: {prompt}\\nAssistant:")
-        'User: Name the animal.\\nAssistant:'
     """
-    if template is not None and PROMPT in template:
-        return template.replace(PROMPT, join_instruction(instruction, text))
     both = bool(instruction and text)
     if not (instruction or text):
         return ""

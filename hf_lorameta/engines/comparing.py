@@ -5,11 +5,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from hf_lorameta.data.chat_form import ASSISTANT, SYSTEM, USER, Turn
+from hf_lorameta.data.chat_form import ChatForm
 from hf_lorameta.data.columns.labels import Form
-from hf_lorameta.data.prompt import PROMPT
 from hf_lorameta.deadline import Deadline
-from hf_lorameta.engines.row_tokens import prompt_text
+from hf_lorameta.engines.prompts import in_chat
 from hf_lorameta.engines.scoring import (
     CHAT_METHOD,
     Adapter,
@@ -29,6 +28,11 @@ _FIRST_ROWS = 8
 """Rows that are scored whatever time is left."""
 
 
+Asked = tuple[Sequence[Row], Adapter | None]
+"""Rows as a method asks them, and its adapter."""
+Methods = Mapping[str, Asked]
+
+
 class Group(NamedTuple):
     """Rows that are scored with the same adapters and the same examples.
 
@@ -43,58 +47,20 @@ class Group(NamedTuple):
     adapters: Mapping[str, Adapter | None]
     shots: Sequence[Row] = ()
 
-    def methods(self, model: "Evaluator") -> dict[str, tuple[Sequence[Row], Adapter | None]]:
-        """Return each method's prompts with their outputs, and its adapter."""
-        methods: dict[str, tuple[Sequence[Row], Adapter | None]] = {
+    def methods(self, form: ChatForm | None) -> Methods:
+        """Return each method's prompts with their outputs, and its adapter.
+
+        Args:
+            form: of the base model's chat template, see `Evaluator.scored_form`.
+        """
+        methods: dict[str, Asked] = {
             method: (self.rows, adapter) for method, adapter in self.adapters.items()
         }
         if self.shots:
-            methods[f"{len(self.shots)}-shot"] = (in_chat(model, self.rows, self.shots), None)
-        if (chat := in_chat(model, self.rows)) != list(self.rows):
+            methods[f"{len(self.shots)}-shot"] = (in_chat(form, self.rows, self.shots), None)
+        if (chat := in_chat(form, self.rows)) != list(self.rows):
             methods[CHAT_METHOD] = (chat, None)
         return methods
-
-
-def in_chat(model: Evaluator, rows: Sequence[Row], shots: Sequence[Row] = ()) -> list[Row]:
-    """Return rows whose prompts are messages in the base model's chat template, if it has one.
-
-    Args:
-        model: the base model.
-        rows: any that already have that form keep it.
-        shots: examples that come first; in a chat, as earlier messages and their answers, behind
-            the system text of the row.
-    """
-    form = model.scored_form
-    if form is None:
-        return [(prompt_text(text, shots), output) for text, output in rows]
-    start, _, end = form.template.partition(PROMPT)
-
-    def parts(text: str) -> tuple[list[Turn], str]:
-        """Return the system text, if there is one, and the message."""
-        if not text.endswith(end):
-            return [], text
-        inside = text[: len(text) - len(end)]
-        if inside.startswith(start):
-            return [], inside[len(start) :]
-        if end and form.chat and form.chat.between and form.chat.around_system:
-            before, behind = form.chat.around_system
-            system, found, message = inside.removeprefix(before).partition(behind)
-            if found and inside.startswith(before):
-                return [(SYSTEM, system)], message
-        return [], text
-
-    examples = [(parts(text)[1], output) for text, output in shots]
-    turns = [turn for text, output in examples for turn in ((USER, text), (ASSISTANT, output))]
-
-    def prompt(text: str) -> str:
-        system, message = parts(text)
-        if end and message.endswith(end):  # with a beginning of its own
-            return prompt_text(text, shots)
-        if form.chat and form.chat.between:
-            return form.chat.prompt(form.template, [*system, *turns, (USER, message)])
-        return f"{start}{prompt_text(message, examples)}{end}"
-
-    return [(prompt(text), output) for text, output in rows]
 
 
 def compare(
@@ -158,16 +124,13 @@ def compare(
     return Report(scores, tuple(listed), outputs.most_common(1)[0][1], measure)
 
 
-Methods = Mapping[str, tuple[Sequence[Row], Adapter | None]]
-
-
 def _parts_in_time(
     evaluator: Evaluator, groups: Sequence[Group], deadline: Deadline
 ) -> Iterator[tuple[Methods, slice]]:
     """Yield parts of the rows of groups, as long as there is likely to be time for them."""
     started, scored = deadline.clock(), 0
     for group in groups:
-        methods, done = group.methods(evaluator), 0
+        methods, done = group.methods(evaluator.scored_form), 0
         while done < len(group.rows):
             fitting: float = _FIRST_ROWS if deadline.limited else math.inf
             if scored:

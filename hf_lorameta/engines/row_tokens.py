@@ -1,30 +1,8 @@
-"""The text of a row as a model reads it, and its token ids."""
+"""The token ids of a row as a model reads it."""
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 from hf_lorameta.data.prompt import shared_length
-from hf_lorameta.types import Row
-
-
-def prompt_text(text: str, shots: Sequence[Row] = ()) -> str:
-    """Return a row's prompt: few-shot examples, each followed by a blank line, then its input.
-
-    Example:
-        >>> prompt_text("2+2=", shots=[("1+1=", "2")])
-        '1+1= 2\\n\\n2+2='
-    """
-    return "".join(f"{row_text(*shot)}\n\n" for shot in shots) + text
-
-
-def row_text(prompt: str, output: str) -> str:
-    """Join prompt and output, with a space unless the prompt is empty or ends in whitespace.
-
-    Example:
-        >>> row_text("Q:", "a"), row_text("Q:\\n", "a"), row_text("", "a")
-        ('Q: a', 'Q:\\na', 'a')
-    """
-    return f"{prompt} {output}" if prompt and not prompt[-1].isspace() else prompt + output
 
 
 class Tokens(NamedTuple):

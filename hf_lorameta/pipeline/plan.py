@@ -4,6 +4,7 @@ No adapter weights are read.
 """
 
 import math
+from functools import cached_property
 from html import escape
 from typing import Any
 
@@ -31,7 +32,7 @@ class Plan(PlanData):
         'local/teachermove_mathdial'
     """
 
-    @property
+    @cached_property
     def remarks(self) -> tuple[Remark, ...]:
         """What a user should know before relying on the result; the last is the verdict."""
         return remarks_on(self)
@@ -94,7 +95,7 @@ class Plan(PlanData):
             "schema_version": 1,
             "library": f"hf-lorameta {__version__}",
             "private": self.private,
-            "recipe": self.recipe.model_dump(),
+            "recipe": self.replay.model_dump(),
             "base_model": {"id": index.base_model, "revision": index.base_revision},
             "base_license": index.base_license,
             "bank": self.bank.reference,
@@ -151,4 +152,5 @@ def plan_from_reading(reading: Reading, bank: Bank) -> Plan:
         coefficients.output_prior,
         reading.output_counts,
         reading.example,
+        reading.stopped_after,
     )

@@ -15,7 +15,7 @@ from hf_lorameta.data.dataset import DatasetInfo
 from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.method.coefficients import effective_number
 from hf_lorameta.pipeline.coefficients import compare_with_bank, scale_for
-from hf_lorameta.recipe import Recipe
+from hf_lorameta.recipe import Recipe, Replay
 from hf_lorameta.tables import plural
 from hf_lorameta.types import Array, FactorPair, Row
 
@@ -40,7 +40,7 @@ class PlanData:
     Attributes:
         bank: the bank, of N adapters; N is 0 if no bank is used.
         dataset: the dataset that was read.
-        recipe: the settings.
+        recipe: the settings, as they were asked for.
         profile: of the dataset.
         distances: (N,) to every bank dataset; in a large bank, infinite for those not compared.
         coefficients: (N,) of the adapters; zero for those left out.
@@ -49,6 +49,7 @@ class PlanData:
         output_strength: coefficient of the output prior; None if it does not take part.
         output_counts: of the dataset, if its outputs are counted.
         example: a row of a public dataset, for the card; None for a private, gated or local one.
+        stopped_after: number of rows after which a limit ended the reading; None if none did.
     """
 
     bank: Bank
@@ -61,6 +62,13 @@ class PlanData:
     output_strength: float | None = None
     output_counts: OutputCounts | None = None
     example: Row | None = None
+    stopped_after: int | None = None
+
+    @cached_property
+    def replay(self) -> Replay:
+        """The settings that read the same rows again, and make the same plan."""
+        limit = {} if self.stopped_after is None else {"max_rows": self.stopped_after}
+        return Replay.after(self.recipe, **limit)
 
     @cached_property
     def active_indices(self) -> tuple[int, ...]:
@@ -80,12 +88,12 @@ class PlanData:
             parts.append((index.general, self.general_coefficient))
         return tuple(sorted(parts, key=lambda part: -part[1]))
 
-    @property
+    @cached_property
     def effective_number(self) -> float:
         """Effective number of adapters; see `hf_lorameta.method.coefficients.effective_number`."""
         return effective_number(self.coefficients)
 
-    @property
+    @cached_property
     def scale(self) -> float:
         """Factor by which all coefficients were multiplied."""
         return scale_for(self.bank, self.recipe, self.profile)

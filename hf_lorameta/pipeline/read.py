@@ -60,12 +60,13 @@ class Reading:
 
     Attributes:
         dataset: what was read.
-        recipe: the settings; `max_rows` is the number of rows read if a limit ended the reading.
+        recipe: the settings, as they were asked for.
         profile: token counts.
         output_counts: of the outputs, if the bank states the end token.
         example: a row of a public dataset that suits a card; None if there is none.
         pool: distinct labeled rows, from which `hf_lorameta.pipeline.rows.draw_rows` draws; empty
             unless rows are asked for.
+        stopped_after: number of rows after which a limit ended the reading; None if none did.
     """
 
     dataset: DatasetInfo
@@ -74,6 +75,7 @@ class Reading:
     output_counts: OutputCounts | None
     example: Row | None
     pool: tuple[Row, ...] = ()
+    stopped_after: int | None = None
 
 
 def read_dataset(
@@ -113,8 +115,6 @@ def read_dataset(
         total = dataset.total or 0
         more = total if total > rows.count else None
         profile = replace(profile, ended_early=rows.reached or total != rows.count, total=more)
-    if rows.reached:
-        recipe = recipe.model_copy(update={"max_rows": rows.count})
     return Reading(
         dataset.info,
         recipe,
@@ -122,6 +122,7 @@ def read_dataset(
         counter.counts if counter and profile.output.total else None,
         rows.example if dataset.has_public_rows else None,
         tuple(sample.rows),
+        rows.count if rows.reached else None,
     )
 
 

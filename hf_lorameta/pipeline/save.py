@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_lorameta._version import __version__
+from hf_lorameta.cards.card_data import Card
 from hf_lorameta.cards.chart import CHART_FILE, render_chart
 from hf_lorameta.cards.gguf_usage import GGUF_FILE, MODELFILE, render_modelfile
 from hf_lorameta.cards.model_card import CARD_FILE, render_card
@@ -39,7 +40,7 @@ from hf_lorameta.pipeline.publish import (
     staging_folder,
 )
 from hf_lorameta.pipeline.remarks import remarks_on
-from hf_lorameta.recipe import Recipe
+from hf_lorameta.recipe import Replay
 from hf_lorameta.remarks import Remark
 from hf_lorameta.types import FactorPair
 
@@ -203,13 +204,13 @@ class Generation(SavableAdapter):
     step_seconds: float = field(default=0.0, kw_only=True)
     report: Report | None = field(default=None, kw_only=True)
 
-    @property
-    def recipe(self) -> Recipe:
-        """The settings that make the same adapter again, with the steps that were taken."""
-        recipe, training = self.plan.recipe, self.outcome.training
+    @cached_property
+    def replay(self) -> Replay:
+        """The settings that make the same adapter again; `Plan.recipe` is what was asked for."""
+        training = self.outcome.training
         if training is None or not training.steps:
-            return recipe
-        return recipe.model_copy(update={"train": training.rows, "steps": training.steps})
+            return self.plan.replay
+        return Replay.after(self.plan.replay, train=training.rows, steps=training.steps)
 
     @cached_property
     def remarks(self) -> tuple[Remark, ...]:
@@ -224,7 +225,7 @@ class Generation(SavableAdapter):
     @cached_property
     def provenance(self) -> Mapping[str, Any]:  # type: ignore[override]
         """Content of ``recipe.json``."""
-        result = {"recipe": self.recipe.model_dump(), **self.outcome.to_dict()}
+        result = {"recipe": self.replay.model_dump(), **self.outcome.to_dict()}
         remarks = [r.to_dict() for r in self.remarks if r.level != "note"]
         return self.plan.provenance() | result | {"remarks": remarks, "rank": self.rank}
 
@@ -243,40 +244,40 @@ class Generation(SavableAdapter):
         verdict = f". {self.verdict.text}" if self.outcome.check else ""
         return f"Generation(rank {self.rank} for {name}, {source}){verdict}"
 
-    def card_values(self, exported: bool = False) -> dict[str, Any]:
-        """Return what the model card states, by the names that its template uses.
+    def card(self, exported: bool = False) -> Card:
+        """Return what the model card states.
 
         Args:
             exported: whether the folder has the adapter as GGUF as well.
         """
         plan, bank, index = self.plan, self.plan.bank, self.plan.bank.index
         general = tuple(task.license for task in index.general.tasks) if index.general else ()
-        return {
-            "base_model": bank.public_base,
-            "base_revision": index.base_revision,
-            "base_license": index.base_license,
-            "dataset": plan.dataset,
-            "rows": plan.profile.rows,
-            "tokens": plan.profile.input.total + plan.profile.output.total,
-            "bank_id": bank.id,
-            "bank_revision": bank.revision,
-            "bank_size": len(bank),
-            "bank_published": index.published,
-            "neighbors": plan.neighbors(),
-            "effective_number": plan.effective_number,
-            "nearest_in_bank": plan.nearest_in_bank,
-            "rank": self.rank,
-            "remarks": self.remarks,
-            "recipe": self.recipe,
-            "outcome": self.outcome,
-            "library_version": __version__,
-            "general": plan.general_coefficient,
-            "general_licenses": general,
-            "output_prior": plan.output_strength,
-            "scale": plan.scale,
-            "example": plan.example,
-            "gguf": exported,
-        }
+        return Card(
+            base_model=bank.public_base,
+            base_revision=index.base_revision,
+            base_license=index.base_license,
+            dataset=plan.dataset,
+            rows=plan.profile.rows,
+            tokens=plan.profile.input.total + plan.profile.output.total,
+            bank_id=bank.id,
+            bank_revision=bank.revision,
+            bank_size=len(bank),
+            bank_published=index.published,
+            neighbors=plan.neighbors(),
+            effective_number=plan.effective_number,
+            nearest_in_bank=plan.nearest_in_bank,
+            rank=self.rank,
+            remarks=self.remarks,
+            recipe=self.replay,
+            outcome=self.outcome,
+            library_version=__version__,
+            general=plan.general_coefficient,
+            general_licenses=general,
+            output_prior=plan.output_strength,
+            scale=plan.scale,
+            example=plan.example,
+            gguf=exported,
+        )
 
     def texts(self, repo_id: str | None = None, *, exported: bool = False) -> dict[str, str]:
         """Return recipe, coefficients, card, chart and Modelfile by their file names.
@@ -290,7 +291,7 @@ class Generation(SavableAdapter):
         files = {
             RECIPE_FILE: as_json(self.provenance) + "\n",
             COEFFICIENTS_FILE: "[\n" + ",\n".join(rows) + "\n]\n",
-            CARD_FILE: render_card(self.card_values(exported), repo_id),
+            CARD_FILE: render_card(self.card(exported), repo_id),
         }
         if neighbors:
             files[CHART_FILE] = render_chart(neighbors, plan.recipe.metric)

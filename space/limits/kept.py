@@ -1,5 +1,6 @@
 """Limit how much of the server's memory visits keep, by address and in total."""
 
+import pickle
 import sys
 import threading
 from collections import Counter
@@ -7,14 +8,16 @@ from collections.abc import Sequence
 from typing import Protocol
 from weakref import ReferenceType, ref
 
+from hf_lorameta.types import Row
+
 OF_ADDRESS, IN_ALL = 50_000_000, 500_000_000
 """Bytes that visits of an address, and all visits, may keep; they last an hour otherwise."""
 PLAN_BYTES = 1_500_000
 """Bytes of a plan without its rows: for outputs, two numbers per token of the vocabulary."""
 
 
-class StoredRows(Sequence[tuple[str, str]]):
-    """Rows as UTF-8: in a `str`, a single emoji makes each character four bytes long.
+class StoredRows(Sequence[Row]):
+    """Rows in bytes, as UTF-8: in a `str`, a single emoji makes each character four bytes long.
 
     Attributes:
         size: in bytes.
@@ -25,16 +28,15 @@ class StoredRows(Sequence[tuple[str, str]]):
         (('héllo', '😀'), True)
     """
 
-    def __init__(self, rows: Sequence[tuple[str, str]]) -> None:
-        self._rows = [tuple(text.encode("utf-8", "surrogatepass") for text in row) for row in rows]
-        self.size = sum(sys.getsizeof(text) for row in self._rows for text in row)
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self._rows = [pickle.dumps(row, pickle.HIGHEST_PROTOCOL) for row in rows]
+        self.size = sum(map(sys.getsizeof, self._rows))
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def __getitem__(self, index):  # type: ignore[no-untyped-def]
-        first, second = (text.decode("utf-8", "surrogatepass") for text in self._rows[index])
-        return first, second
+        return pickle.loads(self._rows[index])  # they never left this process
 
 
 class Keeper(Protocol):

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hf_lorameta.bank.bank import Bank
-from hf_lorameta.data.chat_form import CHAT, ChatForm
+from hf_lorameta.data.chat_form import CHAT, ChatForm, end_of_prompt
 from hf_lorameta.data.chat_template import require_chat_form
 from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.data.dataset import Dataset, open_dataset
@@ -302,7 +302,7 @@ def make_plan(
     Args:
         bank: its adapters are combined.
         request: the dataset.
-        recipe: settings; the plan's recipe states ``max_rows`` only if a limit was reached.
+        recipe: settings.
         max_rows: maximum number of rows to read; of characters, it is `MAX_CHARACTERS`.
         credential: token of the visitor.
         job: checked while the dataset is read.
@@ -342,5 +342,6 @@ def _read(
         opened = in_form(open_dataset(named, Hub(credential), **options, limits=limits))
         reported = replace(opened, rows=lambda: report_rows(opened.rows()))
         reading = read_dataset(reported, recipe, counting, collect=samples)
-        cut = ((text[-SAMPLE_CHARACTERS:], out[:SAMPLE_CHARACTERS]) for text, out in reading.pool)
+        cut = ((end_of_prompt(text, SAMPLE_CHARACTERS), out[:SAMPLE_CHARACTERS])
+               for text, out in reading.pool)  # fmt: skip
         return replace(reading, pool=tuple(cut))

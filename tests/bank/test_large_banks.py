@@ -18,6 +18,7 @@ from hf_lorameta.bank.build import build_bank, clean_up
 from hf_lorameta.bank.entries import EntryTable, IndexEntry, to_lines
 from hf_lorameta.bank.index import TOKENIZER_FILE, Index
 from hf_lorameta.bank.large_profiles import Sketches
+from hf_lorameta.bank.maintain import update_index, verify
 from hf_lorameta.bank.manifest import Manifest, load
 from hf_lorameta.bank.pack import pack
 from hf_lorameta.bank.store_profiles import store_profiles
@@ -70,7 +71,7 @@ def enlarged(folder: Path, target: Path) -> Bank:
     profiles = [bank.profiles[i] for i in range(len(bank))]
     stored = store_profiles(target, profiles, len(bank), bank.index.vocab_size)
     tokenizer = {TOKENIZER_FILE: bank.index.files[TOKENIZER_FILE]}
-    bank.update_index(**stored._asdict() | {"files": stored.files | tokenizer})
+    update_index(bank, **stored._asdict() | {"files": stored.files | tokenizer})
     clean_up(target, bank.index)
     return Bank(target)
 
@@ -100,7 +101,7 @@ def test_its_files_are_sketches_and_profiles_by_entries(large: Bank) -> None:
     ]  # fmt: skip
     files = {path.name for path in large.folder.iterdir() if path.is_file()}
     assert files == {"bank.json", *large.index.files}
-    assert large.verify() == []
+    assert verify(large) == []
     for i in (0, 9, 10, 25):
         one, other = large.stored_profiles[i], plain_bank().profiles[i]
         assert one.rows == other.rows
@@ -171,7 +172,7 @@ def test_a_damaged_profile_is_refused_where_it_is_used(large: Bank) -> None:
     assert profiles.take([12, 14, 25]).arrays["rows"].size == 3
     with pytest.raises(IntegrityError, match="the profile of entry 13 differs from its digest"):
         profiles.take([12, 13])
-    assert Bank(large.folder).verify() == [f"{path.name}: checksum differs from the index"]
+    assert verify(Bank(large.folder)) == [f"{path.name}: checksum differs from the index"]
 
 
 def test_a_shard_that_is_too_short_is_refused(large: Bank) -> None:
@@ -221,7 +222,7 @@ def test_private_entries_are_counted_without_parsing(large: Bank) -> None:
     title = {"title": 'has "private":true, in its name'}
     entries = [e.model_copy(update=title | {"private": i < 3}) for i, e in
                enumerate(large.index.entries)]  # fmt: skip
-    large.update_index(entries=entries)
+    update_index(large, entries=entries)
     opened = Bank(large.folder)
     assert opened.index.private_parts == 3
     assert list(opened.index.entries) == list(entries)
@@ -239,7 +240,7 @@ def test_private_entries_are_counted_without_parsing(large: Bank) -> None:
 )
 def test_a_malformed_entry_is_refused(large: Bank, old: bytes, new: bytes, problem: str) -> None:
     lines = EntryTable(to_lines(large.index.entries)).lines.replace(old, new, 1)
-    large.update_index(entries=EntryTable(lines))
+    update_index(large, entries=EntryTable(lines))
     entries = Bank(large.folder).index.entries
     with pytest.raises(BankError, match=problem):
         _ = entries[0]
@@ -249,7 +250,7 @@ def test_a_malformed_entry_is_refused(large: Bank, old: bytes, new: bytes, probl
 
 
 def test_another_number_of_entries_than_of_profiles_is_refused(large: Bank) -> None:
-    large.update_index(entries=large.index.entries[:-1])
+    update_index(large, entries=large.index.entries[:-1])
     with pytest.raises(IntegrityError, match=r"25 lines in entries-\w+.jsonl, expected 26"):
         Bank(large.folder)
 
@@ -286,7 +287,7 @@ def test_a_large_bank_is_packed(bank: Built, tmp_path: Path, sizes: Sizes) -> No
     sizes(large=2, shard=3)
     source = enlarged(bank.folder, tmp_path / "large")
     packed = pack(source, tmp_path / "pack", basis=2)
-    assert packed.verify() == []
+    assert verify(packed) == []
     files = {path.name for path in packed.folder.iterdir() if path.is_file()}
     assert files == {"bank.json", *packed.index.files}
     assert packed.index.entries_file != source.index.entries_file
@@ -385,7 +386,7 @@ def test_a_longer_manifest_extends_a_bank_to_the_one_it_builds(
     whole = build_bank(manifest_of(source, *"abcde"), tmp_path / "whole", executor=1)
     assert extended.index.names() == [f"local--{name}" for name in "abcde"]
     assert tree(extended.folder) == tree(whole.folder)
-    assert extended.verify() == []
+    assert verify(extended) == []
 
 
 @pytest.mark.usefixtures("building")
@@ -405,6 +406,6 @@ def test_an_interrupted_extension_leaves_a_large_bank_as_it_was(
         with pytest.raises(KeyboardInterrupt):
             build_bank(longer, folder, executor=1)
     left = Bank(folder)
-    assert (left.digest, left.verify()) == (digest, [])
+    assert (left.digest, verify(left)) == (digest, [])
     extended = build_bank(longer, folder, executor=1)
-    assert (len(extended), extended.verify()) == (4, [])
+    assert (len(extended), verify(extended)) == (4, [])

@@ -13,6 +13,7 @@ from hf_lorameta import Bank, Hub
 from hf_lorameta.bank import adapter_shards, share, store_profiles
 from hf_lorameta.bank.adapter_shards import AdapterShard
 from hf_lorameta.bank.index import INDEX_FILE, TOKENIZER_FILE, adapter_path
+from hf_lorameta.bank.maintain import update_index, verify
 from hf_lorameta.bank.share import push_bank
 from hf_lorameta.errors import BankError, HubError, IntegrityError
 from tests.bank.test_large_banks import enlarged
@@ -45,7 +46,7 @@ def copies(bank: Built, tmp_path_factory: pytest.TempPathFactory) -> Path:
     stored = store_profiles.store_profiles(target, profiles, SIZE, source.index.vocab_size)
     files = stored.files | {TOKENIZER_FILE: source.index.files[TOKENIZER_FILE]}
     source.folder = target
-    source.update_index(**stored._asdict() | {"files": files, "entries": tuple(entries)})
+    update_index(source, **stored._asdict() | {"files": files, "entries": tuple(entries)})
     return target
 
 
@@ -123,7 +124,7 @@ def test_a_thousand_adapters_take_few_requests(
     _ = opened.distances, opened.profiles, opened.encode
     assert len(cli.hub.requests) <= 40
     assert tree(opened.folder) == before
-    assert opened.verify() == []
+    assert verify(opened) == []
 
 
 def test_shards_of_a_downloaded_folder_are_split(
@@ -143,21 +144,21 @@ def test_shards_of_a_downloaded_folder_are_split(
     content = damaged.read_bytes()
     damaged.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     with pytest.raises(IntegrityError, match=r"adapters/o--08\.safetensors: .* differs"):
-        bank.verify()
+        verify(bank)
     damaged.write_bytes(content)
-    assert bank.verify() == []
+    assert verify(bank) == []
     expected = tree(many.folder)
     assert {name: raw for name, raw in tree(bank.folder).items() if name in expected} == expected
     assert not list(adapters.glob("*.records"))
     (bank.folder / adapter_path(entries[3].name)).write_bytes(b"of an earlier revision")
     again = downloaded(repo, tmp_path / "b")
     again.adapters(entries[3:4])
-    assert again.verify() == []
+    assert verify(again) == []
     assert not list(adapters.glob("*.records"))
     (bank.folder / adapter_path(entries[7].name)).unlink()
     with pytest.raises(BankError, match=r"holds no adapters/o--07\.safetensors"):
         Bank(bank.folder).adapters()
-    assert Bank(bank.folder).verify() == ["adapters/o--07.safetensors: missing"]
+    assert verify(Bank(bank.folder)) == ["adapters/o--07.safetensors: missing"]
 
 
 def test_commits_have_few_files_and_the_index_is_in_the_last(
@@ -207,7 +208,7 @@ def test_until_its_last_commit_a_push_leaves_the_bank_that_was_there(
     push_bank(many.folder, repo, hub=hub)
     digest = many.digest
     few_files(monkeypatch)
-    many.update_index(entries=many.index.entries[::-1])
+    update_index(many, entries=many.index.entries[::-1])
     push_bank(many.folder, repo, hub=hub)
     *new, _ = cli.hub.commits(repo, repo_type="dataset")[:-1]
     digests = [fetched(repo, hub, commit.sha).digest for commit in new]
@@ -224,13 +225,13 @@ def test_without_room_in_the_last_commit_there_is_no_index_meanwhile(
     few_files(monkeypatch)
     profiles = [many.profiles[i] for i in reversed(range(SIZE))]
     stored = store_profiles.store_profiles(large.folder, profiles, SIZE, large.index.vocab_size)
-    large.update_index(files=large.index.files | stored.files)
+    update_index(large, files=large.index.files | stored.files)
     push_bank(large.folder, repo, hub=hub)
     after, *between, _ = cli.hub.commits(repo, repo_type="dataset")[:-1]
     assert INDEX_FILE in after.tree
     assert len(between) == 3
     assert not any(INDEX_FILE in commit.tree for commit in between)
-    assert downloaded(repo, tmp_path / "p").verify() == []
+    assert verify(downloaded(repo, tmp_path / "p")) == []
 
 
 def test_what_left_a_bank_is_deleted_after_its_index(
@@ -382,4 +383,4 @@ def test_a_folder_that_was_uploaded_as_it_is_is_a_bank_too(
     files = {path: content for path, content in tree(many.folder).items() if path[0] != "."}
     cli.hub.commit(repo, files, repo_type="dataset")
     assert fetched(repo, hub).digest == many.digest
-    assert downloaded(repo, tmp_path / "b").verify() == []
+    assert verify(downloaded(repo, tmp_path / "b")) == []

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 
-from hf_lorameta.engines.row_tokens import prompt_text
+from hf_lorameta.engines.prompts import prompt_text
 from hf_lorameta.types import Row
 from tests.support import shared_data
 

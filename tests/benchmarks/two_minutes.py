@@ -29,7 +29,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from hf_lorameta import Generation, Recipe, generate
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.deadline import Deadline
-from hf_lorameta.engines.comparing import in_chat
+from hf_lorameta.engines.prompts import in_chat
 from hf_lorameta.hub.base_model import locate
 from hf_lorameta.pipeline import make
 from hf_lorameta.pipeline.session import LoadedModel, Session
@@ -97,7 +97,7 @@ class TwoMinutes:
             return self._score(task, prompted(test, [] if method == "base" else examples))
         if method in ("chat", "3-shot"):
             shots = examples if method == "3-shot" else []
-            return self._score(task, in_chat(evaluator, test, shots))
+            return self._score(task, in_chat(evaluator.scored_form, test, shots))
         with tempfile.TemporaryDirectory() as scratch:
             adapter, started = Path(scratch) / "adapter", (time.time(), time.process_time())
             if method == "peft":

@@ -6,7 +6,7 @@ from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
 
-from hf_lorameta.cards.card_data import WeightedAdapter
+from hf_lorameta.cards.card_data import Card, WeightedAdapter
 from hf_lorameta.cards.model_card import render_card
 from hf_lorameta.cards.results import Outcome, RightAnswers
 from hf_lorameta.data.columns.columns import Columns
@@ -41,35 +41,35 @@ QUESTIONS = DatasetInfo(
     private=False,
     license="cc-by-4.0",
 )
-PLAIN: dict[str, Any] = {
-    "base_model": "org/base-7b",
-    "base_revision": "b" * 40,
-    "base_license": "apache-2.0",
-    "dataset": QUESTIONS,
-    "rows": 1234,
-    "tokens": 56789,
-    "bank_id": "org/bank",
-    "bank_revision": "e" * 40,
-    "bank_size": 3,
-    "bank_published": True,
-    "neighbors": (neighbor(0, 0.6), neighbor(1, 0.3), neighbor(2, 0.1)),
-    "effective_number": 2.17,
-    "nearest_in_bank": 0.08,
-    "rank": 16,
-    "remarks": (
+PLAIN = Card(
+    base_model="org/base-7b",
+    base_revision="b" * 40,
+    base_license="apache-2.0",
+    dataset=QUESTIONS,
+    rows=1234,
+    tokens=56789,
+    bank_id="org/bank",
+    bank_revision="e" * 40,
+    bank_size=3,
+    bank_published=True,
+    neighbors=(neighbor(0, 0.6), neighbor(1, 0.3), neighbor(2, 0.1)),
+    effective_number=2.17,
+    nearest_in_bank=0.08,
+    rank=16,
+    remarks=(
         Remark("warning", "the dataset has 12 rows_only [see] <docs>"),
         verdict_on(None),
     ),
-    "recipe": Recipe(metric="kl", coefficients="normalized", temperature=0.5),
-    "library_version": "0.1.0",
-    "outcome": Outcome(),
-    "general": None,
-    "general_licenses": (),
-    "output_prior": None,
-    "scale": 1.0,
-    "example": None,
-    "gguf": False,
-}
+    recipe=Recipe(metric="kl", coefficients="normalized", temperature=0.5),
+    library_version="0.1.0",
+    outcome=Outcome(),
+    general=None,
+    general_licenses=(),
+    output_prior=None,
+    scale=1.0,
+    example=None,
+    gguf=False,
+)
 
 
 def metadata(text: str) -> ModelCardData:
@@ -87,7 +87,7 @@ def metadata_fields(text: str) -> dict[str, Any]:
 
 def rendered(repo_id: str | None = None, **changes: Any) -> str:
     """Return the card of an adapter with other values."""
-    return render_card(PLAIN | changes, repo_id)
+    return render_card(replace(PLAIN, **changes), repo_id)
 
 
 def of_dataset(**changes: Any) -> dict[str, Any]:

@@ -2,8 +2,8 @@
 
 import re
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from functools import cache
-from typing import Any
 
 import pytest
 from huggingface_hub import ModelCard
@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hf_lorameta.cards import markdown
+from hf_lorameta.cards.card_data import Card
 from hf_lorameta.cards.chart import render_chart
 from hf_lorameta.cards.model_card import render_card
 from hf_lorameta.data.columns.columns import Columns
@@ -47,8 +48,8 @@ HOSTILE = (
 )
 
 
-def attacked(text: str) -> dict[str, Any]:
-    """Return values of a card in which others chose every name and text."""
+def attacked(text: str) -> Card:
+    """Return a card in which others chose every name and text."""
     bad = neighbor(
         0, 1.0, adapter=text, dataset=text, license=text, adapter_revision=text,
         dataset_revision=text,
@@ -63,7 +64,7 @@ def attacked(text: str) -> dict[str, Any]:
         columns=Columns(input=text, output=text),
     )  # fmt: skip
     others = {"neighbors": (bad,), "remarks": remarks, "example": (text, text)}
-    return PLAIN | dict.fromkeys(names, text) | others | dataset
+    return replace(PLAIN, **(dict.fromkeys(names, text) | others | dataset))
 
 
 def outline(text: str) -> list[str]:
@@ -104,7 +105,7 @@ def check_attack(text: str) -> None:
         assert set(outline(body)) <= set(calm)
     written.encode("utf-8")
 
-    drawn = render_chart(card["neighbors"], "kl")
+    drawn = render_chart(card.neighbors, "kl")
     root = ET.fromstring(drawn)
     assert {e.tag.removeprefix(SVG) for e in root.iter()} == {
         "svg", "title", "desc", "style", "rect", "text",

@@ -386,15 +386,15 @@ def test_recipe_table_lists_every_setting() -> None:
 
 
 def test_reproduce_command_names_the_base_model_if_the_default_bank_is_for_another() -> None:
-    command = model_card.reproduce_command(PLAIN | {"bank_id": EMBEDDED_BANK})
+    command = model_card.reproduce_command(replace(PLAIN, bank_id=EMBEDDED_BANK))
     assert command[command.index("--base") + 1] == "org/base-7b"
     assert "--bank" not in command
 
 
 def test_reproduce_command_names_no_bank_folder_and_the_base_model_without_a_bank() -> None:
-    command = model_card.reproduce_command(PLAIN | {"bank_id": "/home/me/bank"})
+    command = model_card.reproduce_command(replace(PLAIN, bank_id="/home/me/bank"))
     assert command[command.index("--bank") + 1] == "BANK"
-    assert model_card.reproduce_command(PLAIN | alone())[-10:] == [
+    assert model_card.reproduce_command(replace(PLAIN, **alone()))[-10:] == [
         "--base", "org/base-7b", "--bank", "none", "--base-revision", "b" * 40,
         "--train", "32", "--output", "my-adapter",
     ]  # fmt: skip

@@ -1,7 +1,9 @@
 """What a card gives people to paste holds hostile values unchanged, and runs nothing of them."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -40,16 +42,16 @@ def test_all_blocks_of_cards(text: str, tmp_path: Path) -> None:
         input=text, output=text, instruction_text=text, template=f"{{instruction}}{text}{{input}}"
     )
     names = dict.fromkeys(("base_model", "base_revision", "bank_revision"), text)
-    merged = PLAIN | names | of_dataset(columns=columns, config=text, split=text)
-    merged |= {"gguf": True, "example": (text, text)}
+    changes: dict[str, Any] = names | of_dataset(columns=columns, config=text, split=text)
+    merged = replace(PLAIN, **changes, gguf=True, example=(text, text))
     training = Training(rows=16, held_out=16, start=0.25, end=0.75, steps=24)
-    alone = {
+    alone: dict[str, Any] = {
         "bank_id": NO_BANK,
         "neighbors": (),
         "recipe": Recipe(train=16),
         "outcome": Outcome(training=training),
     }
-    for card in (merged, merged | alone):
+    for card in (merged, replace(merged, **alone)):
         for repo_id in (None, f"me/{text}"):
             ran, strings = [], set()
             for language, code in blocks_of(render_card(card, repo_id)):

@@ -23,6 +23,6 @@ from tests.cards.examples import PLAIN, QUESTIONS
 def test_a_configuration_is_named_unless_its_name_is_private(
     dataset: dict[str, Any], words: list[str]
 ) -> None:
-    command = reproduce_command(PLAIN | {"dataset": replace(QUESTIONS, **dataset)})
+    command = reproduce_command(replace(PLAIN, dataset=replace(QUESTIONS, **dataset)))
     options = dict(zip(command[2::2], command[3::2], strict=False))
     assert [options[name] for name in ("--dataset", "--config") if name in options] == words

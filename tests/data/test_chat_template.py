@@ -136,7 +136,7 @@ def of_transformers(source: str, mode: ChatMode, turns: list[Turn]) -> str:
 def test_chats_are_written_as_transformers_writes_them(source: str) -> None:
     template, mode = form(source)
     for turns in CHATS:
-        assert mode.prompt(template, turns) == of_transformers(source, mode, turns)
+        assert ChatForm(template, mode).prompt(turns) == of_transformers(source, mode, turns)
     stored = ChatMode.model_validate(json.loads(json.dumps(mode.model_dump())))
     assert stored == mode
 
@@ -153,7 +153,7 @@ def test_templates_of_models_in_use_are_written_as_transformers_writes_them(
     source = path.read_text()
     template, mode = form(source)
     for turns in CHATS:
-        assert mode.prompt(template, turns) == of_transformers(source, mode, turns)
+        assert ChatForm(template, mode).prompt(turns) == of_transformers(source, mode, turns)
     opened = [template.rfind(mark) for mark in ("<think>", "<seed:think>")]
     closed = [template.rfind(mark) for mark in ("</think>", "</seed:think>")]
     assert max(opened) <= max(closed)
@@ -268,7 +268,8 @@ def test_prompts_have_the_tokens_of_apply_chat_template(base_model: str) -> None
         expected = tokenizer.apply_chat_template(
             messages, add_generation_prompt=True, return_dict=False, **mode.chat_template_kwargs
         )
-        ours = tokenizer(mode.prompt(template, turns), add_special_tokens=False).input_ids
+        text = str(ChatForm(template, mode).prompt(turns))
+        ours = tokenizer(text, add_special_tokens=False).input_ids
         assert ours == expected
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from hf_lorameta.engines.scoring import LoraWeights, normalized
+from hf_lorameta.engines.transformers.answers import Answers
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
 from hf_lorameta.errors import AdapterError
 from hf_lorameta.formats.lora_layout import Module
@@ -70,8 +71,9 @@ def test_answers_shown_by_losses_are_those_that_are_generated(
     """Of references that greedy decoding gives, gives but for case, and does not give."""
     prompts = [prompt for prompt, _ in ALIKE]
     with evaluator._with(adapter), quiet_transformers():
-        encoded = [evaluator._prompt((prompt, "")) for prompt in prompts]
-        expected = evaluator._generated(encoded, first_line=True)
+        encoded = [row.prompt for row in evaluator.encode([(prompt, "") for prompt in prompts])]
+        generation = Answers(evaluator.model, evaluator.tokenizer, 64, first_line=True)
+        expected = generation.generated(encoded, evaluator.max_new_tokens)
     assert len({*expected}) > 2
     variants: list[Callable[[str], str]]
     variants = [str, str.upper, lambda e: e[:-1], lambda e: f"{e} more", lambda e: "other"]

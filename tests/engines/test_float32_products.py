@@ -73,7 +73,7 @@ def test_a_loaded_model_is_the_same_afterwards(base: Path) -> None:
     plain = TorchEvaluator.from_folder(base, "bfloat16")
     model, ids = plain.model, torch.tensor([[3, 4, 5, 6]])
     before, dtypes = model(ids).logits, [p.dtype for p in model.parameters()]
-    with TorchEvaluator.of_model(model, plain._tokenizer):
+    with TorchEvaluator.of_model(model, plain.tokenizer):
         assert model(ids).logits.dtype == torch.float32
     assert [p.dtype for p in model.parameters()] == dtypes
     assert torch.equal(model(ids).logits, before)

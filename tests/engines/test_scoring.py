@@ -8,7 +8,7 @@ import pytest
 
 from hf_lorameta.data.chat_form import ChatForm, ChatMode
 from hf_lorameta.deadline import Deadline
-from hf_lorameta.engines.comparing import Group, compare, in_chat
+from hf_lorameta.engines.comparing import Group, compare
 from hf_lorameta.engines.scoring import (
     Adapter,
     Evaluator,
@@ -108,27 +108,6 @@ def test_scores_of_incomplete_answers_count_tokens_and_no_labels() -> None:
     assert score(0.5, rows, ["a", "b"], complete=False, tokens=7) == Scores(
         loss=0.5, rouge_l=None, exact_match=0.0, contains=None, rows=2, label_f1=None, tokens=7
     )
-
-
-def test_rows_in_the_form_of_the_chat_template_are_not_put_into_it_again() -> None:
-    model = TwoStepsPerRow()
-    model.scored_form = ChatForm("<user>{prompt}<model>", None)
-    rows = [("<user>a<model>", "b"), ("<system>s<user>c<model>", "d")]
-    assert in_chat(model, [("a", "b")]) == rows[:1]
-    assert in_chat(model, rows) == rows
-    assert in_chat(model, rows[:1], rows[:1]) == [("<user>a b\n\na<model>", "b")]
-    assert list(compare(model, [Group(rows, {"base": None})]).scores) == ["base"]
-
-
-def test_examples_come_behind_the_system_text_of_a_row() -> None:
-    model = TwoStepsPerRow()
-    mode = ChatMode(between=("<end><bot>", "<end><user>"), around_system=("<system>", "<user>"))
-    model.scored_form = ChatForm("<system>Help.<user>{prompt}<end><bot>", mode)
-    rows = [(f"<system>Be {how}.<user>{text}<end><bot>", text) for how, text in ("ab", "cd", "ef")]
-    examples = "<user>b<end><bot>b<end><user>d<end><bot>d<end>"
-    prompt = f"<system>Be e.{examples}<user>f<end><bot>"
-    assert in_chat(model, rows) == rows
-    assert in_chat(model, rows[2:], rows[:2]) == [(prompt, "f")]
 
 
 def test_a_base_model_with_a_chat_template_is_scored_with_it() -> None:

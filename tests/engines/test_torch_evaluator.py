@@ -15,12 +15,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hf_lorameta.data.chat_form import USER
 from hf_lorameta.engines.comparing import Group, compare
-from hf_lorameta.engines.row_tokens import prompt_text, row_text
+from hf_lorameta.engines.prompts import prompt_text, row_text
 from hf_lorameta.engines.scoring import Scores
 from hf_lorameta.engines.transformers import dtype as torch_dtype
+from hf_lorameta.engines.transformers.answers import Answers, batches_within, end_tokens
 from hf_lorameta.engines.transformers.dtype import suited_dtype
-from hf_lorameta.engines.transformers.evaluator import TorchEvaluator, _batches
+from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
 from hf_lorameta.errors import (
     AdapterError,
     NotFoundError,
@@ -188,7 +190,7 @@ def test_loss_does_not_depend_on_how_many_logits_are_cast_at_once(
 def test_token_across_the_border_belongs_to_the_output(
     evaluator: TorchEvaluator, naive: Naive
 ) -> None:
-    tokens = evaluator._encode(("ends in a space ", "so none is put in"))
+    tokens = evaluator.encode([("ends in a space ", "so none is put in")])[0]
     decode = naive.tokenizer.decode
     assert decode(tokens.prompt) == "ends in a space"
     assert decode(tokens.output) == " so none is put in</s>"
@@ -218,11 +220,11 @@ def test_truncation_keeps_the_start_token(base: Path, tmp_path: Path) -> None:
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     starting = TorchEvaluator.from_folder(tmp_path, "float32", max_length=9, max_new_tokens=3)
     plain = TorchEvaluator.from_folder(base, "float32", max_length=9, max_new_tokens=3)
-    row = ("abcdefghijklmn", "y")
-    assert starting._encode(row).prompt == [0, *plain._encode(row).prompt]
-    assert starting._encode(("", "y")) == plain._encode(("", "y"))
-    prompt = starting._encode(row).truncated_prompt(6, starting.start_tokens)
-    assert prompt == [0, *plain._encode(row).prompt[-5:]]
+    rows = [("abcde", "y"), ("", "y"), ("abcdefghijklmn", "y")]
+    (short, empty, long), (same, none, cut) = starting.encode(rows), plain.encode(rows)
+    assert short.prompt == [0, *same.prompt]
+    assert empty == none
+    assert (len(cut.prompt), long.prompt) == (6, [0, *cut.prompt[-5:]])
 
 
 # --- answers ------------------------------------------------------------------------------------
@@ -268,12 +270,12 @@ def test_answer_ends_at_an_end_token(base: Path, naive: Naive, tmp_path: Path) -
     stopping = TorchEvaluator.from_folder(tmp_path, "float32", max_new_tokens=12)
     ids = stopping.answer(ROWS[2][0])
     assert ids == naive.tokenizer.decode(tokens[: place + 1]).strip()
-    assert stopping._end_tokens() == [1, tokens[place]]
+    assert end_tokens(stopping.model, stopping.tokenizer) == [1, tokens[place]]
 
 
 def test_generation_stops_after_the_first_line(evaluator: TorchEvaluator, naive: Naive) -> None:
     texts = ["\n\nyes\nand more", "\n \n", "yes", "a\n"]
-    ended = evaluator._end_criterion(width=2, first_line=True)
+    ended = Answers(evaluator.model, evaluator.tokenizer, 64, first_line=True).end_criterion(2)
     for text, expected in zip(texts, [True, False, False, True], strict=True):
         ids = torch.tensor([[5, 6, *naive.tokenizer(text).input_ids]])
         assert ended(ids, None).tolist() == [expected]
@@ -291,7 +293,7 @@ def test_answers_have_several_lines_only_if_a_reference_has(
 ) -> None:
     one = TorchEvaluator.from_folder(base, "float32")
     answer = naive.tokenizer("\n first \nsecond").input_ids
-    monkeypatch.setattr(one, "_generate", lambda prompts, *of: [[*answer, 1, 1]])
+    monkeypatch.setattr(Answers, "continued", lambda *_: [[*answer, 1, 1]])
     assert one.evaluate([("q", reference)])[1] == [expected]
 
 
@@ -301,11 +303,11 @@ def test_prompts_are_truncated_to_fit_the_answer(
     one = TorchEvaluator.from_folder(base, "float32", max_length=10, max_new_tokens=6)
     seen: list[list[int]] = []
 
-    def generate(prompts: list[list[int]], *of: object) -> list[list[int]]:
+    def continued(_: Answers, prompts: list[list[int]], *of: object) -> list[list[int]]:
         seen.extend(prompts)
         return [[]]
 
-    monkeypatch.setattr(one, "_generate", generate)
+    monkeypatch.setattr(Answers, "continued", continued)
     one.evaluate([("abcdefghijklmn", "y")])
     assert seen == [naive.tokenizer("abcdefghijklmn").input_ids[-4:]]
 
@@ -566,7 +568,7 @@ def test_nothing_is_printed_and_logging_settings_are_restored(
 
 @given(st.lists(st.integers(1, 50)), st.integers(1, 120))
 def test_batches_have_every_row_once_within_the_budget(lengths: list[int], budget: int) -> None:
-    batches = list(_batches(lengths, budget))
+    batches = list(batches_within(lengths, budget))
     assert sorted(index for batch in batches for index in batch) == list(range(len(lengths)))
     for batch in batches:
         assert len(batch) == 1 or len(batch) * max(lengths[i] for i in batch) <= budget
@@ -664,12 +666,18 @@ def test_an_answer_begins_and_ends_as_the_chat_template_writes_it(end: str, spac
     stops = transformers.GenerationConfig(eos_token_id=turn_end if space else None)
     model = SimpleNamespace(config=transformers.LlamaConfig(), generation_config=stops)
     chat = TorchEvaluator(model, tokenizer)
-    written, plain = chat._encode((f"<u>hi{end}", "yes")), chat._encode(("hi", "yes"))
+    form = chat.chat_form
+    assert form is not None
+    as_text = f"<u>hi{end}"
+    rows = [(form.prompt([(USER, "hi")]), "yes"), ("hi", "yes"), (as_text, "yes")]
+    written, plain, same_text = chat.encode(rows)
     ids = tokenizer.encode
     assert written.prompt == ids(f"<u>hi{end}")
     blank = "" if end.endswith("\n") else space
     assert written.output == [*ids(f"{blank}yes"), turn_end if space else chat.end_token]
     assert plain.output == [*ids(" yes"), chat.end_token]
+    spaced = "yes" if end.endswith("\n") else " yes"
+    assert same_text.output == [*ids(spaced), chat.end_token], "a text is no chat"
 
 
 def test_outputs_are_cut_to_the_positions_of_a_model(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from hf_lorameta.bank.maintain import verify
 from tests.pipeline.conftest import with_recipe
 from tests.training import tiny
 
@@ -117,7 +118,7 @@ def test_outputs_are_compared_with_those_of_the_general_adapter(
 def test_a_general_adapter_is_a_bank_without_others(lone: Bank, new: Path, tmp_path: Path) -> None:
     general = lone.index.general
     assert general is not None
-    assert (len(lone), len(lone.index.adapters), lone.verify()) == (0, 1, [])
+    assert (len(lone), len(lone.index.adapters), verify(lone)) == (0, 1, [])
     planned = plan(new, lone)
     assert (planned.coefficients.tolist(), planned.general_coefficient) == ([], 1)
     assert planned.output_counts is not None  # by which a training is proposed
@@ -174,7 +175,7 @@ def test_warnings_of_a_general_adapter_name_nothing_that_was_compared(
 
 
 def test_a_general_adapter_alone_can_be_published(lone: Bank) -> None:
-    assert (len(lone), lone.verify()) == (0, [])
+    assert (len(lone), verify(lone)) == (0, [])
     assert "a general adapter for" in repr(lone)
     card = bank_card(lone, "user/bank")
     assert "# A bank of a general LoRA adapter for `" in card
@@ -229,7 +230,7 @@ def test_factors_are_averaged_without_the_output_prior(
 
 def test_a_pack_keeps_both(bank: Bank, new: Path, tmp_path: Path) -> None:
     packed = pack(bank, tmp_path / "pack", basis=1000)
-    assert packed.verify() == []
+    assert verify(packed) == []
     assert packed.index.general is not None
     assert len(packed) == len(bank)
     for ours, theirs in zip(
@@ -244,7 +245,7 @@ def test_a_pack_keeps_both(bank: Bank, new: Path, tmp_path: Path) -> None:
 def test_output_tokens_are_counted_as_they_are_trained_on(base: Path) -> None:
     rows = [("say one", "two one"), ("say\n", "six"), ("say one ", "red red"), ("", "blue")]
     evaluator: Any = TorchEvaluator.from_folder(base, "float32")
-    backend = evaluator._tokenizer.backend_tokenizer
+    backend = evaluator.tokenizer.backend_tokenizer
 
     def encode(texts: Any) -> list[list[int]]:
         return [e.ids for e in backend.encode_batch(list(texts), add_special_tokens=False)]

@@ -270,7 +270,7 @@ def test_an_adapter_is_trained_without_being_asked(bases: dict[str, Path], data:
     assert training
     assert check
     rows = {4: 64, 3: 64, 2: 64, 0: 48}[training.folds]  # as many as this machine has time for
-    assert adapter.recipe.train == training.rows == rows
+    assert adapter.replay.train == training.rows == rows
     assert check.rows == (64 if training.folds else 16)
     assert 0 < adapter.to_dict()["step_share"] < 1
 

@@ -11,7 +11,7 @@ from hf_lorameta.bank.index import Index
 from hf_lorameta.cards.results import Check, Outcome
 from hf_lorameta.demo import TRAIN_FILE
 from hf_lorameta.pipeline.make import make_adapter
-from tests.cards.examples import PLAIN, RIGHT
+from tests.cards.examples import RIGHT
 from tests.support.plain_bank import plain_bank
 
 
@@ -34,13 +34,6 @@ def test_an_adapter_of_a_private_bank_is_private(
     assert public.private
     assert public.provenance()["private"]
     assert make_adapter(public).private
-
-
-def test_the_values_of_a_card_are_those_that_the_tests_of_cards_render(result: Plan) -> None:
-    values = make_adapter(result).card_values()
-    assert set(values) == set(PLAIN)
-    for name, value in PLAIN.items():
-        assert value is None or values[name] is None or isinstance(values[name], type(value)), name
 
 
 def test_a_loss_that_is_not_finite_is_null_in_json() -> None:

@@ -2,7 +2,8 @@
 
 import json
 import logging
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -11,11 +12,13 @@ import pytest
 from hf_lorameta import Bank, ReadingLimits, Recipe, open_dataset
 from hf_lorameta.data.counts import profile
 from hf_lorameta.data.counts.output_counts import OutputCounter
+from hf_lorameta.data.counts.tokenizer import load_encode
 from hf_lorameta.data.sources import reading_limits
 from hf_lorameta.pipeline.adapter_folder import generated_parts
 from hf_lorameta.pipeline.plan import plan_from_reading
 from hf_lorameta.pipeline.read import read_dataset, token_counting
 from hf_lorameta.pipeline.rows import rows_for, rows_used
+from hf_lorameta.types import Encode
 from tests.training import tiny
 
 
@@ -36,7 +39,7 @@ def write(path: Path, lengths: Sequence[int]) -> Path:
         (ReadingLimits(characters=63), 3),
     ],
 )
-def test_reading_stops_at_a_limit_which_the_recipe_states(
+def test_reading_stops_at_a_limit_which_the_replay_states(
     tmp_path: Path, limits: ReadingLimits, rows: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     bank = Bank.embedded()
@@ -45,10 +48,12 @@ def test_reading_stops_at_a_limit_which_the_recipe_states(
     with caplog.at_level(logging.WARNING):
         reading = read_dataset(opened, Recipe(), token_counting(bank))
     assert (reading.profile.rows, reading.pool) == (rows, ())
-    assert reading.recipe.max_rows == (None if rows == 6 else rows)
+    plan = plan_from_reading(reading, bank)
+    assert plan.recipe == Recipe()
+    assert plan.replay.max_rows == (None if rows == 6 else rows)
     assert ("characters, they reach the limit" in caplog.text) == (limits.characters < 1000)
-    again = read_dataset(open_dataset(path), reading.recipe, token_counting(bank))
-    assert plan_from_reading(again, bank).to_dict() == plan_from_reading(reading, bank).to_dict()
+    again = read_dataset(open_dataset(path), plan.replay, token_counting(bank))
+    assert plan_from_reading(again, bank).to_dict() == plan.to_dict()
 
 
 @pytest.mark.parametrize("recipe", [Recipe(train=8), Recipe(train=8, max_rows=50)])
@@ -61,10 +66,11 @@ def test_the_rows_to_train_on_are_those_of_the_recipe_despite_a_limit(
     path = tiny.write_task(tmp_path, "rows", rows)
     opened = open_dataset(path, limits=ReadingLimits(characters=15 * 60))
     reading = read_dataset(opened, recipe, token_counting(bank))
-    assert reading.recipe.max_rows == (recipe.max_rows or 60)
-    drawn = rows_for(reading.recipe, reading.pool)
+    plan = plan_from_reading(reading, bank)
+    assert plan.replay.max_rows == (recipe.max_rows or 60)
+    drawn = rows_for(recipe, reading.pool)
     assert drawn.train
-    provenance = plan_from_reading(reading, bank).provenance() | {"rows": asdict(drawn.drawn)}
+    provenance = plan.provenance() | {"rows": asdict(drawn.drawn)}
     [part] = generated_parts(provenance)  # of a merge
     for known in (provenance, part):
         assert set(rows_used(known, open_dataset(path)) or ()) == set(drawn.used)
@@ -89,6 +95,22 @@ def test_a_text_that_is_cut_is_counted_and_said(
     expected = read_dataset(cut, Recipe(), token_counting(bank)).profile
     assert reading.profile.output.total == expected.output.total
     assert (reading.profile.cut, expected.cut) == (1, 0)
+
+
+def test_an_input_is_tokenized_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bank, texts, load = Bank.embedded(), Counter[str](), load_encode
+
+    def counting(path: Path) -> Encode:
+        def encode(asked: Sequence[str]) -> Iterable[Sequence[int]]:
+            texts.update(asked)
+            return load(path)(asked)
+
+        return encode
+
+    monkeypatch.setattr("hf_lorameta.pipeline.read.load_encode", counting)
+    rows = [{"input": f"question {i}", "output": f"answer {i}"} for i in range(3)]
+    read_dataset(open_dataset(rows), Recipe(), token_counting(bank))
+    assert {texts[row["input"]] for row in rows} == {1}
 
 
 def test_long_outputs_are_tokenized_in_small_batches(monkeypatch: pytest.MonkeyPatch) -> None:

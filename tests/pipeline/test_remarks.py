@@ -214,6 +214,7 @@ def test_a_new_remark_is_shown_by_python_notebook_json_and_card(
     new = {level: Remark(level, f"A {level} <b>.") for level in ("note", "warning", "doubt")}
     monkeypatch.setattr(of_plan, "_of_bank", lambda *_: iter(new.values()))
     caplog.set_level("INFO", "hf_lorameta")
+    planned = replace(planned)  # whose remarks were not read before
     log_remarks(planned.remarks, said=[planned.verdict])
     assert caplog.messages == ["A note <b>.", "A warning <b>."]
     assert "A warning &lt;b&gt;." in planned._repr_html_()

@@ -17,6 +17,7 @@ from hf_lorameta.pipeline.rows import Rows
 from hf_lorameta.pipeline.session import Session
 from hf_lorameta.pipeline.stages import Stage, Work
 from hf_lorameta.pipeline.train import Train
+from hf_lorameta.recipe import Replay
 from hf_lorameta.types import Row
 from tests.pipeline.test_check import FakeBase, session_with
 from tests.support.fast_training import fast_training
@@ -197,8 +198,8 @@ def test_an_interrupted_training_keeps_the_best_adapter_so_far_and_is_checked(
     assert made.training
     assert made.interrupted == adapter.to_dict()["interrupted"] == "training"
     assert bool(made.check) == (not both)
-    assert adapter.recipe.steps == made.training.steps > 0
-    assert Recipe.of(**adapter.recipe.model_dump()) == adapter.recipe
+    assert adapter.replay.steps == made.training.steps > 0
+    assert Replay.of(**adapter.replay.model_dump()) == adapter.replay
 
 
 @pytest.mark.usefixtures("model")

@@ -133,13 +133,13 @@ def test_the_recorded_steps_make_the_adapter_of_a_timed_training_again(
         resolved = Resolved(recipe, stages, 60.0)
         plan, rows = plan_with_rows(session.open_dataset(new), session, resolved)
         timed = make_adapter(plan, rows, session, stages, seconds=60.0)
-    training, recorded = timed.outcome.training, timed.recipe
+    training, recorded = timed.outcome.training, timed.replay
     assert training
     assert (training.rows, timed.outcome.drawn) == (trained, drawn)
     assert 0 < training.steps <= 21
     assert (recorded.train, recorded.steps) == (trained, training.steps)
     again = make(tiny_bank, new, **{**settings, "train": trained, "steps": recorded.steps})
-    assert again.recipe == recorded
+    assert again.replay == recorded
     assert same_weights(again, timed)
     assert again.outcome.drawn == drawn
     repeated = again.outcome.training
@@ -174,7 +174,7 @@ def test_few_rows_are_all_trained_on_and_counted_in_folds(tiny_bank: Bank, tmp_p
     assert "of 16 rows that each fold had not seen" in note
     again = make(tiny_bank, data, train=16, steps=training.steps)
     assert same_weights(again, adapter)
-    assert again.recipe == adapter.recipe
+    assert again.replay == adapter.replay
 
 
 def test_few_rows_without_time_for_folds_are_trained_on_but_for_a_quarter(
@@ -189,7 +189,7 @@ def test_few_rows_without_time_for_folds_are_trained_on_but_for_a_quarter(
     assert check
     assert (training.rows, training.held_out, training.folds, check.rows) == (6, 2, 0, 2)
     assert training.steps
-    again = generate(data, tiny_bank, adapter.recipe.model_dump())
+    again = generate(data, tiny_bank, adapter.replay.model_dump())
     assert same_weights(again, adapter)
 
 
@@ -224,7 +224,7 @@ def test_without_time_the_adapter_is_the_generated_one(tiny_bank: Bank, new: Pat
         timed = make_adapter(plan, rows, session, resolved.stages, seconds=1e-9)
     assert timed.outcome.training is None
     assert timed.outcome.out_of_time
-    assert timed.recipe == plan.recipe
+    assert timed.replay == plan.replay
     warnings = [str(r) for r in timed.remarks if r.level == "warning"]
     assert 'before the first training step. To allow more, add budget="2m".' in " ".join(warnings)
     assert same_weights(timed, make(tiny_bank, new))
@@ -239,7 +239,7 @@ def test_a_training_that_does_not_help_leaves_the_adapter_as_it_was(
     assert training is not None
     assert (training.steps, training.end) == (0, training.start)
     assert same_weights(same, generated)
-    assert (same.recipe.train, same.recipe.steps) == (16, None)
+    assert (same.replay.train, same.replay.steps) == (16, None)
 
 
 def test_too_little_memory_is_an_error_with_a_way_out(

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from hf_lorameta.data.chat_form import ChatForm, ChatPrompt
 from tests.support.running_space import missing
 
 if why := missing("gradio"):
@@ -22,7 +23,7 @@ def planned(address: str) -> Visit:
     length = MAX_CHARACTERS // SAMPLES // 2
     texts = [f"{number} 😀".ljust(length, "x") for number in range(SAMPLES)]
     visit, plan = Visit(), SimpleNamespace()
-    visit.plan_result = PlanResult(plan, StoredRows([(text, text) for text in texts]), "x")  # type: ignore[arg-type]
+    visit.plan_result = PlanResult(plan, StoredRows([(text, f"{text}.") for text in texts]), "x")  # type: ignore[arg-type]
     visit.keep(address)
     return visit
 
@@ -46,6 +47,13 @@ def test_many_plans_of_an_address_take_little_memory_and_not_that_of_others(
     rows = visits[-1].plan_result.samples  # type: ignore[union-attr]
     assert rows[3][0].startswith("3 😀x")
     assert len(rows) == len(list(rows)) == SAMPLES
+
+
+def test_rows_that_are_kept_keep_the_turns_of_chats() -> None:
+    prompt = ChatForm("<user>{prompt}<bot>", None).prompt([("user", "hi 😀")])
+    [(kept_prompt, _)] = StoredRows([(prompt, "hello")])
+    assert isinstance(kept_prompt, ChatPrompt)
+    assert (kept_prompt, kept_prompt.turns) == (prompt, prompt.turns)
 
 
 def test_all_addresses_together_keep_so_much(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.index import Index
+from hf_lorameta.bank.maintain import update_index
 
 FILE = Path(__file__).with_suffix(".tsv")
 
@@ -31,7 +32,7 @@ def with_titles(index: Index) -> Index:
 
 def main() -> None:
     bank = Bank.embedded()
-    bank.update_index(entries=with_titles(bank.index).entries)
+    update_index(bank, entries=with_titles(bank.index).entries)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import pytest
 from huggingface_hub import constants
 
 from hf_lorameta.bank.bank import Bank
+from hf_lorameta.bank.maintain import verify
 from tests.support.shared_data import BASE_MODEL, MISSING, SHARED
 
 pytest.importorskip("torch")
@@ -43,7 +44,7 @@ def test_a_few_steps_lower_the_loss_on_smollm2(
     base = TrainingBase.find(BASE_MODEL, None, hub)
     bank = train_bank(read_tasks([str(tasks)]), tmp_path / "bank", base, settings, hub=hub)
     assert isinstance(bank, Bank)
-    assert bank.verify() == []
+    assert verify(bank) == []
     assert bank.index.base_license == "apache-2.0"
     [line], [entry] = training_log(bank), bank.index.entries
     assert line["loss"] < 0.85 * line["base_loss"]

@@ -14,6 +14,7 @@ import pytest
 
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.index import WORK_FOLDER, adapter_path
+from hf_lorameta.bank.maintain import verify
 from hf_lorameta.errors import BankError, LoraMetaError, NotFoundError, UsageError
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE
 from hf_lorameta.formats.lora_layout import FACTORS
@@ -68,7 +69,7 @@ def test_a_trained_bank_is_complete_and_its_adapters_load_in_peft(
     meta = {"topic1": {"license": "CC-BY-4.0", "source_repo": "https://x/y", "commit": "abc"}}
     (tasks / "meta.json").write_text(json.dumps(meta))
     bank = train(base, tasks, tmp_path / "bank")
-    assert bank.verify() == []
+    assert verify(bank) == []
     assert [entry.adapter for entry in bank.index.entries] == [f"local/topic{i}" for i in range(3)]
     entry = bank.index.entries[1]
     assert (entry.license, entry.source, entry.source_revision) == (
@@ -447,7 +448,7 @@ def test_adapters_start_from_a_general_one_that_later_runs_keep(
     assert general is not None
     assert measured == [f"topic{i}" for i in range(3)]
     assert [task.name for task in general.tasks] == [f"local--topic{i}" for i in range(3)]
-    assert bank.verify() == []
+    assert verify(bank) == []
     assert len(bank) == 4  # the general adapter is no entry
     start = bank.adapter(general)
     for entry in bank.index.entries:
@@ -513,7 +514,7 @@ def test_a_base_model_that_cannot_be_loaded_leaves_the_bank_of_another_as_it_is(
     (other / "tokenizer.json").write_text(text.replace('"say"', '"tell"'))
     with pytest.raises(NotFoundError, match="transformers cannot load a model"):
         train(other, tasks, tmp_path / "bank", settings=SETTINGS)
-    assert bank.verify() == []
+    assert verify(bank) == []
 
 
 def test_a_private_task_of_the_general_adapter_alone_keeps_a_bank_private(

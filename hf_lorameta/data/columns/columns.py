@@ -48,7 +48,8 @@ class Columns(BaseModel):
             The output is then the text of the right one, whether it is stored as a text, a letter
             or a number.
         instruction_text: an instruction that all rows share.
-        template: text with ``{instruction}`` and ``{input}``; None is that of
+        template: text with ``{instruction}`` and ``{input}``, or with ``{prompt}``, which stands
+            for both in the default format; None is that format, see
             `hf_lorameta.data.prompt.join_instruction`.
         chat: how the base model's chat template gave the template; None if it did not.
 
@@ -168,13 +169,17 @@ class Columns(BaseModel):
             >>> Columns(messages="turns").prompt("Be brief.", turns)
             'Be brief.\\n\\nInput: Why?\\n\\nSo.\\n\\nReally?\\nOutput:'
         """
-        if self.chat:
-            return self.chat.prompt(self.template or PROMPT, self.spoken(instruction, turns))
+        if self.template and PROMPT in self.template:
+            form = ChatForm(self.template, self.chat)
+            return form.prompt(self.spoken(instruction, turns))
         return join_instruction(instruction, _joined(turns), self.template)
 
     def spoken(self, instruction: str, turns: Sequence[Turn]) -> list[Turn]:
-        """Return the turns of a chat with an instruction: a system text, or part of a message."""
-        if self.messages or len(turns) > 1:
+        """Return the turns that the form of a chat is put around.
+
+        An instruction is a system text or, in a single message, a part of it.
+        """
+        if self.chat and (self.messages or len(turns) > 1):
             return [(SYSTEM, instruction), *turns] if instruction else list(turns)
         return [(USER, join_instruction(instruction, _joined(turns)))]
 

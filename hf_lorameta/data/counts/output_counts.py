@@ -1,6 +1,6 @@
 """Counts of the tokens that a model writes for a dataset: the first ones apart from the others."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -50,9 +50,18 @@ class OutputCounter:
         self._copied = self._compared = 0
         self._first, self._later = (np.zeros(vocab_size, np.int64) for _ in range(2))
 
-    def add(self, rows: Sequence[Row]) -> None:
-        """Count more rows; those with a blank output are left out."""
-        for batch in batches(row for row in rows if row[1].strip()):
+    def add(self, rows: Sequence[Row], inputs: Sequence[Sequence[int]] | None = None) -> None:
+        """Count more rows; those with a blank output are left out.
+
+        Args:
+            rows: of any number; a batch if their inputs are encoded already.
+            inputs: the token ids of these; None encodes them.
+        """
+        labeled = [index for index, row in enumerate(rows) if row[1].strip()]
+        if inputs is not None:
+            self._count([rows[i] for i in labeled], [inputs[i] for i in labeled])
+            return
+        for batch in batches(rows[i] for i in labeled):
             self._count(batch)
 
     @property
@@ -61,14 +70,14 @@ class OutputCounter:
         share = self._copied / max(self._compared, 1)
         return OutputCounts(self._first, self._later, share)
 
-    def _count(self, rows: Sequence[Row]) -> None:
+    def _count(self, rows: Sequence[Row], inputs: Iterable[Sequence[int]] | None = None) -> None:
         outputs = list(self._encode([_written(*row) for row in rows]))
         for ids in outputs:
             if len(ids):
                 self._first[ids[0]] += 1
                 np.add.at(self._later, [*ids[1:], self._end], 1)
         if self._compared < COPY_ROWS:
-            inputs = self._encode([row[0] for row in rows])
+            inputs = self._encode([row[0] for row in rows]) if inputs is None else inputs
             pairs = [(ids[0], seen) for ids, seen in zip(outputs, inputs, strict=True) if len(ids)]
             self._compared += len(pairs)
             self._copied += sum(token in seen for token, seen in pairs)

@@ -131,7 +131,7 @@ def profile_rows(
     vocab_size: int,
     *,
     labeled_only: bool = True,
-    also: Callable[[Sequence[Row]], None] | None = None,
+    also: Callable[[Sequence[Row], Sequence[Sequence[int]]], None] | None = None,
 ) -> Profile:
     """Count the tokens of a stream of rows.
 
@@ -140,7 +140,8 @@ def profile_rows(
         encode: the tokenizer, without special tokens.
         vocab_size: V.
         labeled_only: leave out rows with a blank output.
-        also: called with the rows that are counted, batch by batch.
+        also: called with the rows that are counted and the token ids of their inputs, batch by
+            batch.
 
     Raises:
         EmptyDatasetError: there are no rows, or no tokens.
@@ -160,10 +161,11 @@ def profile_rows(
 
     for batch in batches(counted()):
         used += len(batch)
-        _count([row[0] for row in batch], encode, inputs)
-        _count([row[1] for row in batch], encode, outputs, lengths)
+        ids = list(encode([row[0] for row in batch]))
+        _count(ids, inputs)
+        _count(encode([row[1] for row in batch]), outputs, lengths)
         if also:
-            also(batch)
+            also(batch, ids)
     if not total:
         raise EmptyDatasetError("the dataset has no rows", hint=_OTHER_SPLIT)
     if not used:
@@ -203,13 +205,12 @@ def length_class(tokens: NDArray[np.integer]) -> NDArray[np.int64]:
 
 
 def _count(
-    texts: Sequence[str],
-    encode: Encode,
+    texts: Iterable[Sequence[int]],
     counts: NDArray[np.int64],
     lengths: NDArray[np.int64] | None = None,
 ) -> None:
-    """Add the texts' tokens to `counts`, and the classes of their lengths to `lengths`."""
-    parts = [np.asarray(part, np.int64) for part in encode(texts)]
+    """Add the tokens of texts to `counts`, and the classes of their lengths to `lengths`."""
+    parts = [np.asarray(ids, np.int64) for ids in texts]
     ids = np.concatenate([np.empty(0, np.int64), *parts])
     wrong = ids[(ids < 0) | (ids >= counts.size)]
     if wrong.size:

@@ -23,8 +23,8 @@ DEFAULT_LIMITS = ReadingLimits()
 
 
 def cut(text: str) -> str:
-    """Return a text that is not too long as it is, and of a longer one the beginning."""
-    return text if len(text) <= MAX_TEXT else text[:MAX_TEXT]
+    """Return the beginning of a text; a shorter one stays what it is, such as a chat."""
+    return text[:MAX_TEXT] if len(text) > MAX_TEXT else text
 
 
 def is_cut(text: str) -> bool:

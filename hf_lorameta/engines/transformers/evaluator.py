@@ -1,29 +1,28 @@
-"""Loss and answers of a base model in transformers, with or without a PEFT adapter.
+"""Score rows with a base model in transformers, with or without a PEFT adapter.
 
 Needs the extra ``eval``; torch, transformers and peft are imported when a `TorchEvaluator` is
 created.
 
-A row is the input, a space unless the input ends in whitespace or is empty, the output, and the
-tokenizer's end token. The loss covers the tokens of all outputs, end tokens included. Answers are
-decoded greedily, and end after their first line unless a reference has several.
+`hf_lorameta.engines.transformers.encoding` says what a row is. The loss covers the tokens of all
+outputs, end tokens included. Answers are decoded greedily, see `answers.py`, and end after their
+first line unless a reference has several.
 """
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from copy import copy, deepcopy
-from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_lorameta.data.chat_form import ChatForm, ChatMode
-from hf_lorameta.data.chat_template import form_of
-from hf_lorameta.data.prompt import PROMPT, shared_length
+from hf_lorameta.data.chat_form import ChatForm
 from hf_lorameta.engines import scoring
-from hf_lorameta.engines.row_tokens import Tokens, row_text
+from hf_lorameta.engines.row_tokens import Tokens
 from hf_lorameta.engines.scoring import Adapter, LoraWeights, Scores
+from hf_lorameta.engines.transformers.answers import Answers, end_tokens, greedy_config
 from hf_lorameta.engines.transformers.dtype import require_memory, suited_dtype
+from hf_lorameta.engines.transformers.encoding import RowEncoder
 from hf_lorameta.engines.transformers.peft_adapter import attached_by_peft
 from hf_lorameta.environment import require_extra
 from hf_lorameta.errors import NotFoundError, UsageError, first_line
@@ -41,8 +40,6 @@ _MORE_TOKENS = 8
 """How many more tokens the answer to a row may have than the longest output, if these are texts."""
 
 if TYPE_CHECKING:
-    import torch
-
     from hf_lorameta.engines.transformers.forward import RowLosses
 
 
@@ -76,23 +73,28 @@ class TorchEvaluator(scoring.Evaluator):
         max_length: int = scoring.MAX_LENGTH,
         max_new_tokens: int = scoring.MAX_NEW_TOKENS,
     ) -> None:
-        self.model, self._tokenizer, self.batch_tokens = model, tokenizer, batch_tokens
+        self.model, self.batch_tokens = model, batch_tokens
         context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
         self._positions: int | None = context or None
-        self.max_length, self.max_new_tokens = (
-            min(max_length, context or max_length),
-            max_new_tokens,
-        )
-        end, start = tokenizer.eos_token_id, tokenizer.bos_token_id
-        if end is None:
-            name = tokenizer.name_or_path
-            raise UsageError(f"the tokenizer in {name} has no end-of-sequence token")
-        self.end_token: int = end
+        self.max_length = min(max_length, context or max_length)
+        self.max_new_tokens = max_new_tokens
+        self._encoder = RowEncoder(tokenizer, end_tokens(model, tokenizer))
+        model.generation_config = greedy_config(model, tokenizer)
+
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer of the model."""
+        return self._encoder.tokenizer
+
+    @property
+    def end_token(self) -> int:
         """Ends an output."""
-        self.start_tokens = [start] if start in tokenizer("").input_ids else []
+        return self._encoder.end_token
+
+    @property
+    def start_tokens(self) -> list[int]:
         """What the tokenizer prepends to a text, possibly nothing."""
-        self._first = [end if start is None else start]
-        model.generation_config = self._greedy_config()
+        return self._encoder.start_tokens
 
     @classmethod
     def from_folder(
@@ -161,7 +163,7 @@ class TorchEvaluator(scoring.Evaluator):
         shared = {id(t): t for t in chain(self.model.parameters(), self.model.buffers())}
         other = copy(self)
         other.model = deepcopy(self.model, shared)
-        other._tokenizer = deepcopy(self._tokenizer)  # usable by one thread at a time
+        other._encoder = deepcopy(self._encoder)  # a tokenizer is usable by one thread at a time
         return other
 
     def evaluate(
@@ -177,31 +179,29 @@ class TorchEvaluator(scoring.Evaluator):
         from the output. Only the rest is generated; of texts, up to a few tokens more than the
         longest output has. If not all answers are to be complete, one ends as soon as it is wrong.
         """
-        first_line = scoring.single_line(rows)
+        answers = self._answers(scoring.single_line(rows))
         with quiet_transformers(), self._with(adapter):
             encoded = self.encode(rows)
             losses = self.row_losses(encoded, done=done)
             prompts = [self._prompt(row) for row in rows]
-            answers, unfinished = [], []
+            texts, unfinished = [], []
             for index, (row, best) in enumerate(zip(encoded, losses.likeliest, strict=True)):
-                text, complete = self._shown_answer(row, best, first_line)
-                answers.append(text)
+                text, complete = answers.shown(row, best)
+                texts.append(text)
                 open_end = generate or scoring.may_be_right(text, rows[index][1])
                 if row.prompt != prompts[index] or (open_end and not complete):
                     unfinished.append(index)
             done(len(rows) - len(unfinished))
-            most = max(len(row.output) for row in encoded) + _MORE_TOKENS
-            texts = self._generated(
-                [prompts[i] for i in unfinished],
-                first_line,
-                done,
-                most=most if scoring.are_texts(rows) else None,
-                references=None if generate else [rows[i][1] for i in unfinished],
-            )
-        for index, text in zip(unfinished, texts, strict=True):
-            answers[index] = text
+            most = self.max_new_tokens
+            if scoring.are_texts(rows):
+                most = min(most, max(len(row.output) for row in encoded) + _MORE_TOKENS)
+            others = [prompts[i] for i in unfinished]
+            references = None if generate else [rows[i][1] for i in unfinished]
+            generated = answers.generated(others, most, references, done)
+        for index, text in zip(unfinished, generated, strict=True):
+            texts[index] = text
         tokens = sum(losses.sizes)
-        return scoring.score(losses.per_token, rows, answers, generate, tokens), answers
+        return scoring.score(losses.per_token, rows, texts, generate, tokens), texts
 
     @contextmanager
     def _with(self, adapter: Adapter | None) -> Iterator[None]:
@@ -216,48 +216,14 @@ class TorchEvaluator(scoring.Evaluator):
         with adapter_applied(self.model, *adapter), set_boundaries(WHOLE):
             yield
 
-    def _encode(self, row: Row) -> Tokens:
-        mode, prompt_end, end = self._chat
-        in_chat = bool(prompt_end.strip()) and row[0].endswith(prompt_end)
-        end = end if in_chat else self.end_token
-        texts = [row[0], "".join(row) if in_chat and mode.unspaced else row_text(*row)]
-        prompt_ids, ids = self._tokenizer(texts, add_special_tokens=False).input_ids
-        if row[0].endswith("\n") and ids[: len(prompt_ids)] != prompt_ids:
-            # a server encodes a prompt without its answer: blank lines at its end may be one token
-            lines = ["\n", f"\n{row[1]}"]
-            line, answer = self._tokenizer(lines, add_special_tokens=False).input_ids
-            if answer[: len(line)] == line:
-                ids = prompt_ids + answer[len(line) :]
-        return Tokens.split(
-            prompt_ids, ids, self.start_tokens, self._first, end if in_chat else self.end_token
-        )
-
-    def _greedy_config(self) -> Any:
-        """Plain greedy decoding, without the model's own sampling settings and penalties."""
-        from transformers import GenerationConfig
-
-        return GenerationConfig(
-            do_sample=False,
-            max_new_tokens=self.max_new_tokens,
-            eos_token_id=self._end_tokens(),
-            pad_token_id=self.end_token,
-        )
-
-    def _end_tokens(self) -> list[int]:
-        """The tokenizer's end token and those of the model's own generation config."""
-        own = self.model.generation_config.eos_token_id
-        return sorted({self.end_token, *(own if isinstance(own, list) else [own])} - {None})
-
-    @cached_property
+    @property
     def chat_form(self) -> ChatForm | None:
         """The form of the tokenizer's chat template; None if it has none.
 
         Raises:
             UsageError: the chat template fails on a message.
         """
-        texts = self._tokenizer.special_tokens_map
-        config = {**texts, "chat_template": self._tokenizer.chat_template}
-        return form_of(config, "the base model", starts=bool(self.start_tokens))
+        return self._encoder.chat_form
 
     @property
     def scored_form(self) -> ChatForm | None:
@@ -266,23 +232,12 @@ class TorchEvaluator(scoring.Evaluator):
             return self.chat_form
         return None
 
-    @cached_property
-    def _chat(self) -> tuple[ChatMode, str, int]:
-        """How chats are written, what prompts in them end in, and the token that ends answers."""
-        with suppress(UsageError):
-            if self.chat_form and (mode := self.chat_form.chat):
-                ids = self._tokenizer(mode.end, add_special_tokens=False).input_ids
-                stops = ids[:1] and ids[0] in self._end_tokens()
-                prompt_end = self.chat_form.template.partition(PROMPT)[2]
-                return mode, prompt_end, ids[0] if stops else self.end_token
-        return ChatMode(), "", self.end_token
-
     # --- loss ---
 
     def encode(self, rows: Sequence[Row]) -> list[Tokens]:
         """Return rows as token ids, long prompts truncated from the left."""
         most = self._positions and self._positions - len(self.start_tokens)
-        whole = map(self._encode, rows)
+        whole = map(self._encoder.encode, rows)
         cut = (row._replace(output=row.output[:most]) for row in whole)
         return [row.truncated(self.max_length, self.start_tokens) for row in cut]
 
@@ -314,147 +269,16 @@ class TorchEvaluator(scoring.Evaluator):
             AdapterError: the adapter is broken, or does not fit the base model.
         """
         with quiet_transformers(), self._with(adapter):
-            return self._generated([self._prompt((prompt, ""))], first_line=False)[0]
+            prompts = [self._prompt((prompt, ""))]
+            return self._answers().generated(prompts, self.max_new_tokens)[0]
+
+    def _answers(self, first_line: bool = False) -> Answers:
+        return Answers(self.model, self.tokenizer, self.batch_tokens, first_line)
 
     def _prompt(self, row: Row) -> list[int]:
         """Return a prompt's tokens, truncated so that an answer fits."""
         length = self.max_length - self.max_new_tokens
-        return self._encode(row).truncated_prompt(length, self.start_tokens)
-
-    def _shown_answer(
-        self, row: Tokens, likeliest: Sequence[int], first_line: bool
-    ) -> tuple[str, bool]:
-        """Return the beginning of a row's greedy answer, and whether that is the whole answer.
-
-        Greedy decoding gives the output's tokens as long as each is the likeliest after those
-        before it, and then the likeliest one.
-
-        Args:
-            row: its prompt and output.
-            likeliest: the most probable token in place of each output token, given those before it.
-            first_line: whether answers end after their first line.
-        """
-        same = shared_length([row.output, likeliest])
-        tokens, ends = likeliest[: same + 1], self._end_tokens()
-        end = next((place for place, token in enumerate(tokens) if token in ends), None)
-        text = self._decode([tokens[:end]])[0]
-        complete = end is not None or (first_line and "\n" in text.lstrip())
-        return scoring.stripped(text, first_line), complete
-
-    def _decode(self, answers: Sequence[Sequence[int]]) -> list[str]:
-        texts: list[str] = self._tokenizer.batch_decode(
-            answers, skip_special_tokens=True, clean_up_tokenization_spaces=False
-        )
-        return texts
-
-    def _generated(
-        self,
-        prompts: Sequence[list[int]],
-        first_line: bool,
-        done: Callable[[int], None] = no_progress,
-        *,
-        most: int | None = None,
-        references: Sequence[str] | None = None,
-    ) -> list[str]:
-        """Return the answers to prompts.
-
-        Args:
-            prompts: their tokens.
-            first_line: whether answers end after their first line.
-            done: called with the number of answers of each batch that is finished.
-            most: tokens of an answer, at most, if less than `max_new_tokens`.
-            references: right answers; an answer ends as soon as it can no longer be right.
-        """
-        from hf_lorameta.engines.transformers.threads import fastest_threads
-
-        answers = [""] * len(prompts)
-        tokens = min(most or self.max_new_tokens, self.max_new_tokens)
-        lengths = [len(prompt) + tokens for prompt in prompts]
-        for batch in _batches(lengths, self.batch_tokens):
-            with fastest_threads(self.model):
-                right = references and [references[i] for i in batch]
-                given = self._generate([prompts[i] for i in batch], first_line, tokens, right)
-                texts = self._decode(given)
-            for index, text in zip(batch, texts, strict=True):
-                answers[index] = scoring.stripped(text, first_line)
-            done(len(texts))
-        return answers
-
-    def _generate(
-        self,
-        prompts: Sequence[list[int]],
-        first_line: bool,
-        most: int,
-        references: Sequence[str] | None,
-    ) -> list[list[int]]:
-        """Continue prompts greedily; end tokens may follow an answer."""
-        from transformers import StoppingCriteriaList
-
-        ids, mask = _left_padded(prompts, self.end_token)
-        width = ids.shape[1]
-        stop = first_line or references
-        ends = [self._end_criterion(width, first_line, references)] if stop else []
-        # of a strided input, torch 2.13 copies a bfloat16 weight for each prompt: 467 MB at 1.5B
-        head = self.model.get_output_embeddings()
-        hook = head.register_forward_pre_hook(lambda _, inputs: (inputs[0].contiguous(),))
-        try:
-            tokens = self.model.generate(
-                input_ids=ids,
-                attention_mask=mask,
-                stopping_criteria=StoppingCriteriaList(ends),
-                max_new_tokens=most,
-            )
-        finally:
-            hook.remove()
-        answers: list[list[int]] = tokens[:, width:].tolist()
-        return answers
-
-    def _end_criterion(
-        self, width: int, first_line: bool, references: Sequence[str] | None = None
-    ) -> Any:
-        """End answers, the tokens behind the first `width`, where no more of them is needed.
-
-        For the first line, that is at a newline behind text that is more than whitespace; with
-        references, where an answer can no longer be right.
-        """
-        import torch
-
-        def stop(ids: "torch.Tensor", scores: object, **_: object) -> "torch.Tensor":
-            texts = self._tokenizer.batch_decode(ids[:, width:], skip_special_tokens=True)
-            wrong = [False] * len(texts)
-            if references:
-                pairs = zip(texts, references, strict=True)
-                wrong = [not scoring.may_be_right(text.lstrip(), right) for text, right in pairs]
-            lines = [first_line and "\n" in text.lstrip() for text in texts]
-            return torch.tensor([a or b for a, b in zip(lines, wrong, strict=True)])
-
-        return stop
-
-
-def _batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
-    """Group indices into batches of similar length whose padded size is within the budget.
-
-    Example:
-        >>> list(_batches([5, 2, 9, 2], budget=10))
-        [[1, 3], [0], [2]]
-    """
-    batch: list[int] = []
-    for index in sorted(range(len(lengths)), key=lengths.__getitem__):
-        if batch and (len(batch) + 1) * lengths[index] > budget:
-            yield batch
-            batch = []
-        batch.append(index)
-    if batch:
-        yield batch
-
-
-def _left_padded(prompts: Sequence[list[int]], pad: int) -> tuple["torch.Tensor", "torch.Tensor"]:
-    """Return token ids and mask, both (B, T) int64."""
-    import torch
-
-    rows = [torch.tensor(prompt) for prompt in prompts]
-    pad_left = partial(torch.nn.utils.rnn.pad_sequence, batch_first=True, padding_side="left")
-    return pad_left(rows, padding_value=pad), pad_left([torch.ones_like(row) for row in rows])
+        return self._encoder.encode(row).truncated_prompt(length, self.start_tokens)
 
 
 def _load(folder: Path, dtype: str) -> tuple[Any, Any]:

@@ -12,9 +12,10 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
+from hf_lorameta.data.chat_form import USER, ChatForm
 from hf_lorameta.data.instruction_and_cue import LEAST_INSTRUCTION, classification
 from hf_lorameta.data.prompt import fill, shared_ends
-from hf_lorameta.engines.row_tokens import prompt_text
+from hf_lorameta.engines.prompts import prompt_text
 from hf_lorameta.types import Row
 
 WITH_INSTRUCTION = (
@@ -141,7 +142,9 @@ class Forms:
             template = template.removeprefix("{instruction}\n\n")
             shown[1:] = [(filled(template, "", shot.text), shot.output) for shot in examples[1:]]
         prompt = prompt_text(filled(template, instruction, text), shown)
-        return (self._chat or "").replace("{prompt}", prompt) if in_chat else prompt, output
+        if in_chat and self._chat:
+            prompt = ChatForm(self._chat, None).prompt([(USER, prompt)])
+        return prompt, output
 
     def _change(self, draw: random.Random) -> Callable[[Example], Example]:
         """Draw a change to instruction, labels and options; a row and its examples share it."""

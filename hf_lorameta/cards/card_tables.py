@@ -1,0 +1,132 @@
+"""The rows of the tables on a generated adapter's card, as Markdown.
+
+A name that others chose is escaped here.
+"""
+
+from collections.abc import Iterator, Sequence
+
+from hf_lorameta.cards.card_data import Card, WeightedAdapter
+from hf_lorameta.cards.markdown import Markdown, code, license_name, link, prose, source
+from hf_lorameta.cards.results import Check, Training
+from hf_lorameta.data.prompt import as_option
+from hf_lorameta.engines.scoring import MEASURES
+from hf_lorameta.method.coefficients import COEFFICIENT_RULES
+from hf_lorameta.method.merging import COMBINERS
+from hf_lorameta.method.metrics import METRICS
+from hf_lorameta.tables import plural
+
+_EMPTY = "–"
+
+
+def table_row(cells: Sequence[object]) -> Markdown:
+    """Return a row of a table; cells are Markdown.
+
+    Example:
+        >>> table_row(["a", 1])
+        '| a | 1 |'
+    """
+    return Markdown(f"| {' | '.join(map(str, cells))} |")
+
+
+def source_row(adapter: WeightedAdapter, published: bool) -> Markdown:
+    """Return the row of a source adapter: dataset, adapter, distance, coefficient, license."""
+    dataset = source(adapter, published)
+    shown = link(adapter.adapter, adapter.adapter_revision, "", published)
+    if adapter.title and published:
+        dataset = Markdown(f"{dataset}: {prose(adapter.title)}")
+    elif adapter.title:
+        shown = Markdown("in the bank")
+    numbers = f"{adapter.distance:.3f}", f"{adapter.coefficient:.1%}"
+    return table_row([dataset, shown, *numbers, license_name(adapter.license)])
+
+
+def probabilities(card: Card, training: Training) -> Iterator[Markdown]:
+    """Yield the rows of the table of probabilities: before the training, and after it."""
+    before = "before the training" if card.has_bank else "base model"
+    yield table_row([before, f"{training.start:.3f}"])
+    if training.steps:
+        yield table_row(["trained (slightly optimistic)", f"{training.end:.3f}"])
+
+
+def check_table(check: Check) -> Iterator[Markdown]:
+    """Yield the lines of a table: right answers, scores and losses by method.
+
+    Example:
+        >>> from hf_lorameta.cards.results import RightAnswers
+        >>> for line in check_table(Check(8, 2.5, 0.5, RightAnswers(5, base=2, end=7))):
+        ...     print(line)
+        | Method | Right answers | Loss |
+        | --- | ---: | ---: |
+        | always the most frequent answer | 5 | – |
+        | base model | 2 | 2.500 |
+        | this adapter | 7 | 0.500 |
+    """
+    right, graded = check.right, check.graded
+    measure = [MEASURES[graded.measure]] if graded else []
+    scores: tuple[float | None, ...] = (None,) * 4
+    if graded:
+        scores = graded.base, graded.end, graded.chat, graded.prompt
+    base, end, chat, prompt = scores
+    yield table_row(["Method", "Right answers", *measure, "Loss"])
+    yield table_row(["---", "---:", *("---:" for _ in measure), "---:"])
+
+    def line(method: str, count: int | None, score: float | None, loss: float | None) -> Markdown:
+        shown = [_EMPTY if score is None else f"{score:.2f}"] if graded else []
+        return table_row([method, count, *shown, _EMPTY if loss is None else f"{loss:.3f}"])
+
+    if right.most_frequent > 1:
+        yield line("always the most frequent answer", right.most_frequent, None, None)
+    if right.classifier is not None:
+        trained = "a classifier on words alone, trained on the same rows"
+        yield line(trained, right.classifier, None, None)
+    yield line("base model", right.base, base, check.base)
+    if check.chat is not None:
+        own = "base model with its own chat template"
+        yield line(own, right.chat, chat, check.chat)
+    if check.prompt is not None:
+        shots = f"base model with a prompt of {plural(check.shots, 'example')}"
+        yield line(shots, right.prompt, prompt, check.prompt)
+    yield line("this adapter", right.end, end, check.end)
+
+
+def settings(card: Card) -> Iterator[Markdown]:
+    """Yield the rows of the table of settings."""
+    recipe, dataset = card.recipe, card.dataset
+    columns, public = dataset.columns, dataset.public_id
+    rows: dict[str, str | None] = {}
+    if card.neighbors:
+        rule, combiner = COEFFICIENT_RULES[recipe.coefficients], COMBINERS[recipe.combine]
+        kept = "all" if recipe.top_k is None else f"the {recipe.top_k} largest coefficients"
+        rows = {
+            "Metric": prose(METRICS[recipe.metric].title),
+            "Coefficients": f"{prose(recipe.coefficients)}: {prose(rule.title)}",
+            "Combination": f"{prose(recipe.combine)}: {prose(combiner.title)}",
+            "Adapters kept": kept,
+            "Temperature": f"{recipe.temperature:g}",
+        }
+    template = columns.template and code(as_option(columns.template))
+    rows |= {
+        "Rank": str(card.rank),
+        "Data type": code(recipe.dtype),
+        "Seed": str(recipe.seed),
+        "Rows read": f"{plural(card.rows, 'row')}, {plural(card.tokens, 'token')}",
+        "Columns": code(str(columns)),
+        "Instruction": columns.instruction_text and prose(columns.instruction_text),
+        "Template": template,
+        "Configuration": code(dataset.config) if public and dataset.config else None,
+        "Split": code(dataset.split) if dataset.split else None,
+        "Dataset revision": code(dataset.revision) if public and dataset.revision else None,
+        "Bank": _bank(card),
+        "hf-lorameta": code(card.library_version),
+    }
+    yield from (table_row(row) for row in rows.items() if row[1])
+
+
+def _bank(card: Card) -> str:
+    revision = f" at {code(card.bank_revision)}" if card.bank_revision else ""
+    size = ""
+    if card.has_bank:
+        size = ", with a general adapter alone"
+    if card.has_bank and card.bank_size:
+        size = f", {plural(card.bank_size, 'adapter')}"
+    return f"{code(card.bank_id)}{revision}{size}"
