@@ -14,7 +14,7 @@ from hf_lorameta.pipeline.session import Session
 from hf_lorameta.pipeline.stages import Unseen, Work
 
 if TYPE_CHECKING:
-    from hf_lorameta.training.further.train_rows import Trained
+    from hf_lorameta.training.train_rows import Trained
 
 _SHARE_BEFORE_CHECK = 0.88
 """Share of the time that is for training where a check follows."""
@@ -64,8 +64,8 @@ class Train:
 
     def _trained(self, work: Work, session: Session, end: Deadline) -> Work:
         from hf_lorameta.training.bank.one_task import encode_rows
-        from hf_lorameta.training.further.train_rows import TrainingRows, train_further
         from hf_lorameta.training.settings import Settings
+        from hf_lorameta.training.train_rows import TrainingRows, train_further
 
         adapter, rows, evaluator = work.adapter, work.rows, session.evaluator
         left = end.left() * (_SHARE_BEFORE_CHECK if self.checked else 1)

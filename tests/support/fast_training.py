@@ -9,7 +9,7 @@ Set = Callable[[Any, str, Any], object]
 
 def fast_training(set_: Set = setattr, **changes: Any) -> None:
     """Let trainings on rows of a dataset suit a tiny base model, with changed settings."""
-    from hf_lorameta.training.further import train_rows
+    from hf_lorameta.training import train_rows
     from hf_lorameta.training.settings import Settings
 
     fast = {"steps": 24, "lr": 0.02, "warmup": 2} | changes

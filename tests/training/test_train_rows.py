@@ -21,19 +21,19 @@ transformers = pytest.importorskip("transformers")
 
 from hf_lorameta.engines.row_tokens import Tokens  # noqa: E402 - they import torch
 from hf_lorameta.engines.transformers.forward import PassRunner  # noqa: E402
-from hf_lorameta.training.further import adapter_trainer, train_rows  # noqa: E402
-from hf_lorameta.training.further.adapter_trainer import (  # noqa: E402
+from hf_lorameta.training import adapter_trainer, train_rows  # noqa: E402
+from hf_lorameta.training.adapter_trainer import (  # noqa: E402
     AdapterTrainer,
     HeldOutLosses,
     batches,
 )
-from hf_lorameta.training.further.train_rows import (  # noqa: E402
+from hf_lorameta.training.settings import Settings  # noqa: E402
+from hf_lorameta.training.target_layers import with_all_projections  # noqa: E402
+from hf_lorameta.training.train_rows import (  # noqa: E402
     Trained,
     TrainingRows,
     train_further,
 )
-from hf_lorameta.training.settings import Settings  # noqa: E402
-from hf_lorameta.training.target_layers import with_all_projections  # noqa: E402
 
 FEW = [row._replace(output=[5] * len(row.output)) for row in tokens(1, 16)]
 HELD_OUT = TrainingRows(FEW[:12], FEW[12:])

@@ -22,13 +22,13 @@ pytest.importorskip("transformers")
 
 from hf_lorameta.engines.transformers.forward import PassRunner  # noqa: E402 - they import torch
 from hf_lorameta.engines.transformers.row_mode import rows_apart  # noqa: E402
-from hf_lorameta.training.further.upper_layers import (  # noqa: E402
+from hf_lorameta.training.target_layers import find_layout  # noqa: E402
+from hf_lorameta.training.trainable_adapters import TrainableAdapters  # noqa: E402
+from hf_lorameta.training.upper_layers import (  # noqa: E402
     UpperLayers,
     divide_layout,
     first_trained_layer,
 )
-from hf_lorameta.training.target_layers import find_layout  # noqa: E402
-from hf_lorameta.training.trainable_adapters import TrainableAdapters  # noqa: E402
 
 RANK = 3
 ROWS = {"shared": tokens(1, 6), "apart": tokens(2, 6, shared=False), "one": tokens(0, 1)}

@@ -19,16 +19,15 @@ from hf_lorameta.engines.transformers.joined_rows import JoinedRows
 from hf_lorameta.engines.transformers.row_mode import rows_apart
 from hf_lorameta.errors import Advice
 from hf_lorameta.training.device import plan_device
-from hf_lorameta.training.further.settings import UNTRAINED
-from hf_lorameta.training.further.upper_layers import (
+from hf_lorameta.training.settings import UNTRAINED, Settings
+from hf_lorameta.training.target_layers import with_all_projections
+from hf_lorameta.training.trainable_adapters import TrainableAdapters
+from hf_lorameta.training.upper_layers import (
     SHARES,
     UpperLayers,
     divide_layout,
     first_trained_layer,
 )
-from hf_lorameta.training.settings import Settings
-from hf_lorameta.training.target_layers import with_all_projections
-from hf_lorameta.training.trainable_adapters import TrainableAdapters
 from hf_lorameta.types import Array
 
 

@@ -23,7 +23,7 @@ from hf_lorameta.engines.row_tokens import Tokens
 from hf_lorameta.engines.scoring import LoraWeights
 from hf_lorameta.engines.transformers.decoder import width
 from hf_lorameta.errors import Advice, Option, RecipeError
-from hf_lorameta.training.further.adapter_trainer import (
+from hf_lorameta.training.adapter_trainer import (
     AdapterTrainer,
     HeldOutLosses,
     TrainedPart,
@@ -31,9 +31,8 @@ from hf_lorameta.training.further.adapter_trainer import (
     is_significant,
     joined,
 )
-from hf_lorameta.training.further.folds import FoldPlan, divided, fold_plan
-from hf_lorameta.training.further.settings import settings_for
-from hf_lorameta.training.settings import Settings
+from hf_lorameta.training.folds import FoldPlan, divided, fold_plan
+from hf_lorameta.training.settings import Settings, settings_for
 from hf_lorameta.types import Progress, StageProgress, no_progress
 
 _FIRST_STEPS = 2
