@@ -12,10 +12,9 @@ def fast_training(set_: Set = setattr, **changes: Any) -> None:
     from hf_lorameta.training import train_rows
     from hf_lorameta.training.settings import Settings
 
-    fast = {"steps": 24, "lr": 0.02, "warmup": 2} | changes
+    fast = {"steps": 24, "lr": 0.02, "warmup": 2, "evaluate_every": 4} | changes
 
     def settings(rows: int, width: int, rank: int, seed: int) -> Settings:
         return Settings(rank=rank, seed=seed, **fast)
 
     set_(train_rows, "settings_for", settings)
-    set_(train_rows, "_STEPS_BETWEEN", 4)
