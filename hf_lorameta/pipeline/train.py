@@ -63,8 +63,9 @@ class Train:
         return made
 
     def _trained(self, work: Work, session: Session, end: Deadline) -> Work:
+        from hf_lorameta.training.further import train_further
         from hf_lorameta.training.settings import MAX_LENGTH
-        from hf_lorameta.training.train_rows import TrainingRows, encode_rows, train_further
+        from hf_lorameta.training.train_rows import TrainingRows, encode_rows
 
         adapter, rows, evaluator = work.adapter, work.rows, session.evaluator
         left = end.left() * (_SHARE_BEFORE_CHECK if self.checked else 1)

@@ -14,7 +14,6 @@ import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -23,13 +22,12 @@ import torch
 from hf_lorameta.deadline import Deadline
 from hf_lorameta.engines.row_tokens import Tokens
 from hf_lorameta.engines.scoring import LoraWeights
-from hf_lorameta.engines.transformers.decoder import width
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
-from hf_lorameta.errors import Advice, Option, RecipeError
+from hf_lorameta.errors import Advice
 from hf_lorameta.tables import plural
 from hf_lorameta.training.checkpoint import Checkpoint, State
 from hf_lorameta.training.folds import FoldPlan, divided, fold_plan
-from hf_lorameta.training.settings import Settings, settings_for
+from hf_lorameta.training.settings import Settings
 from hf_lorameta.training.trainer import (
     HeldOutLosses,
     TrainedPart,
@@ -38,7 +36,7 @@ from hf_lorameta.training.trainer import (
     is_significant,
     joined,
 )
-from hf_lorameta.types import Progress, Row, StageProgress, no_progress
+from hf_lorameta.types import Progress, Row, no_progress
 
 _FIRST_STEPS = 2
 """Steps that show how long one takes; the first one takes longer."""
@@ -125,57 +123,9 @@ class Trained:
     @property
     def losses(self) -> tuple[float, float]:
         """Losses of the rows that decided, before and after, in nats per token; NaN without."""
-        parts = self.gain or ()
-        before, after = (part.losses.per_token for part in parts) if parts else (math.nan,) * 2
-        return before, after
-
-
-def train_further(
-    model: Any,
-    start: LoraWeights,
-    rows: TrainingRows,
-    rank: int,
-    seed: int,
-    *,
-    steps: int | None = None,
-    deadline: Deadline | None = None,
-    progress: StageProgress = no_progress,
-    hint: Sequence[Advice] = (),
-) -> Trained:
-    """Train a generated adapter in all projections of the upper layers; see `train`.
-
-    Args:
-        model: a causal LM of transformers with frozen weights.
-        start: the adapter.
-        rows: to train on, and others that decide.
-        rank: r of the modules that the training adds.
-        seed: of these, and of the order of the rows.
-        steps: as for `train`.
-        deadline: as for `train`.
-        progress: called after each step with (title, steps done, likely steps in all).
-        hint: what to do if there is not enough memory.
-
-    Raises:
-        KeyboardInterrupt: as `train` raises.
-        RecipeError: more steps than the training has.
-        UsageError: the model cannot be trained, or there is not enough memory.
-    """
-    if steps == 0 or (deadline and deadline.passed):
-        return Trained(start)
-    part, count = TrainedPart.upper(model, start.layout), len(rows.train)
-
-    def settings(rows: int) -> Settings:
-        return settings_for(rows, width(model), rank, seed)
-
-    if steps is not None and steps > (most := settings(count).steps):
-        leave_out = Option("steps", change="leave out")
-        expected = f"at most {most} on {count} rows"
-        raise RecipeError(f"got {steps} steps, expected {expected}", hint=leave_out)
-    show = partial(progress, f"Training {part} on {len(rows.few) or count} rows")
-    return train(
-        model, part, start, rows, settings,
-        steps=steps, deadline=deadline, progress=show, hint=hint,
-    )  # fmt: skip
+        if self.gain is None:
+            return math.nan, math.nan
+        return self.gain.start.losses.per_token, self.gain.end.losses.per_token
 
 
 def train(

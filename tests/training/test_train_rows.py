@@ -21,14 +21,14 @@ transformers = pytest.importorskip("transformers")
 
 from hf_lorameta.engines.row_tokens import Tokens  # noqa: E402 - they import torch
 from hf_lorameta.engines.transformers.forward import PassRunner  # noqa: E402
-from hf_lorameta.training import train_rows, trainer  # noqa: E402
+from hf_lorameta.training import further, train_rows, trainer  # noqa: E402
+from hf_lorameta.training.further import train_further  # noqa: E402
 from hf_lorameta.training.settings import Settings  # noqa: E402
 from hf_lorameta.training.target_layers import with_all_projections  # noqa: E402
 from hf_lorameta.training.train_rows import (  # noqa: E402
     Gain,
     Trained,
     TrainingRows,
-    train_further,
 )
 from hf_lorameta.training.trainer import HeldOutLosses, Trainer, batches  # noqa: E402
 
@@ -133,7 +133,7 @@ def _probabilities(model: Any) -> list[float]:
 def _train_with_peft(model: Any, steps: int) -> None:
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, weight_decay=0.0)
-    settings: Settings = vars(train_rows)["settings_for"](len(HELD_OUT.train), 32, 4, 0)
+    settings: Settings = vars(further)["settings_for"](len(HELD_OUT.train), 32, 4, 0)
     order = batches(HELD_OUT.train, settings)
     for step in range(steps):
         batch = next(order)
