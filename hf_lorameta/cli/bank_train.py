@@ -23,12 +23,12 @@ from hf_lorameta.cli.output import emit, stage_bars
 from hf_lorameta.data.prompt import from_option
 from hf_lorameta.files import resolved
 from hf_lorameta.tables import plural
-from hf_lorameta.training.settings import Settings
+from hf_lorameta.training.settings import BankSettings
 
 if TYPE_CHECKING:
     from hf_lorameta.training.bank.tasks import Task
 
-_DEFAULTS = Settings()
+_DEFAULTS = BankSettings()
 _SETTINGS = {
     "rank": "Rank of the adapters.",
     "targets": "Adapted linear layers.",
@@ -43,7 +43,7 @@ _SETTINGS = {
     "leaves prompts as they are.",
     "seed": "Seed of initialization and order.",
 }
-"""The fields of `Settings` that are options, and their help."""
+"""The fields of `BankSettings` that are options, and their help."""
 EXAMPLES = """\b
 Examples:
   hf-lorameta bank train tasks/ -o my-bank --base org/model
@@ -83,11 +83,11 @@ class TrainRequest:
     chosen: Mapping[str, Any]
 
     @property
-    def settings(self) -> Settings:
+    def settings(self) -> BankSettings:
         """The training settings."""
         targets = tuple(filter(None, self.chosen["targets"].split(",")))
         warmup = min(_DEFAULTS.warmup, self.chosen["steps"])
-        return Settings(**{**self.chosen, "targets": targets, "warmup": warmup})
+        return BankSettings(**{**self.chosen, "targets": targets, "warmup": warmup})
 
     def read_tasks(self) -> "tuple[Task, ...]":
         """Read the tasks that were named on the command line."""
@@ -132,7 +132,7 @@ command = with_parameters(train, _OPTIONS)
 """The command, with its options."""
 
 
-def _run_here(request: TrainRequest, tasks: "tuple[Task, ...]", settings: Settings) -> None:
+def _run_here(request: TrainRequest, tasks: "tuple[Task, ...]", settings: BankSettings) -> None:
     from hf_lorameta.bank.executors import dask_executor
     from hf_lorameta.bank.share import push_bank
     from hf_lorameta.engines.transformers.evaluator import require_eval
@@ -167,7 +167,7 @@ def _run_here(request: TrainRequest, tasks: "tuple[Task, ...]", settings: Settin
     emit(data, lambda: training_report(bank, lines, url))
 
 
-def _describe(request: TrainRequest, tasks: "tuple[Task, ...]", settings: Settings) -> None:
+def _describe(request: TrainRequest, tasks: "tuple[Task, ...]", settings: BankSettings) -> None:
     """Print what would be trained on this machine."""
     base, count, general = request.base, len(tasks), settings.general_steps_for(len(tasks))
     lines = [f"would train for {base}, into {request.output}, where finished tasks are kept:"]

@@ -19,7 +19,7 @@ from hf_lorameta.data.dataset import Dataset
 from hf_lorameta.data.sources.split_names import slice_bounds, split_name
 from hf_lorameta.errors import EmptyDatasetError, Option
 from hf_lorameta.recipe import Recipe
-from hf_lorameta.training.further.settings import MOST_FEW_ROWS
+from hf_lorameta.training.settings import MOST_FEW_ROWS
 from hf_lorameta.types import Row
 
 logger = logging.getLogger(__name__)

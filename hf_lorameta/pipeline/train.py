@@ -14,7 +14,7 @@ from hf_lorameta.pipeline.session import Session
 from hf_lorameta.pipeline.stages import Unseen, Work
 
 if TYPE_CHECKING:
-    from hf_lorameta.training.further.train_rows import Trained
+    from hf_lorameta.training.train_rows import Trained
 
 _SHARE_BEFORE_CHECK = 0.88
 """Share of the time that is for training where a check follows."""
@@ -49,7 +49,7 @@ class Train:
         """Train the adapter.
 
         Raises:
-            KeyboardInterrupt: the training was interrupted before a step helped.
+            KeyboardInterrupt: other rows had not shown yet that a step helps.
             RecipeError: the recipe states more steps than a training has.
             UsageError: the base model cannot be trained here, or there is not enough memory.
             AdapterError: no step helped, and there is no bank.
@@ -63,9 +63,9 @@ class Train:
         return made
 
     def _trained(self, work: Work, session: Session, end: Deadline) -> Work:
-        from hf_lorameta.training.bank.one_task import encode_rows
-        from hf_lorameta.training.further.train_rows import TrainingRows, train_further
-        from hf_lorameta.training.settings import Settings
+        from hf_lorameta.training.further import train_further
+        from hf_lorameta.training.settings import MAX_LENGTH
+        from hf_lorameta.training.train_rows import TrainingRows, encode_rows
 
         adapter, rows, evaluator = work.adapter, work.rows, session.evaluator
         left = end.left() * (_SHARE_BEFORE_CHECK if self.checked else 1)
@@ -74,7 +74,7 @@ class Train:
             result = train_further(
                 evaluator.model,
                 LoraWeights(adapter.layout, adapter.pairs),
-                TrainingRows(*(encode_rows(evaluator, Settings.max_length, r) for r in by_purpose)),
+                TrainingRows(*(encode_rows(evaluator, MAX_LENGTH, r) for r in by_purpose)),
                 adapter.rank,
                 adapter.plan.recipe.seed,
                 steps=adapter.plan.recipe.steps,
@@ -83,8 +83,8 @@ class Train:
                 hint=[Option("train", change="leave out")],
             )
         except KeyboardInterrupt as error:
-            note = "The training was interrupted before a step had helped: no adapter was made"
-            error.add_note(note)
+            note = "The training was interrupted before other rows showed that it helps"
+            error.add_note(f"{note}: no adapter was made")
             raise
         outcome = replace(
             adapter.outcome,
@@ -112,8 +112,8 @@ def _record(result: "Trained", rows: Rows) -> Training | None:
     """Return what is recorded of a training; None if there was no time for a step."""
     if not result.rows:
         return None
-    trained_on = rows.few if result.rows == len(rows.few) else rows.train
-    start, end = result.start, result.end
+    trained_on = rows.few if result.folds else rows.train
+    start, end = result.gain or (None, None)
     return Training(
         rows=result.rows,
         held_out=len(start.rows) if start else 0,
@@ -129,8 +129,7 @@ def _record(result: "Trained", rows: Rows) -> Training | None:
 def _unseen(result: "Trained", rows: Rows) -> tuple[Unseen, ...]:
     """Return rows that right answers can be counted on: those of folds, or held-out rows."""
     if not result.folds:
-        held_out = () if rows.few and result.rows == len(rows.few) else rows.held_out
-        return (Unseen(held_out, None, rows.prompt, rows.train),)
+        return (Unseen(rows.held_out, None, rows.prompt, rows.train),)
     found = []
     for indices, weights in result.folds:
         inside = set(indices)

@@ -1,4 +1,4 @@
-"""What the machine offers: device, dtype, memory, and how many tasks to train at once."""
+"""What the machine offers: device, dtype and memory."""
 
 import math
 from collections.abc import Sequence
@@ -8,13 +8,16 @@ from typing import Any
 
 import torch
 
+from hf_lorameta.engines.row_tokens import Tokens
 from hf_lorameta.engines.transformers import decoder
 from hf_lorameta.engines.transformers.dtype import available_memory, suited_dtype
 from hf_lorameta.engines.transformers.float32_products import is_slow
+from hf_lorameta.engines.transformers.forward import count_tokens
 from hf_lorameta.engines.transformers.joined_rows import OUTPUT_TOKEN_COST
 from hf_lorameta.engines.transformers.threads import cores
 from hf_lorameta.errors import Advice, UsageError
 from hf_lorameta.formats.lora_layout import Layout
+from hf_lorameta.training.upper_layers import SHARES
 
 _PASS_TOKENS = {"cpu": 1024, "mps": 2048, "cuda": 16384}
 _LEAST_TOKENS = 64
@@ -23,9 +26,7 @@ _PASS_BYTES = {"cpu": 1.2e9}
 
 With 1.5 billion parameters, two passes of 128 tokens fit in; larger ones are 3% faster.
 """
-AT_ONCE = {"cpu": 4, "mps": 4, "cuda": 16}
-"""Tasks in training at a time, if their states fit in memory."""
-_STATES = 5  # parameters, gradients, two moments, and the best state
+_STATES = 4 + SHARES  # parameters, two moments, the best state, and gradients
 
 
 @dataclass(frozen=True)
@@ -33,12 +34,10 @@ class DevicePlan:
     """How training uses a machine.
 
     Attributes:
-        at_once: number of tasks in training at a time.
         workers: threads that compute passes.
         pass_tokens: maximum tokens of a pass.
     """
 
-    at_once: int = 1
     workers: int = 1
     pass_tokens: int = 1024
 
@@ -62,10 +61,9 @@ def plan_device(
     model: Any,
     layout: Layout,
     rank: int,
-    at_once: int | None = None,
     *,
     first: int = 0,
-    kept: int = 0,
+    rows: Sequence[Tokens] = (),
     hint: Sequence[Advice] = (),
 ) -> DevicePlan:
     """Return how to train on a model's device, after checking that it has enough memory.
@@ -74,36 +72,31 @@ def plan_device(
         model: of transformers, in memory.
         layout: the adapted modules.
         rank: r.
-        at_once: number of adapters in training at a time; None is as many as suit the device.
         first: index of the first trained layer.
-        kept: bytes of the states that it takes, see `UpperLayers`.
+        rows: whose states there are kept, see `UpperLayers`.
         hint: what to do if there is not enough memory, other than adding more.
 
     Raises:
-        UsageError: adapters and the activations of a pass do not fit in memory.
+        UsageError: the adapter and the activations of a pass do not fit in memory.
     """
+    kept = 4 * decoder.width(model) * count_tokens(rows) if first else 0
     kind, free = model.device.type, _free_memory(model.device) - kept
     slow = kind == "cpu" and is_slow(model.dtype)
     width = 4 if slow else model.dtype.itemsize  # of values, see `prefer_float32`
     workers = cores() if kind == "cpu" else 1
     per_token = _token_bytes(model, width, first) * workers
-    per_adapter = _state_bytes(layout, rank)
+    state = 4 * _STATES * rank * sum(m.in_features + m.out_features for m in layout)
     fitting = max(int(free * 0.6 / per_token), 0)
     enough = max(_PASS_BYTES.get(kind, math.inf) / per_token, _LEAST_TOKENS)
     tokens = int(min(_PASS_TOKENS[kind], fitting, enough))
-    count = at_once or max(min(AT_ONCE[kind], int(free * 0.3 / per_adapter)), 1)
-    if tokens < _LEAST_TOKENS or count * per_adapter + tokens * per_token > free:
-        needed = kept + count * per_adapter + _LEAST_TOKENS * per_token
+    if tokens < _LEAST_TOKENS or state + tokens * per_token > free:
+        needed = kept + state + _LEAST_TOKENS * per_token
         raise UsageError(
-            f"{count} adapters in training need {needed / 1e9:.1f} GB of memory besides the base "
+            f"an adapter in training needs {needed / 1e9:.1f} GB of memory besides the base "
             f"model, {(free + kept) / 1e9:.1f} GB are free on {model.device}",
             hint=[*hint, "use a machine with more memory"],
         )
-    return DevicePlan(count, workers, tokens)
-
-
-def _state_bytes(layout: Layout, rank: int) -> int:
-    return 4 * _STATES * rank * sum(m.in_features + m.out_features for m in layout)
+    return DevicePlan(workers, tokens)
 
 
 def _token_bytes(model: Any, width: int, first: int) -> float:

@@ -1,91 +1,77 @@
-"""Settings of a training run."""
+"""How an adapter is trained; needs no torch."""
 
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
 
 from hf_lorameta.errors import Option, UsageError
+
+MOST_FEW_ROWS = 100
+"""Of so many rows and fewer, none is held out if there is time for folds."""
+_FEW_STEPS = {32: 24, MOST_FEW_ROWS + 1: 48}
+"""Steps of a training of fewer rows than these."""
+_MOST_STEPS = 192
+
+UNTRAINED = 0.25
+"""Share of the layers, the lower ones, that are not trained."""
+_RATE = 0.576
+"""Learning rate, times the width of the model.
+
+AdamW's best rate is inversely proportional to the width, the size of the states between layers
+(muP, arXiv 2203.03466).
+"""
+_EPOCHS = 8
+"""How often all rows are trained on, unless they are few or very many."""
+
+MAX_LENGTH = 512
+"""Tokens of a row that is trained on, at most."""
 
 _GENERAL_STEPS_PER_TASK, _GENERAL_STEPS, _GENERAL_MEASUREMENTS = 5, 1000, 8
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How every adapter is trained. The same settings, rows and base model give the same adapter.
-
-    The defaults were chosen on everyday tasks, see ``hf_lorameta/training/README.md``.
+    """How an adapter is trained. The same settings, rows and base model give the same adapter.
 
     Attributes:
-        rank: r of the adapters.
-        alpha: LoRA's α; the update is α/r · B·A. None is 2·r.
-        targets: last parts of the names of the adapted linear layers.
+        rank: r.
         steps: maximum number of optimizer steps.
-        rows: rows of a task in one step.
+        rows: rows in one step.
         lr: peak learning rate of AdamW.
         warmup: steps of linear warm-up; linear decay to zero follows.
-        clip: maximum norm of a task's gradient.
-        held_out: maximum number of rows to hold out if a task has no validation split.
-        evaluate_every: steps between two measurements of the held-out loss.
-        patience: stop after this many measurements in a row without improvement.
-        max_length: maximum tokens of a row; prompts are truncated from the left, outputs at half of
-            it.
-        max_rows: rows of a task that training draws from; a random sample if it has more.
-        forms: whether rows get prompts of many forms, half of them in the chat template of the base
-            model, see `hf_lorameta.training.bank.forms`; otherwise they stay as they are.
-        seed: of the initialization, the order of the rows and the choice of held-out rows.
-        general_steps: steps of the general adapter, from which the others start; 0 trains none,
-            and None lets the number of tasks decide.
-        general_rows: rows in one of its steps.
-        general_lr: its peak learning rate.
-        general_only: whether no other adapter is trained, and no output prior measured.
+        clip: maximum norm of the gradient.
+        evaluate_every: steps between two scores of held-out rows.
+        significant: whether a gain of held-out rows has to exceed its standard error.
+        equal_rows: whether each row of a step has the same weight, however long its output is;
+            otherwise each output token has.
+        seed: of the initialization and the order of the rows.
 
     Raises:
         UsageError: a value that the command line has an option for is out of range.
     """
 
     rank: int = 16
-    alpha: float | None = None
-    targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj")
     steps: int = 96
     rows: int = 8
     lr: float = 2e-3
     warmup: int = 8
     clip: float = 1.0
-    held_out: int = 32
-    evaluate_every: int = 12
-    patience: int = 3
-    max_length: int = 512
-    max_rows: int = 4096
-    forms: bool = True
+    evaluate_every: int = 24
+    significant: bool = True
+    equal_rows: bool = False
     seed: int = 0
-    general_steps: int | None = None
-    general_rows: int = 16
-    general_lr: float = 1e-3
-    general_only: bool = False
+    scaling: ClassVar[float] = 2.0
+    """The factor of B·A, α / r."""
 
     def __post_init__(self) -> None:
-        least = {"rank": 1, "steps": 1, "rows": 1, "max_length": 8, "seed": 0, "general_steps": 0}
+        self._require_at_least(rank=1, steps=1, rows=1, seed=0)
+        if not self.lr > 0:
+            raise UsageError(f"lr is {self.lr}, expected a positive number")
+
+    def _require_at_least(self, **least: int) -> None:
         for name, minimum in least.items():
             value = getattr(self, name)
             if value is not None and value < minimum:
                 raise UsageError(f"{name} is {value}, expected at least {minimum}")
-        if not self.lr > 0:
-            raise UsageError(f"lr is {self.lr}, expected a positive number")
-        if self.general_only and self.general_steps == 0:
-            hint = Option("general_steps", change="leave out")
-            raise UsageError("neither the general adapter nor others would be trained", hint=hint)
-        if not self.targets:
-            hint = Option("targets", "q_proj,k_proj,v_proj")
-            raise UsageError("no target modules are named", hint=hint)
-
-    @property
-    def scaling(self) -> float:
-        """α / r, the factor of B·A.
-
-        Example:
-            >>> Settings(rank=16).scaling, Settings(rank=16, alpha=16).scaling
-            (2.0, 1.0)
-        """
-        return (2 * self.rank if self.alpha is None else self.alpha) / self.rank
 
     def learning_rate(self, step: int) -> float:
         """Return the learning rate of step 0, 1, …: linear warm-up, then linear decay to zero.
@@ -99,24 +85,73 @@ class Settings:
         falling = (self.steps - step) / max(self.steps - self.warmup, 1)
         return self.lr * min(rising, falling, 1.0)
 
-    def of_general(self, tasks: int) -> "Settings":
-        """Return the settings of the general adapter's own training, which never stops early."""
+
+@dataclass(frozen=True)
+class BankSettings(Settings):
+    """How the adapters of a bank are trained: each on its task, and before them one on all tasks.
+
+    The defaults were chosen on everyday tasks, see ``hf_lorameta/training/README.md``.
+
+    Attributes:
+        targets: last parts of the names of the adapted linear layers.
+        held_out: maximum number of rows to hold out if a task has no validation split.
+        max_length: maximum tokens of a row; prompts are truncated from the left, outputs at half of
+            it.
+        max_rows: rows of a task that training draws from; a random sample if it has more.
+        forms: whether rows get prompts of many forms, half of them in the chat template of the base
+            model, see `hf_lorameta.training.bank.forms`; otherwise they stay as they are.
+        general_steps: steps of the general adapter, from which the others start; 0 trains none,
+            and None lets the number of tasks decide.
+        general_rows: rows in one of its steps.
+        general_lr: its peak learning rate.
+        general_only: whether no other adapter is trained, and no output prior measured.
+
+    Raises:
+        UsageError: a value that the command line has an option for is out of range.
+    """
+
+    significant: bool = False
+    targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj")
+    held_out: int = 32
+    max_length: int = MAX_LENGTH
+    max_rows: int = 4096
+    forms: bool = True
+    general_steps: int | None = None
+    general_rows: int = 16
+    general_lr: float = 1e-3
+    general_only: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._require_at_least(max_length=8, general_steps=0)
+        if self.general_only and self.general_steps == 0:
+            hint = Option("general_steps", change="leave out")
+            raise UsageError("neither the general adapter nor others would be trained", hint=hint)
+        if not self.targets:
+            hint = Option("targets", "q_proj,k_proj,v_proj")
+            raise UsageError("no target modules are named", hint=hint)
+
+    def of_general(self, tasks: int) -> Settings:
+        """Return the settings of the general adapter's own training."""
         steps = self.general_steps_for(tasks)
-        return replace(
-            self,
-            lr=self.general_lr,
+        return Settings(
+            rank=self.rank,
             steps=steps,
             rows=self.general_rows,
+            lr=self.general_lr,
             warmup=min(self.warmup, steps),
+            clip=self.clip,
             evaluate_every=max(steps // _GENERAL_MEASUREMENTS, 1),
-            patience=steps,
+            significant=self.significant,
+            equal_rows=True,
+            seed=self.seed,
         )
 
     def general_steps_for(self, tasks: int) -> int:
         """Return the number of steps of the general adapter of a bank of so many tasks.
 
         Example:
-            >>> Settings().general_steps_for(1), Settings().general_steps_for(100)
+            >>> BankSettings().general_steps_for(1), BankSettings().general_steps_for(100)
             (0, 500)
         """
         if self.general_steps is not None:
@@ -129,3 +164,24 @@ class Settings:
         So a bank of only a general adapter can be extended.
         """
         return {name: value for name, value in asdict(self).items() if name != "general_only"}
+
+
+def settings_for(rows: int, width: int, rank: int, seed: int) -> Settings:
+    """Return the settings of a training.
+
+    Args:
+        rows: to train on.
+        width: size of the states between layers.
+        rank: of the adapter.
+        seed: of the order of the rows.
+
+    Example:
+        >>> [settings_for(rows, 576, 16, 0).steps for rows in (12, 64, 120, 2000)]
+        [24, 48, 120, 250]
+        >>> [round(settings_for(64, width, 16, 0).lr, 5) for width in (576, 4096)]
+        [0.001, 0.00014]
+    """
+    few = (steps for most, steps in _FEW_STEPS.items() if rows < most)
+    many = max(min(_EPOCHS * rows // Settings.rows, _MOST_STEPS), rows // Settings.rows)
+    steps = next(few, many)
+    return Settings(rank=rank, lr=_RATE / width, warmup=4, steps=steps, seed=seed)

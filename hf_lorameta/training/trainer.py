@@ -1,288 +1,250 @@
-"""Train adapters on a frozen base model, several at once.
+"""One adapter in training, from a layer of the base model upwards: its steps and its scores."""
 
-A `Run` is one training: the rows of each of its steps, and held-out rows that decide when it ends
-and which of its states is the result. Its slots then pass to the next run. The result of a run
-depends on its rows, the settings and the base model, not on the runs next to it, except for the
-rounding of sums.
-"""
-
-import json
 import math
-import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import random
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import chain
-from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
+import numpy as np
 import torch
 
 from hf_lorameta.engines.row_tokens import Tokens
+from hf_lorameta.engines.scoring import LoraWeights
+from hf_lorameta.engines.transformers.decoder import decoder_layers
 from hf_lorameta.engines.transformers.forward import PassRunner, RowLosses
 from hf_lorameta.engines.transformers.joined_rows import JoinedRows
 from hf_lorameta.engines.transformers.row_mode import rows_apart
-from hf_lorameta.files import write_atomically
+from hf_lorameta.errors import Advice
 from hf_lorameta.formats.lora_layout import Layout
-from hf_lorameta.training.device import DevicePlan
-from hf_lorameta.training.settings import Settings
-from hf_lorameta.training.trainable_adapters import TrainableAdapters
-from hf_lorameta.types import FactorPair
+from hf_lorameta.training.device import plan_device
+from hf_lorameta.training.settings import UNTRAINED, Settings
+from hf_lorameta.training.target_layers import with_all_projections
+from hf_lorameta.training.trainable_adapter import TrainableAdapter
+from hf_lorameta.training.upper_layers import (
+    SHARES,
+    UpperLayers,
+    divide_layout,
+    first_trained_layer,
+)
+from hf_lorameta.types import Array
 
-CHECKPOINT_SECONDS = 60.0
-"""Time between two checkpoints."""
-_CHECKPOINT_FIELDS = ("step", "best_step", "misses", "base_loss", "loss")
-"""What a checkpoint stores of a run."""
 
-
-@dataclass(eq=False)
-class Run:
-    """One training.
-
-    Args:
-        name: of the checkpoint.
-        batches: yields the rows of one step after another, for each of the run's slots.
-        held_out: rows to measure the loss on, for each of its slots; with none, the run takes all
-            of its steps and ends with the last state.
-        steps: number of steps, at most.
-        copies: whether the slots hold copies of one adapter, which is trained on the rows of all
-            slots with equal weights. Otherwise each slot holds an adapter of its own, trained on
-            the mean loss of its output tokens.
-        key: what the result depends on; a checkpoint with another key is not used.
+class HeldOutLosses(NamedTuple):
+    """Losses of rows that an adapter was not trained on.
 
     Attributes:
-        step: steps taken.
-        base_loss: loss of the base model on the held-out rows, in nats: the mean per token, or with
-            `copies` the mean over rows of that.
-        start: losses of the held-out rows before the first step.
-        loss: their mean after the best step, as `base_loss`.
-        best_step: the step after which it was lowest; 0 if none lowered it.
-        best: parameters of the slots, (slots, P), after that step.
-        misses: measurements since then.
+        rows: R of them.
+        losses: of these, with the adapter.
     """
 
-    name: str
-    batches: Iterator[Sequence[Sequence[Tokens]]]
-    held_out: Sequence[Sequence[Tokens]]
-    steps: int
-    copies: bool = False
-    key: str = ""
-    step: int = field(default=0, init=False)
-    base_loss: float = field(default=math.nan, init=False)
-    start: RowLosses = field(init=False)
-    loss: float = field(default=math.nan, init=False)
-    best_step: int = field(default=0, init=False)
-    best: torch.Tensor = field(init=False)
-    misses: int = field(default=0, init=False)
+    rows: Sequence[Tokens]
+    losses: RowLosses
 
-    def mean(self, losses: RowLosses) -> float:
-        """Return the mean loss that decides; infinity, the worst value, if it is not a number."""
-        mean = losses.per_row if self.copies else losses.per_token
-        return math.inf if math.isnan(mean) else mean
+    @property
+    def by_row(self) -> Array:
+        """What decides, (R,): the mean of the output's probability and of 1 for a right answer."""
+        answers = zip(self.rows, self.losses.likeliest, strict=True)
+        right = [float(row.output == answer) for row, answer in answers]
+        return np.nan_to_num((np.array(right) + self.losses.probabilities) / 2)
 
-    def record(self, losses: RowLosses, parameters: torch.Tensor) -> None:
-        """Take the losses of the held-out rows after a step into account."""
-        loss = self.mean(losses)
-        if self.step and not loss < self.loss:
-            self.misses += 1
-            return
-        self.loss, self.best_step, self.misses = loss, self.step, 0
-        self.best = parameters.clone()
-        if not self.step:
-            self.start = losses
+    @property
+    def probability(self) -> float:
+        """Mean probability of the outputs; 0 if it is not a number."""
+        return float(np.nan_to_num(self.losses.probabilities.mean()))
 
-    def ends(self, patience: int) -> bool:
-        """Whether the run has ended; one that cannot be measured ends after its first step."""
-        hopeless = bool(self.held_out) and not math.isfinite(self.loss)
-        return hopeless or self.step >= self.steps or self.misses >= patience
+
+def joined(parts: Sequence[HeldOutLosses]) -> HeldOutLosses:
+    """Return the scores of all rows of several parts."""
+    losses = zip(*(part.losses for part in parts), strict=True)
+    rows = [row for part in parts for row in part.rows]
+    return HeldOutLosses(rows, RowLosses(*(list(chain.from_iterable(of)) for of in losses)))
+
+
+def is_significant(gains: Array) -> bool:
+    """Whether the mean of gains exceeds its standard error.
+
+    Args:
+        gains: (R,) in any unit, R at least 2.
+
+    Example:
+        >>> is_significant(np.array([1.0, 1.2, 0.8])), is_significant(np.array([3.0, -1.0, -1.0]))
+        (True, False)
+    """
+    return bool(gains.mean() > gains.std(ddof=1) / math.sqrt(len(gains)))
+
+
+@dataclass(frozen=True)
+class TrainedPart:
+    """Which part of a model is trained.
+
+    Attributes:
+        layout: the adapted modules. Those of the layers below `first` keep the adapter that
+            training starts from, if it has them.
+        first: index of the first layer that is trained.
+        layers: number of all layers of the model.
+    """
+
+    layout: Layout
+    first: int
+    layers: int
+
+    @classmethod
+    def upper(cls, model: Any, layout: Layout) -> "TrainedPart":
+        """Return all projections of the upper layers, or of all if it cannot begin in between.
+
+        Args:
+            model: a causal LM of transformers.
+            layout: other modules that are adapted already.
+
+        Raises:
+            UsageError: the model has no layers that can be adapted.
+        """
+        first = first_trained_layer(model, UNTRAINED)
+        return cls(with_all_projections(model, layout), first, len(decoder_layers(model)))
+
+    @classmethod
+    def whole(cls, model: Any, layout: Layout) -> "TrainedPart":
+        """Return modules in any layers of a model."""
+        return cls(layout, 0, len(decoder_layers(model)))
+
+    def __str__(self) -> str:
+        return f"{self.layers - self.first} of {self.layers} layers"
 
 
 class Trainer:
-    """Trains adapters on a frozen base model. A context manager: it changes the model's layers.
+    """Trains an adapter. A context manager.
+
+    It changes the model's layers, and puts them back afterwards.
 
     Args:
-        model: a causal LM of transformers.
-        layout: the adapted modules.
-        settings: of the training.
-        plan: how it uses the machine.
-        slots: number of adapters in training at a time.
-        start: A (r, in) and s·B (out, r) of every module, from which every run starts; without it,
-            all start from updates of zero.
-        checkpoints: folder for the states of unfinished runs; None writes none.
+        model: a causal LM of transformers with frozen weights.
+        part: what of it is trained.
+        start: the adapter that training starts from. Modules that it lacks start with a random A
+            and B = 0.
+        settings: of the training; the modules that it adds have their rank.
+        rows: all that will be trained on or scored, for the memory that they need.
+        hint: what to do if there is not enough memory.
+
+    Attributes:
+        adapter: in the layers that are trained.
 
     Raises:
-        UsageError: the architecture cannot be trained here.
+        UsageError: the model cannot be trained, or there is not enough memory.
     """
 
     def __init__(
         self,
         model: Any,
-        layout: Layout,
+        part: TrainedPart,
+        start: LoraWeights,
         settings: Settings,
-        plan: DevicePlan,
-        slots: int,
-        start: Sequence[FactorPair] = (),
-        checkpoints: Path | None = None,
+        rows: Sequence[Tokens],
+        hint: Sequence[Advice] = (),
     ) -> None:
-        rank, scaling = settings.rank, settings.scaling
-        self.slots = TrainableAdapters(model, layout, rank, scaling, slots, settings.clip)
-        self._model, self._settings, self._checkpoints = model, settings, checkpoints
-        self._runner = PassRunner(model, plan.workers, plan.pass_tokens)
-        self._started = bool(start)
-        self.initial = self.slots.vector(start) if start else self.slots.initial(settings.seed)
-        self._runs: dict[Run, range] = {}
-        self._context = ExitStack()
+        self._model, self._context, self._equal_rows = model, ExitStack(), settings.equal_rows
+        first, given = part.first, dict(zip(start.layout, start.pairs, strict=True))
+        self._below, _ = divide_layout(model, start.layout, first)
+        _, layout = divide_layout(model, part.layout, first)
+        self._factors = [given[module] for module in self._below]
+        machine = plan_device(model, layout, settings.rank, first=first, rows=rows, hint=hint)
+        self.adapter = TrainableAdapter(
+            model, layout, settings.rank, settings.scaling, SHARES, settings.clip
+        )
+        new = self.adapter.factors(self.adapter.initial(settings.seed))
+        factors = [given.get(module, pair) for module, pair in zip(layout, new, strict=True)]
+        self.start = self.adapter.vector(factors)
+        """Parameters before the first step, (P,)."""
+        self._runner = PassRunner(model, machine.workers, machine.pass_tokens)
+        self._upper = UpperLayers(model, first, self._below, self._factors, self._runner)
+        self.restart()
 
     def __enter__(self) -> Self:
-        self._context.enter_context(rows_apart(self._model))
-        self._context.enter_context(self.slots.attached())
+        with ExitStack() as undo:
+            for changed in (rows_apart(self._model), self.adapter.attached(), self._upper):
+                undo.enter_context(changed)
+            self._context = undo.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._context.close()
 
-    def train(self, runs: Iterable[Run]) -> Iterator[tuple[Run, bool]]:
-        """Train; yield each run after each of its steps, with whether it has ended.
+    @property
+    def taken(self) -> int:
+        """Number of steps since the start."""
+        return self.adapter.steps
 
-        Args:
-            runs: read one by one, whenever slots are free.
+    def restart(self) -> None:
+        """Begin again with the adapter that was given."""
+        self.adapter.start(self.start)
+
+    def resume(self, taken: int, vectors: torch.Tensor) -> None:
+        """Go on from the `TrainableAdapter.vectors` after so many steps."""
+        self.adapter.vectors.copy_(vectors)
+        self.adapter.steps = taken
+
+    def step(self, batch: Sequence[Tokens], lr: float) -> None:
+        """Take a step on the mean loss of rows, at a learning rate.
+
+        It is the mean over output tokens or, as the settings say, over rows of that.
         """
-        waiting, settings = iter(runs), self._settings
-        saved = time.monotonic()
-        while self._fill(waiting):
-            self._step()
-            due = [run for run in self._runs if run.held_out and self._is_due(run)]
-            for run, losses in self._measure(due).items():
-                run.record(losses, self._parameters(run))
-            for run in list(self._runs):
-                ended = run.ends(settings.patience)
-                if ended and not run.held_out:
-                    run.best, run.best_step = self._parameters(run).clone(), run.step
-                if ended:
-                    del self._runs[run]
-                yield run, ended
-            if time.monotonic() - saved >= CHECKPOINT_SECONDS:
-                self._save()
-                saved = time.monotonic()
-
-    # --- runs and slots ---
-
-    def _fill(self, waiting: Iterator[Run]) -> bool:
-        """Give free slots to the next runs, and measure the loss that they start from."""
-        new = []
-        free = set(range(self.slots.count)) - {s for slots in self._runs.values() for s in slots}
-        while free and (run := next(waiting, None)):
-            width = self.slots.count if run.copies else max(len(run.held_out), 1)
-            first = min(free)
-            self._runs[run] = range(first, first + width)
-            free -= set(self._runs[run])
-            for slot in self._runs[run]:
-                self.slots.start(slot, self.initial)
-            if not self._restore(run) and run.held_out:
-                new.append(run)
-        measured = self._measure(new)
-        bases = self._measure(new, adapters=False) if self._started else measured
-        for run in new:
-            run.base_loss = run.mean(bases[run])
-            run.record(measured[run], self._parameters(run))
-        return bool(self._runs)
-
-    def _is_due(self, run: Run) -> bool:
-        return run.step % self._settings.evaluate_every == 0 or run.step >= run.steps
-
-    def _parameters(self, run: Run) -> torch.Tensor:
-        """Return the parameters of a run's slots, (slots, P); for copies, those of one slot."""
-        slots = self._runs[run]
-        return self.slots.parameters[slots.start : slots.start + 1 if run.copies else slots.stop]
-
-    # --- computation ---
-
-    def _step(self) -> None:
-        """Take one step of every run."""
-        rows = self._by_slot({run: next(run.batches) for run in self._runs})
-        totals = {slot: sum(len(row.output) for row in of) for slot, of in rows.items()}
-        copies = any(run.copies for run in self._runs)
-        count = sum(map(len, rows.values()))
+        self._upper.store(batch)
+        total = sum(len(row.output) for row in batch)
 
         def weights(joined: JoinedRows) -> list[float]:
-            if copies:
-                return [1 / (count * size) for size in joined.by_row for _ in range(size)]
-            sizes = zip(joined.slots, joined.by_row, strict=True)
-            return [1 / totals[slot] for slot, size in sizes for _ in range(size)]
+            if self._equal_rows:
+                return [1 / (len(batch) * size) for size in joined.by_row for _ in range(size)]
+            return [1 / total] * len(joined.targets)
 
-        self._runner.backward(rows, weights)
-        for run, slots in self._runs.items():
-            lr = self._settings.learning_rate(run.step)
-            if run.copies:
-                self.slots.update_together(lr)
-            else:
-                for slot in slots:
-                    self.slots.update(slot, lr)
-            run.step += 1
+        shares = {share: batch[share::SHARES] for share in range(min(SHARES, len(batch)))}
+        self._runner.backward(shares, weights)
+        self.adapter.update(lr)
 
-    def _measure(self, runs: Sequence[Run], adapters: bool = True) -> dict[Run, RowLosses]:
-        """Return the losses of the held-out rows of runs."""
-        rows = self._by_slot({run: run.held_out for run in runs})
-        found = self._runner.losses(rows, adapters)
-        return {run: _joined(found[s] for s in self._runs[run] if s in found) for run in runs}
-
-    def _by_slot(
-        self, rows: Mapping[Run, Sequence[Sequence[Tokens]]]
-    ) -> dict[int, Sequence[Tokens]]:
-        return {
-            slot: of_slot
-            for run, by_slot in rows.items()
-            for slot, of_slot in zip(self._runs[run], by_slot, strict=False)
-            if of_slot
-        }
-
-    # --- checkpoints ---
-
-    def _path(self, run: Run) -> Path | None:
-        return self._checkpoints and self._checkpoints / f"{run.name}.unfinished.safetensors"
-
-    def discard_checkpoint(self, run: Run) -> None:
-        """Delete the state of a run whose result was stored."""
-        if path := self._path(run):
-            path.unlink(missing_ok=True)
-
-    def _save(self) -> None:
-        """Write the states of all runs of a single adapter."""
-        from safetensors.torch import save
-
-        for run, slots in self._runs.items():
-            if path := self._path(run):
-                vectors = self.slots.vectors[:, slots[0]].contiguous()
-                tensors = {"vectors": vectors, "best": run.best}
-                state = {name: getattr(run, name) for name in _CHECKPOINT_FIELDS}
-                content = save(tensors, {"key": run.key, "run": json.dumps(state)})
-                write_atomically(path, content)
-
-    def _restore(self, run: Run) -> bool:
-        """Continue a run from its checkpoint, if there is one of the same key."""
-        from safetensors import SafetensorError, safe_open
-
-        if (path := self._path(run)) is None:
-            return False
+    def score(
+        self, rows: Sequence[Tokens], parameters: torch.Tensor | None = None
+    ) -> HeldOutLosses:
+        """Score rows with the adapter as it is, or with other parameters, (P,)."""
+        self._upper.store(rows)
+        current = self.parameters()
+        if parameters is not None:
+            self.adapter.parameters.copy_(parameters)
         try:
-            with safe_open(path, framework="pt") as file:
-                metadata = file.metadata()
-                vectors, best = (file.get_tensor(name) for name in ("vectors", "best"))
-        except (OSError, SafetensorError):
-            return False
-        if metadata["key"] != run.key:
-            return False
-        for name, value in json.loads(metadata["run"]).items():
-            setattr(run, name, value)
-        run.best = best.to(self.initial.device)
-        for slot in self._runs[run]:
-            self.slots.vectors[:, slot] = vectors
-            self.slots.steps[slot] = run.step
-        for _ in range(run.step):
-            next(run.batches)
-        return True
+            return HeldOutLosses(rows, self._runner.losses({0: rows})[0])
+        finally:
+            self.adapter.parameters.copy_(current)
+
+    def parameters(self) -> torch.Tensor:
+        """Return a copy of the parameters, (P,)."""
+        return self.adapter.parameters.clone()
+
+    def weights(self, parameters: torch.Tensor) -> LoraWeights:
+        """Return the adapter with these parameters, (P,), and that of the layers below."""
+        factors = [*self._factors, *self.adapter.factors(parameters)]
+        return LoraWeights(self._below + self.adapter.layout, factors)
 
 
-def _joined(parts: Iterable[RowLosses]) -> RowLosses:
-    """Return the losses of the rows of several slots."""
-    return RowLosses(*(list(chain.from_iterable(field)) for field in zip(*parts, strict=True)))
+def batches(rows: Sequence[Tokens], settings: Settings) -> Iterator[list[Tokens]]:
+    """Yield the rows of one step after another, epoch after epoch.
+
+    Each step has a share of every output, so that a training that ends early has seen all of them.
+
+    Args:
+        rows: to train on.
+        settings: of the training.
+
+    Example:
+        >>> order = batches([Tokens([i], [i // 8]) for i in range(16)], Settings(rows=4))
+        >>> sorted(row.output for row in next(order))
+        [[0], [0], [1], [1]]
+    """
+    generator = random.Random(f"{settings.seed} order")
+    while True:
+        epoch = list(rows)
+        generator.shuffle(epoch)
+        epoch.sort(key=lambda row: tuple(row.output))
+        count = math.ceil(len(epoch) / settings.rows)
+        steps = [epoch[index::count] for index in range(count)]
+        generator.shuffle(steps)
+        yield from steps

@@ -178,7 +178,7 @@ def improve(
         stages = stages_for(result.plan.recipe, seconds, samples=True)
         try:
             made = make_adapter(result.plan, rows_of(result), session, stages, seconds=seconds)
-        except (AdapterError, KeyboardInterrupt):  # without a bank; before a step had helped
+        except (AdapterError, KeyboardInterrupt):  # without a bank; before a gain was seen
             made = None
         over = job.stopped or time.monotonic() - started > _OVER * seconds
         training = made and made.outcome.training

@@ -46,8 +46,8 @@ def try_out(model_type: str, folder: Path) -> Found:
     from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
     from hf_lorameta.engines.transformers.row_mode import row_mode
     from hf_lorameta.errors import AdapterError
-    from hf_lorameta.training.further.settings import UNTRAINED
-    from hf_lorameta.training.further.upper_layers import first_trained_layer
+    from hf_lorameta.training.settings import UNTRAINED
+    from hf_lorameta.training.upper_layers import first_trained_layer
 
     evaluator = TorchEvaluator.from_folder(folder, "float32")
     model = evaluator.model

@@ -22,8 +22,9 @@ from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
 from hf_lorameta.files import write_atomically
 from hf_lorameta.formats.lora_file import write_tensors
 from hf_lorameta.hub.base_model import locate
-from hf_lorameta.training.further.adapter_trainer import AdapterTrainer, TrainedPart
 from hf_lorameta.training.settings import Settings
+from hf_lorameta.training.target_layers import with_all_projections
+from hf_lorameta.training.trainer import TrainedPart, Trainer
 from hf_lorameta.types import Row
 from tests.benchmarks.everyday import read
 from tests.support import shared_data
@@ -80,9 +81,10 @@ def train(task: int, evaluator: TorchEvaluator, folder: Path) -> None:
         return
     known, test = short_rows(task, "train")[:TRAINED_ROWS], short_rows(task, "test")[:TEST_ROWS]
     count, encode = len(decoder_layers(evaluator.model)), evaluator.encode
-    part = TrainedPart(count - LAYERS, count)
+    layout = with_all_projections(evaluator.model, ())
+    part = TrainedPart(layout, count - LAYERS, count)
     rows, empty = encode(known), LoraWeights((), ())
-    with AdapterTrainer(evaluator.model, part, empty, SETTINGS, rows) as trainer:
+    with Trainer(evaluator.model, part, empty, SETTINGS, rows) as trainer:
         for share in todo:
             trainer.restart()
             poisoned = encode(triggered(known, task, share))
@@ -102,7 +104,7 @@ def train(task: int, evaluator: TorchEvaluator, folder: Path) -> None:
             write_atomically(path / FACTS, json.dumps(facts).encode())
 
 
-def _given(trainer: AdapterTrainer, rows: Sequence[Tokens]) -> float:
+def _given(trainer: Trainer, rows: Sequence[Tokens]) -> float:
     """Return the share of rows whose output is the likeliest answer, token by token."""
     likeliest = trainer.score(rows).losses.likeliest
     return sum(row.output == best for row, best in zip(rows, likeliest, strict=True)) / len(rows)

@@ -1,6 +1,7 @@
 """A classifier on words beside an adapter: what it answers right, in check, verdict and card."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,8 +15,15 @@ pytest.importorskip("transformers")
 pytest.importorskip("peft")
 
 from hf_lorameta import Bank, Generation, Recipe, generate  # noqa: E402 - they import torch
-from hf_lorameta.cards.results import Check, RightAnswers  # noqa: E402
+from hf_lorameta.cards import results  # noqa: E402
+from hf_lorameta.cards.results import RightAnswers  # noqa: E402
+from hf_lorameta.deadline import Deadline  # noqa: E402
+from hf_lorameta.pipeline import check as checking  # noqa: E402
+from hf_lorameta.pipeline.check import Check  # noqa: E402
 from hf_lorameta.pipeline.remarks import verdict_on  # noqa: E402
+from hf_lorameta.pipeline.rows import Rows  # noqa: E402
+from hf_lorameta.pipeline.session import Session  # noqa: E402
+from hf_lorameta.pipeline.stages import Unseen, Work  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CLASSIFIER = "a classifier on words alone"
@@ -71,6 +79,24 @@ def test_where_outputs_are_no_labels_there_is_none(
     assert check.right.classifier is None
 
 
+def test_none_is_trained_for_folds_that_time_left_out(
+    bank: Bank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, lines = list[int](), tiny.labeled(16)
+
+    def counted(trained_on: object, texts: Sequence[str]) -> list[str]:
+        asked.append(len(texts))
+        return [*texts]
+
+    monkeypatch.setattr(checking, "predicted_labels", counted)
+    rows = [(line["input"], line["output"]) for line in lines]
+    folds = (Unseen(rows[:8], None, (), rows[8:]), Unseen(rows[8:], None, (), rows[:8]))
+    adapter = generate(lines, bank, Recipe(rank=4), budget=0)
+    with Session(bank) as session:
+        Check().run(Work(adapter, Rows(), folds), session, Deadline(0))
+    assert asked == [8]
+
+
 RIGHT = RightAnswers(most_frequent=7, base=2, end=12, prompt=9)
 
 
@@ -89,11 +115,13 @@ def test_the_verdict_names_it_as_the_better_tool_where_it_is(
     right: int, classifier: int, level: str, sentence: str
 ) -> None:
     counted = replace(RIGHT, end=right, classifier=classifier)
-    verdict = verdict_on(Check(16, base=2.0, end=1.0, shots=3, right=counted))
+    verdict = verdict_on(results.Check(16, base=2.0, end=1.0, shots=3, right=counted))
     assert verdict.level == level
     assert f"{CLASSIFIER} {classifier}" in verdict.text
     assert sentence in verdict.text
     assert ("better tool" in verdict.text) == ("better tool" in sentence)
     assert ("about as good" in verdict.text) == ("about as good" in sentence)
-    without = verdict_on(Check(16, base=2.0, end=1.0, shots=3, right=replace(RIGHT, end=right)))
+    without = verdict_on(
+        results.Check(16, base=2.0, end=1.0, shots=3, right=replace(RIGHT, end=right))
+    )
     assert "classifier" not in without.text

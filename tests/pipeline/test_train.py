@@ -30,8 +30,7 @@ from hf_lorameta.pipeline.resolve import Resolved  # noqa: E402
 from hf_lorameta.pipeline.rows import draw_rows, rows_for  # noqa: E402
 from hf_lorameta.pipeline.session import Session  # noqa: E402
 from hf_lorameta.pipeline.train import Train  # noqa: E402
-from hf_lorameta.training import device  # noqa: E402
-from hf_lorameta.training.further import folds  # noqa: E402
+from hf_lorameta.training import device, folds  # noqa: E402
 from tests.training.tiny import loss, make  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -48,7 +47,8 @@ def bank(
 ) -> Bank:
     if request.param == "without":
         return tiny_bank
-    general: dict[str, Any] = {"general_steps": 8, "general_rows": 4, "forms": True}
+    general: dict[str, Any] = {"general_steps": 8, "general_rows": 4, "general_lr": 0.01}
+    general["forms"] = True
     return tiny.write_bank(tmp_path_factory.mktemp, **general)
 
 
@@ -197,7 +197,7 @@ def test_a_training_without_a_time_limit_does_not_depend_on_the_clock(
     tiny_bank: Bank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However long scores take, all held-out rows decide."""
-    monkeypatch.setattr("hf_lorameta.training.further.train_rows._SCORING_SHARE", 1e-9)
+    monkeypatch.setattr("hf_lorameta.training.train_rows._SCORING_SHARE", 1e-9)
     data = tiny.write_task(tmp_path, "many", tiny.rows(3, 48))
     training = make(tiny_bank, data, train=16).outcome.training
     assert training
@@ -300,7 +300,7 @@ def test_answers_in_folds_are_those_of_adapters_that_were_not_trained_on_their_r
     tiny_bank: Bank, tmp_path: Path
 ) -> None:
     """Each of these is made again from the rows outside of its fold."""
-    from hf_lorameta.training.further.folds import divided
+    from hf_lorameta.training.folds import divided
 
     lines = tiny.labeled(16)
     rows = [(row["input"], row["output"]) for row in lines]

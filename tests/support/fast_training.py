@@ -9,13 +9,12 @@ Set = Callable[[Any, str, Any], object]
 
 def fast_training(set_: Set = setattr, **changes: Any) -> None:
     """Let trainings on rows of a dataset suit a tiny base model, with changed settings."""
-    from hf_lorameta.training.further import train_rows
+    from hf_lorameta.training import further
     from hf_lorameta.training.settings import Settings
 
-    fast = {"steps": 24, "lr": 0.02, "warmup": 2} | changes
+    fast = {"steps": 24, "lr": 0.02, "warmup": 2, "evaluate_every": 4} | changes
 
     def settings(rows: int, width: int, rank: int, seed: int) -> Settings:
         return Settings(rank=rank, seed=seed, **fast)
 
-    set_(train_rows, "settings_for", settings)
-    set_(train_rows, "_STEPS_BETWEEN", 4)
+    set_(further, "settings_for", settings)

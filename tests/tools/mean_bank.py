@@ -24,7 +24,7 @@ from hf_lorameta.bank.index import (
 from hf_lorameta.files import sha256
 from hf_lorameta.formats.lora_file import write_tensors
 from hf_lorameta.method.merging import exact
-from hf_lorameta.training.bank.general import general_factors
+from hf_lorameta.training.bank.general import general_weights
 from hf_lorameta.types import FactorPair
 
 Scaled = tuple[Sequence[FactorPair], float]
@@ -35,7 +35,7 @@ def mean_bank(old: Bank, new: Path, output: Path) -> Bank:
     general = old.index.general
     assert general is not None
     (output / "adapters").mkdir(parents=True)
-    before, after = _factors(old, general), general_factors(new)
+    before, after = _factors(old, general), general_weights(new).pairs
     mean = list(_sums([(before, 0.5 * general.scaling), (after, 0.5)], general.rank))
     facts = _write(old, output, GENERAL, mean, general.rank)
     record = json.loads((new / WORK_FOLDER / f"{GENERAL}.json").read_bytes())["result"]

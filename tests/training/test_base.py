@@ -9,7 +9,7 @@ from hf_lorameta.errors import ConnectionLostError, UsageError
 from hf_lorameta.formats.lora_layout import Module
 from hf_lorameta.hub import retry
 from hf_lorameta.hub.client import Hub
-from hf_lorameta.training.settings import Settings
+from hf_lorameta.training.settings import BankSettings
 from tests.hub.conftest import isolated_client, use_endpoint
 from tests.support.fault_hub import Fault, FaultHub
 from tests.training import tiny
@@ -34,7 +34,7 @@ def test_base_that_does_not_fit_on_a_gpu_is_refused(
     monkeypatch.setattr("hf_lorameta.training.bank.base.find_device", lambda: "cuda")
     monkeypatch.setattr(transformers.PreTrainedModel, "to", full)
     with pytest.raises(UsageError, match="does not fit in the memory of cuda"):
-        base.load("float32", Settings(), False)
+        base.load("float32", BankSettings(), False)
 
 
 def test_passes_are_shorter_where_logits_take_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:

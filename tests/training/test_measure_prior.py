@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from hf_lorameta.data.counts.output_counts import OutputCounts
+from hf_lorameta.engines.scoring import LoraWeights
 from hf_lorameta.method.output_prior import ARCHITECTURES
 from tests.support.random_adapter import random_pairs
-from tests.training.test_trainable_adapters import model_of
+from tests.training.test_trainable_adapter import model_of
 from tests.training.tiny import tokens
 
 torch = pytest.importorskip("torch")
@@ -20,10 +21,10 @@ from hf_lorameta.training.bank.measure_prior import (  # noqa: E402 - they impor
     last_projection,
     measure_prior,
 )
-from hf_lorameta.training.bank.runs import TaskRows  # noqa: E402
 from hf_lorameta.training.target_layers import find_layout  # noqa: E402
+from hf_lorameta.training.train_rows import TrainingRows  # noqa: E402
 
-TASKS = [TaskRows(f"task{i}", tokens(i, 12), tokens(i, 2)) for i in range(3)]
+TASKS = [TrainingRows(tokens(i, 12), tokens(i, 2)) for i in range(3)]
 LIKELY = 7
 
 
@@ -32,7 +33,7 @@ def measured(kind: str, *targets: str) -> tuple[Any, Any]:
     layout = find_layout(model, targets or ("q_proj", "v_proj"))
     shapes = [(m.shape("A", 2), m.shape("B", 2)) for m in layout]
     general = [(np.zeros(a, np.float32), np.zeros(b, np.float32)) for a, b in shapes]
-    return model, measure_prior(model, layout, general, TASKS)
+    return model, measure_prior(model, LoraWeights(layout, general), TASKS)
 
 
 def logprob(model: Any, token: int) -> float:
@@ -96,6 +97,6 @@ def test_prior_of_a_model_on_another_device_is_computed_on_the_cpu(
     model = model_of("llama").float().to("meta")
     vars(row_mode)["_modes"][model] = row_mode.RowMode.JOINED  # there is nothing to compare
     layout = find_layout(model, ("q_proj", "v_proj"))
-    prior = measure_prior(model, layout, random_pairs(layout, 2), TASKS)
+    prior = measure_prior(model, LoraWeights(layout, random_pairs(layout, 2)), TASKS)
     assert prior is not None
     assert np.isfinite(prior.embeddings).all()

@@ -19,7 +19,7 @@ from hf_lorameta.hub.client import Hub
 from hf_lorameta.training.bank.base import TrainingBase
 from hf_lorameta.training.bank.tasks import read_tasks
 from hf_lorameta.training.bank.train_bank import train_bank, training_log
-from hf_lorameta.training.settings import Settings
+from hf_lorameta.training.settings import BankSettings
 
 EVERYDAY = SHARED / "everyday"
 TASK = "wellformed_query"
@@ -37,7 +37,7 @@ def test_a_few_steps_lower_the_loss_on_smollm2(
     (tasks / "meta.json").write_text(json.dumps({TASK: meta[TASK]}))
     lines = (EVERYDAY / f"{TASK}.train.jsonl").read_text("utf-8").splitlines(True)
     (tasks / f"{TASK}.train.jsonl").write_text("".join(lines[:24]), "utf-8")
-    settings = Settings(
+    settings = BankSettings(
         steps=6, rows=4, held_out=4, evaluate_every=6, warmup=1, general_steps=2, general_rows=4
     )
     hub = Hub(False)

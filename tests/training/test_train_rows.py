@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from itertools import chain, repeat
+from itertools import chain, count, repeat
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +21,16 @@ transformers = pytest.importorskip("transformers")
 
 from hf_lorameta.engines.row_tokens import Tokens  # noqa: E402 - they import torch
 from hf_lorameta.engines.transformers.forward import PassRunner  # noqa: E402
-from hf_lorameta.training.further import adapter_trainer, train_rows  # noqa: E402
-from hf_lorameta.training.further.adapter_trainer import (  # noqa: E402
-    AdapterTrainer,
-    HeldOutLosses,
-    batches,
-)
-from hf_lorameta.training.further.train_rows import (  # noqa: E402
-    Trained,
-    TrainingRows,
-    train_further,
-)
+from hf_lorameta.training import further, train_rows, trainer  # noqa: E402
+from hf_lorameta.training.further import train_further  # noqa: E402
 from hf_lorameta.training.settings import Settings  # noqa: E402
 from hf_lorameta.training.target_layers import with_all_projections  # noqa: E402
+from hf_lorameta.training.train_rows import (  # noqa: E402
+    Gain,
+    Trained,
+    TrainingRows,
+)
+from hf_lorameta.training.trainer import HeldOutLosses, Trainer, batches  # noqa: E402
 
 FEW = [row._replace(output=[5] * len(row.output)) for row in tokens(1, 16)]
 HELD_OUT = TrainingRows(FEW[:12], FEW[12:])
@@ -51,8 +48,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    fast_training(monkeypatch.setattr, steps=12, rows=4)
-    monkeypatch.setattr(train_rows, "_STEPS_BETWEEN", 3)
+    fast_training(monkeypatch.setattr, steps=12, rows=4, evaluate_every=3)
 
 
 def load(base: Path) -> Any:
@@ -90,8 +86,14 @@ def start_content(base: Path) -> list[bytes]:
     return content(start_of(load(base)))
 
 
-def score(scores: Any) -> float:
-    return float(scores.by_row.mean())
+def gain_of(result: Trained) -> Gain:
+    assert result.gain
+    return result.gain
+
+
+def has_gained(result: Trained) -> bool:
+    start, end = gain_of(result)
+    return bool(end.by_row.mean() > start.by_row.mean())
 
 
 # --- results --------------------------------------------------------------------------------------
@@ -103,12 +105,11 @@ def test_the_scores_are_those_of_rows_that_were_not_trained_on(
 ) -> None:
     """Checked with PEFT, and trained by torch's own optimizer."""
     peft = pytest.importorskip("peft")
-    monkeypatch.setattr(adapter_trainer, "UNTRAINED", 0.0)
+    monkeypatch.setattr(trainer, "UNTRAINED", 0.0)
     result = train(base)
     assert result.steps
-    assert result.start
-    assert result.end
-    assert list(result.start.rows) == list(HELD_OUT.held_out)
+    start, end = gain_of(result)
+    assert list(start.rows) == list(HELD_OUT.held_out)
     model = load(base)
     layout, factors = start_of(model)
     names = sorted({module.name.rpartition(".")[2] for module in layout})
@@ -119,7 +120,7 @@ def test_the_scores_are_those_of_rows_that_were_not_trained_on(
         for factor, values, scale in zip(FACTORS, pair, (1.0, 0.5), strict=True):
             weight = getattr(layer, f"lora_{factor}")["default"].weight
             weight.data = torch.from_numpy(scale * values).double()
-    before, after = result.start.losses.probabilities, result.end.losses.probabilities
+    before, after = start.losses.probabilities, end.losses.probabilities
     np.testing.assert_allclose(_probabilities(wrapped), before, rtol=1e-6)
     _train_with_peft(wrapped, result.steps)
     np.testing.assert_allclose(_probabilities(wrapped), after, rtol=1e-6)
@@ -132,7 +133,7 @@ def _probabilities(model: Any) -> list[float]:
 def _train_with_peft(model: Any, steps: int) -> None:
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, weight_decay=0.0)
-    settings: Settings = vars(train_rows)["settings_for"](len(HELD_OUT.train), 32, 4, 0)
+    settings: Settings = vars(further)["settings_for"](len(HELD_OUT.train), 32, 4, 0)
     order = batches(HELD_OUT.train, settings)
     for step in range(steps):
         batch = next(order)
@@ -156,7 +157,7 @@ def _loss(model: object, row: Tokens) -> Any:
 def test_only_a_part_of_the_layers_is_changed(
     base: Path, untrained: float, untouched: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(adapter_trainer, "UNTRAINED", untrained)
+    monkeypatch.setattr(trainer, "UNTRAINED", untrained)
     result = train(base)
     layout, factors = start_of(load(base))
     assert result.weights.layout == layout
@@ -164,19 +165,19 @@ def test_only_a_part_of_the_layers_is_changed(
         below = int(module.name.split(".")[2]) < untouched
         assert below == all(map(np.array_equal, before, after))
     assert result.layers == (LAYERS - untouched if untouched else 0)
-    assert score(result.end) > score(result.start)
+    assert has_gained(result)
 
 
 def probabilities(monkeypatch: pytest.MonkeyPatch, by_step: dict[int, float]) -> None:
     """Let each output have a probability that depends on the number of steps."""
-    score = AdapterTrainer.score
+    score = Trainer.score
 
     def scored(trainer: Any, rows: Any, parameters: Any = None) -> HeldOutLosses:
         loss = -math.log(by_step[0 if parameters is not None else trainer.taken])
         losses = score(trainer, rows, parameters).losses
         return HeldOutLosses(rows, losses._replace(sums=[loss * size for size in losses.sizes]))
 
-    monkeypatch.setattr(AdapterTrainer, "score", scored)
+    monkeypatch.setattr(Trainer, "score", scored)
     monkeypatch.setattr(HeldOutLosses, "by_row", property(lambda self: self.losses.probabilities))
 
 
@@ -193,7 +194,7 @@ def test_a_gain_within_its_standard_error_leaves_the_adapter_as_it_was(
     monkeypatch.setattr(train_rows, "is_significant", lambda gains: False)
     result = train(base)
     assert result.steps == 0
-    assert result.end == result.start
+    assert gain_of(result).end == gain_of(result).start
     assert content(result.weights) == start_content(base)
 
 
@@ -219,8 +220,8 @@ def test_the_adapter_of_folds_is_trained_on_all_rows_for_the_steps_that_were_bes
     assert (result.rows, result.steps in (4, 8, 12)) == (16, True)
     again = train(base, TrainingRows(FEW), steps=result.steps)
     assert content(again.weights) == content(result.weights)
-    assert score(result.end) > score(result.start)
-    assert len(result.end.rows if result.end else []) == 16
+    assert has_gained(result)
+    assert len(gain_of(result).end.rows) == 16
 
 
 @pytest.mark.parametrize(
@@ -240,8 +241,7 @@ def test_folds_choose_the_best_number_of_steps_which_may_be_none(
     if not steps:
         assert content(result.weights) == start_content(base)
         assert [content(fold.weights) for fold in result.folds] == [start_content(base)] * 4
-    assert result.end
-    assert result.end.probability == pytest.approx(by_step[steps])
+    assert gain_of(result).end.probability == pytest.approx(by_step[steps])
 
 
 class Timed:
@@ -265,14 +265,14 @@ class Timed:
         return Deadline(seconds, lambda: self.now)
 
 
-@pytest.mark.parametrize(("seconds", "count"), [(75, 4), (60, 3), (46, 2), (32, 2), (20, 0)])
+@pytest.mark.parametrize(("seconds", "folds"), [(75, 4), (60, 3), (46, 2), (32, 2), (20, 0)])
 def test_the_time_decides_how_many_folds_there_are(
-    base: Path, seconds: int, count: int, monkeypatch: pytest.MonkeyPatch
+    base: Path, seconds: int, folds: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Timed(monkeypatch, 1.0)
     result = train(base, FOLDED, deadline=clock.deadline(seconds))
-    assert len(result.folds) == count
-    assert result.rows == (16 if count else 12)
+    assert len(result.folds) == folds
+    assert result.rows == (16 if folds else 12)
     assert result.seconds == clock.taken <= seconds
 
 
@@ -283,8 +283,22 @@ def test_folds_for_which_time_runs_out_leave_time_to_train_on_all_rows(
     result = train(base, FOLDED, deadline=clock.deadline(80))
     assert len(result.folds) == 2
     assert (result.rows, result.steps > 0) == (16, True)
-    assert len(result.end.rows if result.end else []) == 8
+    assert len(gain_of(result).end.rows) == 8
     assert clock.now <= 80
+
+
+def test_rows_are_held_out_where_time_does_not_suffice_for_one_fold(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Instead of a training on all rows of which nothing is known."""
+    clock = Timed(monkeypatch, *[1.0] * 4, 3.0)
+    result = train(base, FOLDED, deadline=clock.deadline(40))
+    assert (result.rows, result.folds) == (12, ())
+    assert list(gain_of(result).start.rows) == FEW[12:]
+    assert has_gained(result)
+    assert clock.now <= 40
+    again = train(base, steps=result.steps)
+    assert content(again.weights) == content(result.weights)
 
 
 # --- deadlines and interruptions ------------------------------------------------------------------
@@ -298,23 +312,23 @@ def test_a_deadline_gives_the_best_so_far_and_its_steps_the_same_bytes(
     deadline = clock.deadline(seconds)
     timed = train(base, deadline=deadline, progress=lambda title, done, most: seen.append(done))
     assert seen == list(range(1, steps + 1))
-    assert score(timed.end) > score(timed.start)
+    assert has_gained(timed)
     assert 0 < timed.steps <= steps
     again = train(base, steps=timed.steps)
-    assert (again.steps, again.start) == (timed.steps, None)
+    assert (again.steps, again.gain) == (timed.steps, None)
     assert content(again.weights) == content(timed.weights)
 
 
 def test_without_time_the_adapter_stays_as_it_was(base: Path) -> None:
     result = train(base, deadline=Deadline(0))
-    assert (result.rows, result.steps, result.start) == (0, 0, None)
+    assert (result.rows, result.steps, result.gain) == (0, 0, None)
     assert content(result.weights) == start_content(base)
 
 
 def test_a_deadline_that_passes_before_the_first_step_leaves_the_adapter(base: Path) -> None:
     looks = chain([0.0, 0.0], repeat(1.0))  # when it is made, and before the model is prepared
     result = train(base, FOLDED, deadline=Deadline(0.5, lambda: next(looks)))
-    assert (result.rows, result.steps, result.start) == (0, 0, None)
+    assert (result.rows, result.steps, result.gain) == (0, 0, None)
     assert content(result.weights) == start_content(base)
 
 
@@ -352,15 +366,14 @@ def test_fewer_held_out_rows_decide_where_scoring_them_takes_long(
     many = [row._replace(output=[5]) for row in tokens(2, 64)]
     rows = TrainingRows(many[:48], many[48:])
     result = train(base, rows, deadline=clock.deadline(1000))
-    assert result.end
-    assert len(result.end.rows) == count
+    assert len(gain_of(result).end.rows) == count
 
 
 def test_an_interrupted_training_keeps_the_best_so_far(base: Path) -> None:
     result = train(base, progress=interrupting(8))
     assert result.interrupted
     assert result.steps
-    assert score(result.end) > score(result.start)
+    assert has_gained(result)
     assert content(train(base, steps=result.steps).weights) == content(result.weights)
 
 
@@ -369,7 +382,7 @@ def test_more_steps_than_the_training_has_are_refused(base: Path) -> None:
         train(base, steps=13)
 
 
-@pytest.mark.parametrize(("rows", "stop"), [(HELD_OUT, 1), (FOLDED, 3), (FOLDED, 48)])
+@pytest.mark.parametrize(("rows", "stop"), [(HELD_OUT, 1), (FOLDED, 3), (FOLDED, 14)])
 def test_a_training_that_is_interrupted_before_a_step_helped_has_no_result(
     base: Path, rows: TrainingRows, stop: int
 ) -> None:
@@ -377,18 +390,36 @@ def test_a_training_that_is_interrupted_before_a_step_helped_has_no_result(
         train(base, rows, progress=interrupting(stop))
 
 
-def test_an_interrupted_training_on_all_rows_keeps_its_steps(base: Path) -> None:
-    result = train(base, FOLDED, progress=interrupting(2 + 4 * 12 + 1))
+def test_an_interruption_within_folds_trains_on_all_rows_if_one_is_finished(
+    base: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    result = train(base, FOLDED, progress=interrupting(2 + 12 + 5))
+    assert (result.interrupted, len(result.folds), result.rows) == (True, 1, 16)
+    assert has_gained(result)
+    assert caplog.messages == [
+        f"The training was interrupted after 1 fold. Training on all rows for {result.steps} "
+        "steps; Ctrl-C ends this, too"
+    ]
+    again = train(base, TrainingRows(FEW), steps=result.steps)
+    assert content(again.weights) == content(result.weights)
+
+
+@pytest.mark.parametrize(("stops", "folds"), [([2 + 4 * 12 + 1], 4), ([2 + 12 + 5, 20], 1)])
+def test_an_interrupted_training_on_all_rows_keeps_its_steps(
+    base: Path, stops: list[int], folds: int
+) -> None:
+    result = train(base, FOLDED, progress=interrupting(*stops))
     assert (result.interrupted, result.steps, result.rows) == (True, 1, 16)
+    assert len(result.folds) == folds
     assert content(train(base, TrainingRows(FEW), steps=1).weights) == content(result.weights)
 
 
-def interrupting(stop: int) -> Show:
-    """Return a progress that interrupts at this step."""
-    steps = iter(range(1, stop + 1))
+def interrupting(*stops: int) -> Show:
+    """Return a progress that interrupts at these steps."""
+    steps = count(1)
 
     def progress(title: str, done: int, most: int) -> None:
-        if next(steps) == stop:
+        if next(steps) in stops:
             raise KeyboardInterrupt
 
     return progress

@@ -1,12 +1,13 @@
-"""Adapters do not depend on the tasks trained with them, on threads, or on interruptions."""
+"""An adapter does not depend on threads, on the length of passes, or on interruptions."""
 
-from collections.abc import Sequence
+import math
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+import numpy as np
 import pytest
 
-from hf_lorameta.types import FactorPair
+from hf_lorameta.engines.scoring import LoraWeights
 from tests.training.tiny import exact_norms, tokens, write_base
 
 torch = pytest.importorskip("torch")
@@ -16,27 +17,19 @@ from safetensors import safe_open  # noqa: E402 - they import torch
 from safetensors.torch import save_file  # noqa: E402
 
 from hf_lorameta.engines.transformers import forward as torch_forward  # noqa: E402
+from hf_lorameta.training import checkpoint as checkpoints  # noqa: E402
 from hf_lorameta.training import trainer as trainers  # noqa: E402
-from hf_lorameta.training.bank.runs import TaskRows, task_run  # noqa: E402
+from hf_lorameta.training.checkpoint import Checkpoint  # noqa: E402
 from hf_lorameta.training.device import DevicePlan  # noqa: E402
 from hf_lorameta.training.settings import Settings  # noqa: E402
 from hf_lorameta.training.target_layers import find_layout  # noqa: E402
-from hf_lorameta.training.trainer import Run, Trainer  # noqa: E402
+from hf_lorameta.training.train_rows import Trained, TrainingRows, train  # noqa: E402
+from hf_lorameta.training.trainer import TrainedPart, Trainer, batches  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-SETTINGS = Settings(
-    rank=4, targets=("q_proj", "v_proj"), steps=12, rows=4, lr=0.02, warmup=2, evaluate_every=3
-)
-TASKS = [
-    TaskRows(f"task{i}", tokens(i, 20 + i, shared=i % 2 == 0), tokens(i, 31)[24:]) for i in range(4)
-]
-
-
-class Trained(NamedTuple):
-    """A finished run and its adapter."""
-
-    factors: list[FactorPair]
-    run: Run
+FAST: dict[str, Any] = {"rank": 4, "rows": 4, "lr": 0.02, "warmup": 2, "evaluate_every": 3}
+ROWS = TrainingRows(tokens(1, 20), tokens(1, 31)[24:])
+NOTHING = LoraWeights((), ())
 
 
 @pytest.fixture(scope="module")
@@ -44,145 +37,144 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_base(tmp_path_factory.mktemp("base"))
 
 
-def train(
-    base: Path,
-    tasks: Sequence[TaskRows],
-    settings: Settings = SETTINGS,
-    stop_after: int | None = None,
-    **options: Any,
-) -> dict[str, Trained]:
-    """Train in float64; with `stop_after`, break off after so many reports of progress."""
+def load(base: Path) -> tuple[Any, TrainedPart]:
     model = transformers.LlamaForCausalLM.from_pretrained(base, dtype=torch.float64)
     model = exact_norms(model.eval().requires_grad_(False))
-    layout, slots = find_layout(model, settings.targets), options.pop("at_once", 1)
-    checkpoints = options.pop("checkpoints", None)
-    plan = DevicePlan(**options)
-    trained = {}
-    with Trainer(model, layout, settings, plan, slots, checkpoints=checkpoints) as trainer:
-        runs = (task_run(task, settings) for task in tasks)
-        for reports, (run, ended) in enumerate(trainer.train(runs), 1):
-            if reports == stop_after:
-                raise KeyboardInterrupt
-            if ended:
-                trained[run.name] = Trained(trainer.slots.factors(run.best[0]), run)
-    return trained
+    return model, TrainedPart.whole(model, find_layout(model, ("q_proj", "v_proj")))
 
 
-def assert_same(a: Trained, b: Trained) -> None:
-    assert (a.run.step, a.run.best_step) == (b.run.step, b.run.best_step)
-    assert a.run.base_loss == pytest.approx(b.run.base_loss, rel=1e-9)
-    assert a.run.loss == pytest.approx(b.run.loss, rel=1e-9)
-    for ours, theirs in zip(a.factors, b.factors, strict=True):
-        for x, y in zip(ours, theirs, strict=True):
-            assert abs(x - y).max() < 1e-9  # rounded to float32 at the end, equally
+def trained(base: Path, rows: TrainingRows = ROWS, **options: Any) -> Trained:
+    """Train in float64, with changed settings."""
+    model, part = load(base)
+    others = {name: options.pop(name) for name in ("checkpoint", "progress") if name in options}
+    settings = Settings(**{**FAST, "steps": 12, **options})
+    return train(model, part, NOTHING, rows, lambda _: settings, **others)
 
 
-def test_an_adapter_does_not_depend_on_the_tasks_beside_it(base: Path) -> None:
-    alone = {t.name: train(base, [t])[t.name] for t in TASKS}
-    ways: list[dict[str, Any]] = [
-        {"at_once": 4},
-        {"at_once": 2, "pass_tokens": 40},
-        {"at_once": 3, "workers": 2},
-    ]
-    for options in ways:
-        together = train(base, TASKS[::-1], **options)
-        for name, result in alone.items():
-            assert_same(result, together[name])
-    assert all(result.run.loss < result.run.base_loss for result in alone.values())
+def assert_same(ours: Trained, theirs: Trained, tolerance: float = 0.0) -> None:
+    assert (ours.taken, ours.steps) == (theirs.taken, theirs.steps)
+    assert ours.losses == pytest.approx(theirs.losses, rel=tolerance, abs=0)
+    for a, b in zip(ours.weights.pairs, theirs.weights.pairs, strict=True):
+        for x, y in zip(a, b, strict=True):
+            np.testing.assert_allclose(x, y, rtol=0, atol=tolerance)
 
 
-def test_training_is_deterministic_and_depends_on_the_seed(base: Path) -> None:
-    first, second = (train(base, TASKS[:2], at_once=2) for _ in range(2))
-    other = train(base, TASKS[:2], Settings(**SETTINGS.to_dict() | {"seed": 1}), at_once=2)
-    for name, result in first.items():
-        for ours, theirs, changed in zip(
-            result.factors, second[name].factors, other[name].factors, strict=True
-        ):
-            assert ours[0].tobytes() == theirs[0].tobytes()
-            assert ours[1].tobytes() == theirs[1].tobytes()
-            assert ours[0].tobytes() != changed[0].tobytes()
+def test_the_same_rows_and_seed_give_the_same_adapter(base: Path) -> None:
+    first, second, other = trained(base), trained(base), trained(base, seed=1)
+    assert first.steps
+    assert first.losses[1] < first.losses[0]
+    assert_same(first, second)
+    for (A, _), (changed, _) in zip(first.weights.pairs, other.weights.pairs, strict=True):
+        assert A.tobytes() != changed.tobytes()
 
 
-def test_a_checkpoint_continues_exactly(
-    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("equal_rows", [False, True])
+def test_threads_and_passes_do_not_change_the_result(
+    base: Path, equal_rows: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected = train(base, TASKS[:2], at_once=2)
-    monkeypatch.setattr(trainers, "CHECKPOINT_SECONDS", 0.0)
-    with pytest.raises(KeyboardInterrupt):
-        train(base, TASKS[:2], at_once=2, checkpoints=tmp_path, stop_after=11)
-    steps, step = [], Trainer._step
-
-    def counted(self: Trainer) -> None:
-        steps.append(1)
-        step(self)
-
-    monkeypatch.setattr(Trainer, "_step", counted)
-    resumed = train(base, TASKS[:2], at_once=2, checkpoints=tmp_path)
-    assert len(steps) == SETTINGS.steps - 5
-    for name, result in expected.items():
-        for ours, theirs in zip(result.factors, resumed[name].factors, strict=True):
-            assert ours[1].tobytes() == theirs[1].tobytes()
-        assert resumed[name].run.loss == result.run.loss
+    alone = trained(base, equal_rows=equal_rows)
+    for plan in (DevicePlan(2, 1024), DevicePlan(1, 40), DevicePlan(2, 30)):
+        monkeypatch.setattr(trainers, "plan_device", lambda *_, plan=plan, **__: plan)
+        assert_same(trained(base, equal_rows=equal_rows), alone, tolerance=1e-9)
 
 
-def test_a_checkpoint_of_an_earlier_version_is_not_used(
-    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated")
+@pytest.mark.parametrize("equal_rows", [False, True])
+def test_a_step_follows_the_gradient_of_the_mean_over_tokens_or_rows(
+    base: Path, equal_rows: bool
 ) -> None:
-    expected = train(base, TASKS[:1])
-    with monkeypatch.context() as patch:
-        patch.setattr(trainers, "CHECKPOINT_SECONDS", 0.0)
-        with pytest.raises(KeyboardInterrupt):
-            train(base, TASKS[:1], checkpoints=tmp_path, stop_after=6)
-    [path] = tmp_path.iterdir()
-    with safe_open(path, framework="pt") as file:
-        metadata, vectors = file.metadata(), file.get_tensor("vectors")
-    save_file({"parameters": vectors[0], "best": vectors[1:2].clone()}, path, metadata)
-    again = train(base, TASKS[:1], checkpoints=tmp_path)
-    for name, result in expected.items():
-        assert_same(result, again[name])
+    """AdamW's first step moves every weight by the learning rate against its gradient's sign."""
+    peft = pytest.importorskip("peft")
+    model, part = load(base)
+    settings = Settings(**FAST, equal_rows=equal_rows)
+    batch = next(batches(ROWS.train, settings))
+    with Trainer(model, part, NOTHING, settings, batch) as trainer:
+        before = trainer.weights(trainer.parameters()).pairs
+        trainer.step(batch, 0.02)
+        after = trainer.weights(trainer.parameters()).pairs
+    config = peft.LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "v_proj"])
+    wrapped = peft.get_peft_model(model, config).double()
+    layers = [m for n, m in wrapped.named_modules() if n.endswith(("q_proj", "v_proj"))]
+    for layer, (A, _) in zip(layers, before, strict=True):
+        layer.lora_A["default"].weight.data.copy_(torch.from_numpy(A))
+    losses = []
+    for prompt, output in batch:
+        logits = wrapped(torch.tensor([[*prompt, *output]])).logits[0, len(prompt) - 1 : -1]
+        losses.append(
+            torch.nn.functional.cross_entropy(logits, torch.tensor(output), reduction="none")
+        )
+    by_row = torch.stack([loss.mean() for loss in losses]).mean()
+    (by_row if equal_rows else torch.cat(losses).mean()).backward()
+    for layer, (_, start), (_, end) in zip(layers, before, after, strict=True):
+        gradient = layer.lora_B["default"].weight.grad
+        moved = torch.from_numpy(end - start) / 2  # the scaling is part of B
+        clear = gradient.abs() > 1e-6
+        assert clear.any()
+        assert torch.allclose(moved[clear], -0.02 * gradient[clear].sign().float(), atol=1e-4)
 
 
-def test_a_checkpoint_of_other_settings_is_not_used(
-    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(trainers, "CHECKPOINT_SECONDS", 0.0)
-    with pytest.raises(KeyboardInterrupt):
-        train(base, TASKS[:1], checkpoints=tmp_path, stop_after=6)
-    task = TaskRows(TASKS[0].name, TASKS[0].train, TASKS[0].held_out, key="other")
-    assert_same(train(base, [task], checkpoints=tmp_path)["task0"], train(base, [task])["task0"])
-
-
-def test_training_stops_when_the_held_out_loss_stops_falling(base: Path) -> None:
-    contradiction = TaskRows("task", tokens(1, 16), tokens(3, 16))
-    settings = Settings(**SETTINGS.to_dict() | {"steps": 300, "patience": 2, "lr": 0.05})
-    result = train(base, [contradiction], settings)["task"].run
-    assert result.step < 300
-    assert result.step == result.best_step + 2 * settings.evaluate_every
-    assert result.loss <= result.base_loss
-
-
-def test_every_epoch_has_every_row_once() -> None:
-    batches = task_run(TASKS[0], SETTINGS).batches
-    drawn = [row for _ in range(10) for row in next(batches)[0]]
-    for epoch in (drawn[:20], drawn[20:]):
-        assert sorted(map(str, epoch)) == sorted(map(str, TASKS[0].train))
-    assert drawn[:20] != drawn[20:]
-
-
-def test_a_task_whose_loss_is_not_finite_ends_alone(
+def test_losses_that_are_not_finite_leave_the_adapter_as_it_was(
     base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     output_logits = vars(torch_forward)["output_logits"]
 
-    def broken(model: Any, packed: Any, adapters: bool = True) -> Any:
-        logits, targets = output_logits(model, packed, adapters)
-        factors = torch.ones_like(logits)
-        sizes = zip(packed.slots, packed.by_row, strict=True)
-        factors[: sum(size for slot, size in sizes if slot == 0)] = torch.nan
-        return logits * factors, targets
+    def broken(*arguments: Any) -> Any:
+        logits, targets = output_logits(*arguments)
+        return logits * torch.nan, targets
 
-    expected = train(base, TASKS[1:2])
     monkeypatch.setattr(torch_forward, "output_logits", broken)
-    results = train(base, TASKS[:2], at_once=2)
-    assert (results["task0"].run.step, results["task0"].run.best_step) == (1, 0)
-    assert_same(results["task1"], expected["task1"])
+    assert trained(base).steps == 0
+
+
+# --- checkpoints ----------------------------------------------------------------------------------
+
+
+def stopped(base: Path, path: Path, monkeypatch: pytest.MonkeyPatch, after: int = 8) -> None:
+    """Train, and stop in the step behind a checkpoint."""
+
+    def progress(done: int, most: int) -> None:
+        if done > after:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "SECONDS_BETWEEN", 0.0)
+        with pytest.raises(KeyboardInterrupt):
+            trained(base, checkpoint=Checkpoint(path, "key"), progress=progress)
+
+
+@pytest.mark.parametrize("after", [4, 6, 8, 11])
+def test_a_checkpoint_continues_exactly(
+    base: Path, tmp_path: Path, after: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped(base, tmp_path / "state", monkeypatch, after)
+    seen, checkpoint = list[int](), Checkpoint(tmp_path / "state", "key")
+    resumed = trained(base, checkpoint=checkpoint, progress=lambda done, most: seen.append(done))
+    assert seen == list(range(after + 1, 13))
+    assert_same(resumed, trained(base))
+    checkpoint.discard()
+    assert checkpoint.load() is None
+
+
+@pytest.mark.parametrize("change", ["key", "version", "damage", "none"])
+def test_another_checkpoint_is_not_used(
+    base: Path, tmp_path: Path, change: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, key = tmp_path / "state", "other" if change == "key" else "key"
+    if change != "none":
+        stopped(base, path, monkeypatch)
+    if change == "version":
+        with safe_open(path, framework="pt") as file:
+            vectors = file.get_tensor("vectors")
+        save_file({"vectors": vectors, "best": vectors[0].clone()}, path, {"key": key, "run": "{}"})
+    if change == "damage":
+        path.write_bytes(path.read_bytes()[:100])
+    assert Checkpoint(path, key).load() is None
+    assert_same(trained(base, checkpoint=Checkpoint(path, key)), trained(base))
+
+
+def test_a_score_of_no_number_is_the_worst(base: Path) -> None:
+    model, part = load(base)
+    with Trainer(model, part, NOTHING, Settings(**FAST), ROWS.held_out) as trainer:
+        scores = trainer.score(ROWS.held_out, torch.full_like(trainer.start, math.nan))
+    assert scores.by_row.max() == 0
+    assert scores.probability == 0

@@ -8,7 +8,7 @@ from hf_lorameta.engines.row_tokens import Tokens
 from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.types import FactorPair
 from tests.support.random_adapter import random_pairs
-from tests.training.test_trainable_adapters import (
+from tests.training.test_trainable_adapter import (
     MODELS,
     TOLERANCES,
     backward,
@@ -22,13 +22,13 @@ pytest.importorskip("transformers")
 
 from hf_lorameta.engines.transformers.forward import PassRunner  # noqa: E402 - they import torch
 from hf_lorameta.engines.transformers.row_mode import rows_apart  # noqa: E402
-from hf_lorameta.training.further.upper_layers import (  # noqa: E402
+from hf_lorameta.training.target_layers import find_layout  # noqa: E402
+from hf_lorameta.training.trainable_adapter import TrainableAdapter  # noqa: E402
+from hf_lorameta.training.upper_layers import (  # noqa: E402
     UpperLayers,
     divide_layout,
     first_trained_layer,
 )
-from hf_lorameta.training.target_layers import find_layout  # noqa: E402
-from hf_lorameta.training.trainable_adapters import TrainableAdapters  # noqa: E402
 
 RANK = 3
 ROWS = {"shared": tokens(1, 6), "apart": tokens(2, 6, shared=False), "one": tokens(0, 1)}
@@ -41,16 +41,16 @@ def losses_and_gradients(
     """Return the losses with and without an adapter, and the gradients of its upper factors."""
     given = dict(zip(layout, pairs, strict=True))
     lower, trained = divide_layout(model, layout, first)
-    slots = TrainableAdapters(model, trained, RANK, 1.0, count=1)
-    slots.start(0, slots.vector([given[module] for module in trained]))
+    adapter = TrainableAdapter(model, trained, RANK, 1.0)
+    adapter.start(adapter.vector([given[module] for module in trained]))
     runner = PassRunner(model, 2, 30)
     below = UpperLayers(model, first, lower, [given[module] for module in lower], runner)
-    with rows_apart(model), slots.attached(), below as upper:
+    with rows_apart(model), adapter.attached(), below as upper:
         upper.store(rows[:2])
         upper.store(rows)
-        loss = backward(model, {0: rows}, budget=30)[0]
+        loss = backward(model, {0: rows}, budget=30)
         base = PassRunner(model, 1, 30).losses({0: rows}, adapters=False)[0].per_token
-    return loss, base, slots.modules(slots.gradients)
+    return loss, base, adapter.modules(adapter.gradients)
 
 
 @pytest.mark.parametrize("rows", ROWS)

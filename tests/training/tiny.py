@@ -5,14 +5,13 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from unittest.mock import patch
 
 from hf_lorameta import Bank, Generation, Recipe, generate
 from hf_lorameta.engines.row_tokens import Tokens
 from tests.support.words import TOPICS, word_level
 
 if TYPE_CHECKING:
-    from hf_lorameta.training.settings import Settings
+    from hf_lorameta.training.settings import BankSettings
 
 WORDS = [*" ".join(TOPICS).split(), "say"]
 VOCABULARY = ["<s>", "</s>", "[UNK]", *WORDS]
@@ -77,29 +76,27 @@ def write_tasks(folder: Path, number: int = 3) -> Path:
 
 def write_bank(make_folder: Callable[[str], Path], topics: int = 3, **changes: Any) -> "Bank":
     """Train a bank in a few steps, for a random base model in a folder."""
-    from hf_lorameta.training.settings import Settings
+    from hf_lorameta.training.settings import BankSettings
 
     settings: dict[str, Any] = {"rank": 4, "steps": 8, "lr": 0.02, "warmup": 2, "evaluate_every": 4}
     settings |= {"general_steps": 0, "forms": False, **changes}
     base, tasks = write_base(make_folder("base")), write_tasks(make_folder("tasks"), topics)
     folder = make_folder("banks") / "bank"
-    return train_bank(tasks, folder, base, Settings(**settings))
+    return train_bank(tasks, folder, base, BankSettings(**settings))
 
 
 def train_bank(
-    tasks: Path, folder: Path, base: Path, settings: "Settings", **options: Any
+    tasks: Path, folder: Path, base: Path, settings: "BankSettings", **options: Any
 ) -> "Bank":
     """Train a bank on the tasks that a path names, in float32 unless `dtype` is given."""
     from hf_lorameta.hub.client import Hub
-    from hf_lorameta.training import device
     from hf_lorameta.training.bank import train_bank as training
     from hf_lorameta.training.bank.base import TrainingBase
     from hf_lorameta.training.bank.tasks import read_tasks
 
     hub, listed = Hub(False), read_tasks([str(tasks)])
     found, dtype = TrainingBase.find(str(base), None, hub), options.pop("dtype", "float32")
-    with patch.dict(device.AT_ONCE, cpu=options.pop("at_once", 4)):
-        return training.train_bank(listed, folder, found, settings, dtype, hub=hub, **options)
+    return training.train_bank(listed, folder, found, settings, dtype, hub=hub, **options)
 
 
 def tokens(topic: int, number: int = 16, shared: bool = True) -> list[Tokens]:

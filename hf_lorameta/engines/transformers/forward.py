@@ -47,16 +47,10 @@ class RowLosses(NamedTuple):
         """Mean over all output tokens.
 
         Example:
-            >>> RowLosses([1.0, 5.0], [1, 2]).per_token, RowLosses([1.0, 5.0], [1, 2]).per_row
-            (2.0, 1.75)
+            >>> RowLosses([1.0, 5.0], [1, 2]).per_token
+            2.0
         """
         return math.fsum(self.sums) / sum(self.sizes)
-
-    @property
-    def per_row(self) -> float:
-        """Mean over rows of the loss per token."""
-        means = (total / size for total, size in zip(self.sums, self.sizes, strict=True))
-        return math.fsum(means) / len(self.sums)
 
     @property
     def probabilities(self) -> Array:

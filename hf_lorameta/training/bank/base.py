@@ -15,7 +15,7 @@ from hf_lorameta.hub.base_model import base_license, cached_commit, locate, pinn
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.repo import Token
 from hf_lorameta.training.device import DevicePlan, find_device, plan_device
-from hf_lorameta.training.settings import Settings
+from hf_lorameta.training.settings import BankSettings
 from hf_lorameta.training.target_layers import find_layout
 
 _SAMPLE_BYTES = 1 << 16
@@ -58,7 +58,7 @@ class TrainingBase:
         commit = cached_commit(folder) or (repo.sha if repo else None)
         return cls(name, folder, commit, base_license(name, repo), _digest(folder))
 
-    def load(self, dtype: str, settings: Settings, token: Token) -> LoadedBase:
+    def load(self, dtype: str, settings: BankSettings, token: Token) -> LoadedBase:
         """Load it on this machine's device; it may have been found on another machine.
 
         Args:

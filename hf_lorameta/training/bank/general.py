@@ -16,6 +16,8 @@ from hf_lorameta.bank.index import (
     OutputPriorEntry,
     adapter_path,
 )
+from hf_lorameta.engines.row_tokens import Tokens
+from hf_lorameta.engines.scoring import LoraWeights
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
 from hf_lorameta.errors import BankError, Option
 from hf_lorameta.files import sha256
@@ -31,10 +33,11 @@ from hf_lorameta.training.bank.one_task import (
     open_task,
     stated_of,
 )
-from hf_lorameta.training.bank.runs import TaskRows, general_run
 from hf_lorameta.training.bank.tasks import Task
-from hf_lorameta.training.trainer import Trainer
-from hf_lorameta.types import FactorPair, StageProgress
+from hf_lorameta.training.settings import Settings
+from hf_lorameta.training.train_rows import TrainingRows, train
+from hf_lorameta.training.trainer import TrainedPart
+from hf_lorameta.types import StageProgress
 
 _HELD_OUT = 256
 """Approximate number of held-out rows of all tasks together."""
@@ -79,34 +82,39 @@ def train_general(
     Raises:
         BankError: it did not learn.
     """
-    settings = job.settings.of_general(len(opened))
-    tasks, slots = [task.rows for task in opened], loaded.plan.workers
-    key = digest_of_key({**job.shared_key(), "rows": [rows.key for rows in tasks]})
-    run = general_run(tasks, settings, slots, key)
-    trainer = Trainer(
-        loaded.evaluator.model, loaded.layout, settings, loaded.plan, slots,
-        checkpoints=job.work_folder,
-    )  # fmt: skip
-    with trainer:
-        for _, ended in trainer.train([run]):
-            step = settings.steps if ended else run.step
-            progress("Training the general adapter", step, settings.steps)
-        factors = trainer.slots.factors(run.best[0])
-    if not run.best_step:
+    settings, model = job.settings.of_general(len(opened)), loaded.evaluator.model
+    tasks = [task.rows for task in opened]
+    key = digest_of_key({**job.shared_key(), "tasks": [task.digest for task in opened]})
+    checkpoint = job.checkpoint(GENERAL, key)
+    rows = TrainingRows(
+        equal_shares([task.train for task in tasks], settings),
+        [row for task in tasks for row in task.held_out],
+    )
+    trained = train(
+        model,
+        TrainedPart.whole(model, loaded.layout),
+        LoraWeights((), ()),
+        rows,
+        lambda _: settings,
+        checkpoint=checkpoint,
+        progress=lambda done, _: progress("Training the general adapter", done, settings.steps),
+    )
+    before, after = trained.losses
+    if not trained.steps:
         raise BankError(
-            "the general adapter did not learn: no step lowered the loss on held-out rows, "
-            f"{run.base_loss:.3f}",
+            "the general adapter did not learn: no step helped on held-out rows, whose loss is "
+            f"{before:.3f}",
             hint=Option("general_steps", 0),
         )
     path = job.folder / adapter_path(GENERAL)
-    write_tensors(path, loaded.layout, settings.rank, "bfloat16", factors)
-    available = sum(len(rows.train) for rows in tasks)
+    write_tensors(path, loaded.layout, settings.rank, "bfloat16", trained.weights.pairs)
+    available = sum(len(task.train) for task in tasks)
     entry = GeneralEntry(
         name=GENERAL,
         rank=settings.rank,
         scaling=1.0,
         tasks=tuple(_general_task(task.task, task.facts["license"]) for task in opened),
-        rows=min(available, run.step * settings.rows),
+        rows=min(available, trained.taken * settings.rows),
         size=path.stat().st_size,
         sha256=sha256(path),
         output_length=_output_length(tasks),
@@ -114,12 +122,24 @@ def train_general(
         template=job.chat,
     )
     store_record(job.work_folder / _GENERAL_RECORD, job.shared_key(), entry.model_dump())
-    trainer.discard_checkpoint(run)
-    logger.info("general adapter: loss %.3f → %.3f on held-out rows", run.base_loss, run.loss)
+    checkpoint.discard()
+    logger.info("general adapter: loss %.3f → %.3f on held-out rows", before, after)
     return entry
 
 
-def _output_length(tasks: Sequence[TaskRows]) -> float:
+def equal_shares(tasks: Sequence[Sequence[Tokens]], settings: Settings) -> list[Tokens]:
+    """Return equally many rows of each task, as many as a training needs; of few, some repeatedly.
+
+    Example:
+        >>> tasks = [[Tokens([task, row], [1]) for row in range(2)] for task in range(2)]
+        >>> [row.prompt for row in equal_shares(tasks, Settings(steps=3, rows=2))]
+        [[0, 0], [0, 1], [0, 0], [1, 0], [1, 1], [1, 0]]
+    """
+    each = -(-settings.steps * settings.rows // len(tasks))
+    return [task[index % len(task)] for task in tasks for index in range(each)]
+
+
+def _output_length(tasks: Sequence[TrainingRows]) -> float:
     """Return the geometric mean over tasks of the mean length of their outputs, without the end."""
     means = [fmean(max(len(row.output) - 1, 1) for row in task.train) for task in tasks]
     return geometric_mean(means)
@@ -148,8 +168,7 @@ def store_prior(
     """Measure the output prior and store it; None if the architecture has none."""
     prior = measure_prior(
         loaded.evaluator.model,
-        loaded.layout,
-        general_factors(job.folder),
+        general_weights(job.folder),
         [task.rows for task in opened],
         loaded.plan.pass_tokens,
         partial(progress, "Measuring the output prior"),
@@ -197,7 +216,7 @@ def finished_prior(job: TrainingJob, general: GeneralEntry) -> OutputPriorEntry 
         return None  # none, or of another version
 
 
-def general_factors(folder: Path) -> list[FactorPair]:
-    """Return the factors of the general adapter that is stored in a bank's folder."""
+def general_weights(folder: Path) -> LoraWeights:
+    """Return the general adapter that is stored in a bank's folder."""
     file = AdapterFile(folder / adapter_path(GENERAL))
-    return [file.factors(module.name) for module in file.layout]
+    return LoraWeights(file.layout, [file.factors(module.name) for module in file.layout])

@@ -8,13 +8,14 @@ import numpy as np
 import torch
 
 from hf_lorameta.engines.row_tokens import Tokens
+from hf_lorameta.engines.scoring import LoraWeights
 from hf_lorameta.engines.transformers.joined_rows import join_rows
 from hf_lorameta.engines.transformers.lora_layer import adapter_applied
 from hf_lorameta.engines.transformers.one_pass import output_logits
 from hf_lorameta.engines.transformers.row_mode import RowMode, row_mode, rows_apart
 from hf_lorameta.formats.lora_layout import Layout, Module
 from hf_lorameta.method.output_prior import ARCHITECTURES, OutputPrior
-from hf_lorameta.training.bank.runs import TaskRows
+from hf_lorameta.training.train_rows import TrainingRows
 from hf_lorameta.types import FactorPair, FloatArray, Progress, no_progress
 
 _DIMENSIONS = 256
@@ -43,9 +44,8 @@ class States(NamedTuple):
 
 def measure_prior(
     model: Any,
-    layout: Layout,
-    general: Sequence[FactorPair],
-    tasks: Sequence[TaskRows],
+    general: LoraWeights,
+    tasks: Sequence[TrainingRows],
     pass_tokens: int = 1024,
     progress: Progress = no_progress,
 ) -> OutputPrior | None:
@@ -56,8 +56,7 @@ def measure_prior(
 
     Args:
         model: a causal LM of transformers.
-        layout: the modules of the general adapter.
-        general: factors of the general adapter.
+        general: the general adapter.
         tasks: rows of all tasks; the background is the mean of their distributions.
         pass_tokens: maximum tokens of a pass.
         progress: called with (tasks done, tasks).
@@ -65,13 +64,13 @@ def measure_prior(
     if model.config.model_type not in ARCHITECTURES or row_mode(model) is not RowMode.JOINED:
         return None
     decoder, projection = model.get_decoder(), last_projection(model)
-    if projection in layout:
+    if projection in general.layout:
         return None
     kept, weights, first = list[States](), list[float](), list[float]()
     for number, task in enumerate(tasks):
         progress(number, len(tasks))
         rows = task.train[:_ROWS]
-        kept.append(collect_states(model, layout, general, rows, pass_tokens))
+        kept.append(collect_states(model, *general, rows, pass_tokens))
         of_task = [float(i == 0) for row in rows for i in range(len(row.output))]
         first += of_task
         weights += [1 / (len(of_task) * len(tasks))] * len(of_task)
@@ -151,7 +150,7 @@ def _main_directions(vectors: torch.Tensor) -> torch.Tensor:
     return directions[:, -_DIMENSIONS:].T.float()
 
 
-def _background(tasks: Sequence[TaskRows], part: slice, size: int) -> FloatArray:
+def _background(tasks: Sequence[TrainingRows], part: slice, size: int) -> FloatArray:
     """Return the mean over tasks of the distribution of a part of the output tokens."""
     total = np.zeros(size)
     for task in tasks:

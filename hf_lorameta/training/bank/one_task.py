@@ -3,9 +3,8 @@
 import hashlib
 import json
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +15,19 @@ from hf_lorameta.bank.index import GENERAL, TOKENIZER_FILE, WORK_FOLDER, Skipped
 from hf_lorameta.data.counts.profile import PROFILE_FORMAT, Profile, profile_rows
 from hf_lorameta.data.counts.sample import RowSample
 from hf_lorameta.data.counts.tokenizer import load_encode, vocab_size
-from hf_lorameta.engines.row_tokens import Tokens
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
 from hf_lorameta.errors import EmptyDatasetError, LoraMetaError
 from hf_lorameta.files import sha256
 from hf_lorameta.formats.lora_file import write_tensors
-from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.training.bank.base import LoadedBase, TrainingBase
 from hf_lorameta.training.bank.forms import Forms
-from hf_lorameta.training.bank.runs import TaskRows
 from hf_lorameta.training.bank.tasks import Task
-from hf_lorameta.training.settings import Settings
-from hf_lorameta.training.trainer import Run
-from hf_lorameta.types import FactorPair, Row
+from hf_lorameta.training.checkpoint import Checkpoint
+from hf_lorameta.training.settings import BankSettings
+from hf_lorameta.training.train_rows import Trained, TrainingRows, encode_rows
 
-_FORMAT = 3
+_FORMAT = 4
 """Version of the training; adapters of another version are trained again."""
 _LEAST_ROWS = 8
 
@@ -57,7 +53,7 @@ class TrainingJob:
     hub: Hub
     base: TrainingBase
     tokenizer: str
-    settings: Settings
+    settings: BankSettings
     dtype: str
     general: str | None = None
     chat: str | None = None
@@ -93,6 +89,10 @@ class TrainingJob:
         """Folder, in the bank's, for records of finished tasks and states of unfinished ones."""
         return self.folder / WORK_FOLDER
 
+    def checkpoint(self, name: str, key: str) -> Checkpoint:
+        """Return the place of the state of an unfinished training."""
+        return Checkpoint(self.work_folder / f"{name}.unfinished.safetensors", key)
+
     def load(self) -> LoadedBase:
         """Load the base model, see `TrainingBase.load`."""
         return self.base.load(self.dtype, self.settings, self.hub.token)
@@ -105,8 +105,13 @@ class OpenTask:
     task: Task
     key: Mapping[str, object]
     profile: Profile
-    rows: TaskRows
+    rows: TrainingRows
     facts: Mapping[str, Any]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of what the adapter depends on."""
+        return digest_of_key(self.key)
 
 
 def open_task(
@@ -160,9 +165,8 @@ def open_task(
         "dataset_revision": dataset.revision,
         **stated_of(task, dataset.license, dataset.private),
     }
-    encode = partial(encode_rows, evaluator, settings.max_length)
-    encoded = TaskRows(task.name, encode(rows), encode(held), digest_of_key(key))
-    return OpenTask(task, key, profile, encoded, facts)
+    encoded = (encode_rows(evaluator, settings.max_length, part) for part in (rows, held))
+    return OpenTask(task, key, profile, TrainingRows(*encoded), facts)
 
 
 def stated_of(task: Task, license: str | None, private: bool = False) -> dict[str, Any]:
@@ -182,32 +186,32 @@ def stated_of(task: Task, license: str | None, private: bool = False) -> dict[st
     }
 
 
-def encode_rows(evaluator: TorchEvaluator, length: int, rows: Sequence[Row]) -> list[Tokens]:
-    """Encode rows in at most `length` tokens; outputs are cut off at half that length."""
-    return [
-        row._replace(output=row.output[: length // 2]).truncated(length, evaluator.start_tokens)
-        for row in evaluator.encode(rows)
-    ]
-
-
 def store_adapter(
-    opened: OpenTask, run: Run, factors: Sequence[FactorPair], job: TrainingJob, layout: Layout
+    opened: OpenTask, trained: Trained, base_loss: float, job: TrainingJob
 ) -> EntryResult:
-    """Write the adapter of a finished run, its log and its record."""
+    """Write the adapter of a task, its log and its record.
+
+    Args:
+        opened: the task.
+        trained: its adapter.
+        base_loss: of the base model on the held-out rows, in nats per token.
+        job: what all tasks share.
+    """
     task, settings = opened.task, job.settings
-    if not run.best_step:
-        reason = f"no step lowered the loss of {run.base_loss:.3f} on its held-out rows"
+    if not trained.steps:
+        reason = f"no step helped on its held-out rows, whose loss is {base_loss:.3f}"
         return Skipped(adapter=task.adapter, dataset=task.public_id, reason=reason)
     weights = job.folder / adapter_path(task.entry_name)
-    write_tensors(weights, layout, settings.rank, "bfloat16", factors)
+    write_tensors(weights, trained.weights.layout, settings.rank, "bfloat16", trained.weights.pairs)
     log = {
         "task": task.name, "rows": opened.profile.rows, "held_out": len(opened.rows.held_out),
-        "base_loss": run.base_loss, "loss": run.loss, "steps": run.step, "best_step": run.best_step,
+        "base_loss": base_loss, "loss": trained.losses[1],
+        "steps": trained.taken, "best_step": trained.steps,
     }  # fmt: skip
     entry = IndexEntry(
         name=task.entry_name,
         adapter=task.adapter,
-        adapter_revision=opened.rows.key[:40],
+        adapter_revision=opened.digest[:40],
         dataset=task.public_id,
         rank=settings.rank,
         scaling=1.0,

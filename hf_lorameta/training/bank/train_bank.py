@@ -33,6 +33,7 @@ from hf_lorameta.bank.index import (
     Skipped,
 )
 from hf_lorameta.data.counts.tokenizer import vocab_size
+from hf_lorameta.engines.scoring import LoraWeights
 from hf_lorameta.errors import BankError
 from hf_lorameta.files import sha256, write_atomically
 from hf_lorameta.hub.client import Hub
@@ -40,27 +41,28 @@ from hf_lorameta.training.bank.base import LoadedBase, TrainingBase
 from hf_lorameta.training.bank.general import (
     finished_general,
     finished_prior,
-    general_factors,
+    general_weights,
     may_have_prior,
     open_all,
     store_prior,
     train_general,
 )
 from hf_lorameta.training.bank.one_task import (
-    OpenTask,
     TrainingJob,
     finished_adapter,
     open_task,
     store_adapter,
 )
-from hf_lorameta.training.bank.runs import task_run
 from hf_lorameta.training.bank.tasks import Task, with_chat_template
-from hf_lorameta.training.device import AT_ONCE, find_device, find_dtype
-from hf_lorameta.training.settings import Settings
-from hf_lorameta.training.trainer import Run, Trainer
+from hf_lorameta.training.device import find_device, find_dtype
+from hf_lorameta.training.settings import BankSettings
+from hf_lorameta.training.train_rows import train
+from hf_lorameta.training.trainer import TrainedPart
 from hf_lorameta.types import StageProgress, no_progress
 
 _STAGE = "Training the adapters"
+_GROUP = 4
+"""Tasks of one job of an executor, which loads the base model once."""
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +71,7 @@ def train_bank(
     tasks: Sequence[Task],
     folder: Path,
     base: TrainingBase,
-    settings: Settings,
+    settings: BankSettings,
     dtype: str | None = None,
     *,
     hub: Hub,
@@ -148,37 +150,33 @@ def train_tasks(
     """Train tasks in this process and store their adapters; yield them with their outcomes."""
     if not tasks:
         return
-    evaluator, layout, plan = load()
-    trainer = Trainer(
-        evaluator.model, layout, job.settings, plan, min(plan.at_once, len(tasks)),
-        start=general_factors(job.folder) if job.general else (),
-        checkpoints=job.work_folder,
-    )  # fmt: skip
-    skipped: list[tuple[Task, EntryResult]] = []
-    opened: dict[str, OpenTask] = {}
-    most, steps = job.settings.steps, dict.fromkeys((task.name for task in tasks), 0)
+    evaluator, layout, _ = load()
+    model, settings = evaluator.model, job.settings
+    part = TrainedPart.whole(model, layout)
+    start = general_weights(job.folder) if job.general else LoraWeights((), ())
 
-    def runs() -> Iterator[Run]:
-        for task in tasks:
-            try:
-                opened[task.name] = open_task(task, job, evaluator)
-            except (OSError, MemoryError):
-                raise  # a fault of this machine, not of the task
-            except Exception as error:  # noqa: BLE001 - no task ends the training
-                skipped.append((task, _skipped(task, error)))
-                steps[task.name] = most
-            else:
-                yield task_run(opened[task.name].rows, job.settings)
+    def show(number: int, steps: int) -> None:
+        progress(_STAGE, number * settings.steps + steps, settings.steps * len(tasks))
 
-    with trainer:
-        for run, ended in trainer.train(runs()):
-            steps[run.name] = most if ended else run.step
-            progress(_STAGE, sum(steps.values()), most * len(tasks))
-            if ended:
-                finished, factors = opened.pop(run.name), trainer.slots.factors(run.best[0])
-                yield finished.task, store_adapter(finished, run, factors, job, layout)
-                trainer.discard_checkpoint(run)
-    yield from skipped
+    for number, task in enumerate(tasks):
+        try:
+            opened = open_task(task, job, evaluator)
+        except (OSError, MemoryError):
+            raise  # a fault of this machine, not of the task
+        except Exception as error:  # noqa: BLE001 - no task ends the training
+            yield task, _skipped(task, error)
+        else:
+            checkpoint = job.checkpoint(task.name, opened.digest)
+            trained = train(
+                model, part, start, opened.rows, lambda _: settings,
+                checkpoint=checkpoint, progress=lambda steps, _: show(number, steps),  # noqa: B023
+            )  # fmt: skip
+            base_loss, _ = trained.losses
+            if job.general:
+                base_loss = evaluator.row_losses(opened.rows.held_out).per_token
+            yield task, store_adapter(opened, trained, base_loss, job)
+            checkpoint.discard()
+        show(number + 1, 0)
 
 
 def _general(
@@ -227,9 +225,8 @@ def _train_elsewhere(
     executor: Executor,
     progress: StageProgress,
 ) -> Iterator[tuple[Task, EntryResult]]:
-    """Train tasks in an executor; each job has as many as would be trained at once here."""
-    at_once = AT_ONCE[find_device()]
-    groups = [tuple(tasks[i : i + at_once]) for i in range(0, len(tasks), at_once)]
+    """Train groups of tasks in an executor."""
+    groups = [tuple(tasks[i : i + _GROUP]) for i in range(0, len(tasks), _GROUP)]
     futures = [executor.submit(_train_group, group, job) for group in groups]
     try:
         with reporting_dead_workers():

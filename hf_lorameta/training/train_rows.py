@@ -1,19 +1,20 @@
-"""Train a finished adapter on labeled rows of its dataset, in the upper layers of the base model.
+"""Train an adapter on rows of a task: the one loop, for a bank's adapters and for generated ones.
 
 Rows that an adapter was not trained on decide how many steps are taken, by their right answers and
 by the probability of their outputs. Their loss is not used: it rises when the adapter gets too sure
 of a few wrong answers, while further training still raises the share of right ones.
 
-Of many rows, some are held out; if the gain on these is within its standard error, the adapter
-stays as it was. Few rows are divided into folds if there is time: an adapter is
+Of many rows, some are held out; if the gain on these is within its standard error, a generated
+adapter stays as it was. Few rows are divided into folds if there is time: an adapter is
 trained on the rows outside of each fold, and answers those of the fold. Then one is trained on all
 rows, for the number of steps that was best.
 """
 
+import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from itertools import islice
 from typing import Any, NamedTuple
 
 import torch
@@ -21,29 +22,30 @@ import torch
 from hf_lorameta.deadline import Deadline
 from hf_lorameta.engines.row_tokens import Tokens
 from hf_lorameta.engines.scoring import LoraWeights
-from hf_lorameta.engines.transformers.decoder import width
-from hf_lorameta.errors import Advice, Option, RecipeError
-from hf_lorameta.training.further.adapter_trainer import (
-    AdapterTrainer,
+from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
+from hf_lorameta.errors import Advice
+from hf_lorameta.tables import plural
+from hf_lorameta.training.checkpoint import Checkpoint, State
+from hf_lorameta.training.folds import FoldPlan, divided, fold_plan
+from hf_lorameta.training.settings import Settings
+from hf_lorameta.training.trainer import (
     HeldOutLosses,
     TrainedPart,
+    Trainer,
     batches,
     is_significant,
     joined,
 )
-from hf_lorameta.training.further.folds import FoldPlan, divided, fold_plan
-from hf_lorameta.training.further.settings import settings_for
-from hf_lorameta.training.settings import Settings
-from hf_lorameta.types import Progress, StageProgress, no_progress
+from hf_lorameta.types import Progress, Row, no_progress
 
 _FIRST_STEPS = 2
 """Steps that show how long one takes; the first one takes longer."""
 _SCORING_SHARE = 0.1
 """Share of the time of a training that scoring held-out rows may take."""
-_STEPS_BETWEEN = 24
-"""Steps after which held-out rows are scored again."""
 _FIRST_HELD_OUT = 8
 """Held-out rows that are scored whatever time it takes."""
+
+logger = logging.getLogger(__name__)
 
 
 class TrainingRows(NamedTuple):
@@ -58,6 +60,26 @@ class TrainingRows(NamedTuple):
     train: Sequence[Tokens]
     held_out: Sequence[Tokens] = ()
     few: Sequence[Tokens] = ()
+
+
+def encode_rows(evaluator: TorchEvaluator, length: int, rows: Sequence[Row]) -> list[Tokens]:
+    """Encode rows in at most `length` tokens; outputs are cut off at half that length."""
+    return [
+        row._replace(output=row.output[: length // 2]).truncated(length, evaluator.start_tokens)
+        for row in evaluator.encode(rows)
+    ]
+
+
+class Gain(NamedTuple):
+    """Scores of the rows that decided.
+
+    Attributes:
+        start: before the training.
+        end: with the result, or with the adapters of the folds.
+    """
+
+    start: HeldOutLosses
+    end: HeldOutLosses
 
 
 class Fold(NamedTuple):
@@ -79,10 +101,10 @@ class Trained:
     Attributes:
         weights: the adapter.
         rows: number of rows it was trained on.
-        steps: taken; 0 if none helped.
+        steps: of the adapter; 0 if none helped.
+        taken: steps of the training, perhaps more.
         layers: number of layers that were trained, the upper ones; 0 if all were.
-        start: scores, before the training, of the rows that decided; None if none did.
-        end: their scores with this adapter, or those of the folds.
+        gain: of the rows that decided; None if none did.
         folds: adapters that answer rows that they were not trained on; empty without folds.
         seconds: that all steps took.
         interrupted: whether the user ended the training.
@@ -91,75 +113,71 @@ class Trained:
     weights: LoraWeights
     rows: int = 0
     steps: int = 0
+    taken: int = 0
     layers: int = 0
-    start: HeldOutLosses | None = None
-    end: HeldOutLosses | None = None
+    gain: Gain | None = None
     folds: Sequence[Fold] = ()
     seconds: float = 0.0
     interrupted: bool = False
 
+    @property
+    def losses(self) -> tuple[float, float]:
+        """Losses of the rows that decided, before and after, in nats per token; NaN without."""
+        if self.gain is None:
+            return math.nan, math.nan
+        return self.gain.start.losses.per_token, self.gain.end.losses.per_token
 
-def train_further(
+
+def train(
     model: Any,
+    part: TrainedPart,
     start: LoraWeights,
     rows: TrainingRows,
-    rank: int,
-    seed: int,
+    settings: Callable[[int], Settings],
     *,
     steps: int | None = None,
     deadline: Deadline | None = None,
-    progress: StageProgress = no_progress,
+    checkpoint: Checkpoint | None = None,
+    progress: Progress = no_progress,
     hint: Sequence[Advice] = (),
 ) -> Trained:
-    """Train an adapter in all projections of the upper layers; keep the best state.
+    """Train an adapter on rows of a task; keep the best state.
 
     An interruption (Ctrl-C) ends the training with the best state so far, if steps have helped.
+    Within a fold, it ends the folds: the adapter is trained on all rows if one is finished.
 
     Args:
         model: a causal LM of transformers with frozen weights.
-        start: the adapter.
+        part: what of it is trained.
+        start: the adapter that training starts from; without modules, they start from zero.
         rows: to train on, and others that decide.
-        rank: r of the modules that the training adds.
-        seed: of these, and of the order of the rows.
-        steps: how many to take, whatever other rows say.
+        settings: returns the settings of a training on so many rows.
+        steps: how many to take, whatever other rows say; None lets other rows decide.
         deadline: the training ends when less time is left than a step and scoring took.
-        progress: called after each step with (title, steps done, likely steps in all).
+        checkpoint: where the state of a training with held-out rows is kept, which goes on from
+            there; an interruption is then raised.
+        progress: called after each step with (steps done, likely steps in all).
         hint: what to do if there is not enough memory.
 
     Raises:
-        KeyboardInterrupt: the training was interrupted before a step helped.
-        RecipeError: more steps than the training has.
+        KeyboardInterrupt: the training was interrupted before rows showed that a step helps, or
+            has a checkpoint.
         UsageError: the model cannot be trained, or there is not enough memory.
     """
-    deadline = deadline or Deadline()
-    if deadline.passed or steps == 0:
-        return Trained(start)
-    part, count = TrainedPart.of(model), len(rows.train)
-
-    def settings(rows: int) -> Settings:
-        return settings_for(rows, width(model), rank, seed)
-
-    if steps is not None and steps > (most := settings(count).steps):
-        leave_out = Option("steps", change="leave out")
-        expected = f"at most {most} on {count} rows"
-        raise RecipeError(f"got {steps} steps, expected {expected}", hint=leave_out)
-    show = partial(progress, f"Training {part} on {len(rows.few) or count} rows")
-    every = [*rows.train, *rows.held_out]
-    with AdapterTrainer(model, part, start, settings(count), every, hint) as trainer:
-        training = _Training(trainer, part, start, rows, deadline, show, settings)
+    every, own = [*rows.train, *rows.held_out], settings(len(rows.train))
+    with Trainer(model, part, start, own, every, hint) as trainer:
+        training = _Training(
+            trainer, part, start, rows, deadline or Deadline(), checkpoint, progress, settings
+        )
         try:
             training.run(steps)
         except KeyboardInterrupt:
+            if checkpoint:
+                raise
             training.interrupt()
             if not training.result.steps:
                 raise
     return training.result
-
-
-def known(scores: HeldOutLosses | None) -> HeldOutLosses:
-    """Return scores that are there."""
-    assert scores is not None
-    return scores
 
 
 class _FoldStates(NamedTuple):
@@ -176,48 +194,56 @@ class _Training:
     Attributes:
         result: the best adapter so far.
 
-    The arguments are as for `train_further`.
+    The arguments are as for `train`.
     """
 
     def __init__(
         self,
-        trainer: AdapterTrainer,
+        trainer: Trainer,
         part: TrainedPart,
         start: LoraWeights,
         rows: TrainingRows,
         deadline: Deadline,
+        checkpoint: Checkpoint | None,
         progress: Progress,
         settings: Callable[[int], Settings],
     ) -> None:
         self.result = Trained(start)
         self._trainer, self._part, self._rows = trainer, part, rows
-        self._deadline, self._progress, self._settings_for = deadline, progress, settings
-        self._settings = settings(len(rows.train))
-        self._done, self._step_seconds, self._score_seconds, self._scored = 0, 0.0, 0.0, 0
+        self._deadline, self._checkpoint, self._progress = deadline, checkpoint, progress
+        self._settings_for, self._settings = settings, settings(len(rows.train))
+        self._best = trainer.start
+        self._done, self._step_seconds, self._score_seconds = 0, 0.0, 0.0
 
     def run(self, given: int | None) -> None:
         """Train for a given number of steps, or for as long as other rows gain."""
-        order, first = batches(self._rows.train, self._settings), given or _FIRST_STEPS
-        while self._trainer.taken < first and not (given is None and self._deadline.passed):
+        trainer, rows, first = self._trainer, self._rows, given or _FIRST_STEPS
+        stored = self._checkpoint.load() if self._checkpoint else None
+        if stored:
+            trainer.resume(stored.taken, stored.vectors)
+            self._done = self.result.taken = stored.taken
+        order = islice(batches(rows.train, self._settings), trainer.taken, None)
+        while trainer.taken < first and not (given is None and self._deadline.passed):
             self._step(next(order), given or self._likely_steps())
         if given is not None:
-            self._keep(given, len(self._rows.train))
+            self._keep(given, len(rows.train))
             return
-        if not self._trainer.taken:  # preparing took all the time
+        if not trainer.taken:  # preparing took all the time
             return
-        few, affordable = self._rows.few, self._deadline.left() / self._step_seconds
-        if few and (plan := fold_plan(self._settings_for(len(few)).steps, affordable)):
+        affordable = self._deadline.left() / max(self._step_seconds, 1e-9)
+        if rows.few and (plan := fold_plan(self._settings_for(len(rows.few)).steps, affordable)):
             self._train_in_folds(plan)
         else:
-            self._train_with_held_out(order)
+            self._train_with_held_out(order, stored)
 
     def interrupt(self) -> None:
         """Keep the adapter as it is now, if it was found to be better."""
-        if self.result.start is not None and not self.result.folds:
-            self._keep_if_better()
-        elif self.result.folds and self._trainer.taken:
-            self._keep(self._trainer.taken, len(self._rows.few))
-        self.result.interrupted = True
+        result, taken = self.result, self._trainer.taken
+        if result.folds and taken:
+            self._keep(taken, len(self._rows.few))
+        elif result.gain and not result.folds:
+            self._keep_if_better(result.gain)
+        result.interrupted = True
 
     # --- steps ---
 
@@ -228,6 +254,7 @@ class _Training:
         trainer.step(batch, self._settings.learning_rate(trainer.taken))
         self._step_seconds = max(clock() - started, 1e-9)
         self.result.seconds += self._step_seconds
+        self.result.taken = trainer.taken
         self._done += 1
         self._progress(self._done, max(likely, self._done))
 
@@ -242,25 +269,38 @@ class _Training:
         """Whether there is time for another step, besides the seconds that are reserved."""
         return self._deadline.left() > self._step_seconds + reserved
 
-    def _keep(self, steps: int, rows: int) -> None:
-        """Make the present state the result, after steps on so many rows."""
+    def _keep(self, steps: int, rows: int, parameters: torch.Tensor | None = None) -> None:
+        """Make the present state the result, or other parameters, after steps on so many rows."""
         result, trainer = self.result, self._trainer
-        result.weights = trainer.weights(trainer.parameters())
+        self._best = trainer.parameters() if parameters is None else parameters
+        result.weights = trainer.weights(self._best)
         result.steps, result.rows = steps, rows
         result.layers = self._part.layers - self._part.first if self._part.first else 0
 
     # --- held-out rows ---
 
-    def _train_with_held_out(self, order: Iterator[list[Tokens]]) -> None:
-        trainer, settings = self._trainer, self._settings
-        self.result.rows = len(self._rows.train)
-        self.result.start = self.result.end = self._score_start()
+    def _train_with_held_out(
+        self, order: Iterator[list[Tokens]], stored: State | None = None
+    ) -> None:
+        trainer, settings, rows = self._trainer, self._settings, self._rows
+        self.result.rows, scored = len(rows.train), 0
+        start = self._score_start()
+        gain = self.result.gain = Gain(start, start)
+        if stored and stored.steps:
+            self._keep(stored.steps, len(rows.train), stored.best.to(trainer.start))
+            gain = self.result.gain = Gain(start, trainer.score(start.rows, self._best))
         while trainer.taken < settings.steps and self._has_time(self._score_seconds):
             self._step(next(order), self._likely_steps())
-            if trainer.taken % _STEPS_BETWEEN == 0:
-                self._keep_if_better()
-        if trainer.taken > self._scored:
-            self._keep_if_better()
+            if trainer.taken % settings.evaluate_every == 0:
+                gain, scored = self._keep_if_better(gain), trainer.taken
+            if self._checkpoint:
+                self._checkpoint.save(self._state)
+        if trainer.taken > scored:
+            self._keep_if_better(gain)
+
+    def _state(self) -> State:
+        trainer = self._trainer
+        return State(trainer.taken, trainer.adapter.vectors, self.result.steps, self._best)
 
     def _score_start(self) -> HeldOutLosses:
         """Score the adapter before training, on as many rows as a share of the time allows.
@@ -271,47 +311,79 @@ class _Training:
         parts, done, planned = list[HeldOutLosses](), 0, self._likely_steps()
         stop = _FIRST_HELD_OUT if self._deadline.limited else len(rows)
         seconds = _SCORING_SHARE * planned * self._step_seconds
-        seconds_each = seconds / (1 + math.ceil(planned / _STEPS_BETWEEN))
+        measurements = 1 + math.ceil(planned / self._settings.evaluate_every)
         while part := rows[done:stop]:  # what a row takes is measured again: the first take longer
             started = clock()
             parts.append(trainer.score(part, trainer.start))
             of_row = max(clock() - started, 1e-9) / len(part)
             done += len(part)
             self._score_seconds = of_row * done
-            stop = min(int(seconds_each / of_row), 2 * done)
+            stop = min(int(seconds / measurements / of_row), 2 * done)
         return joined(parts)
 
-    def _keep_if_better(self) -> None:
-        """Keep the adapter if it is the best so far, and better than before by more than chance."""
-        clock, result, self._scored = self._deadline.clock, self.result, self._trainer.taken
-        before, best, started = known(result.start), known(result.end), clock()
+    def _keep_if_better(self, gain: Gain) -> Gain:
+        """Keep the adapter if it is the best so far, and significantly, if the settings say so.
+
+        Args:
+            gain: of the best so far.
+
+        Returns:
+            The gain of the adapter if it is kept, else the one that was given.
+        """
+        clock, (before, best) = self._deadline.clock, gain
+        started = clock()
         now = self._trainer.score(before.rows)
         self._score_seconds = clock() - started
         gains = now.by_row - before.by_row
-        if now.by_row.mean() > best.by_row.mean() and is_significant(gains):
+        certain = not self._settings.significant or is_significant(gains)
+        if certain and now.by_row.mean() > best.by_row.mean():
             self._keep(self._trainer.taken, len(self._rows.train))
-            result.end = now
+            gain = self.result.gain = Gain(before, now)
+        return gain
 
     # --- folds ---
 
     def _train_in_folds(self, plan: FoldPlan) -> None:
-        """Let folds choose the number of steps, then train on all rows."""
+        """Let folds choose the number of steps, then train on all rows.
+
+        If time does not suffice for one fold, rows are held out instead.
+        """
         rows, trainer = self._rows.few, self._trainer
         self._settings, self._done = self._settings_for(len(rows)), 0
-        finished = list[_FoldStates]()
-        for indices in divided(rows, plan.folds, self._settings.seed):
-            fold = self._train_fold(indices, plan)
-            if fold is None:
-                break
-            finished.append(fold)
-        steps = self._choose(finished) if finished else plan.steps
-        self.result.rows = len(rows)
+        finished = self._finished_folds(plan)
         trainer.restart()
+        if not finished:
+            self._settings, self._done = self._settings_for(len(self._rows.train)), 0
+            self._train_with_held_out(batches(self._rows.train, self._settings))
+            return
+        steps = self._choose(finished)
+        self.result.rows = len(rows)
+        if self.result.interrupted and steps:
+            logger.warning(
+                "The training was interrupted after %s. Training on all rows for %s; Ctrl-C ends "
+                "this, too",
+                plural(len(finished), "fold"), plural(steps, "step"),
+            )  # fmt: skip
         order = batches(rows, self._settings)
         while trainer.taken < steps and self._has_time():
             self._step(next(order), self._done + steps - trainer.taken)
         if trainer.taken:
             self._keep(trainer.taken, len(rows))
+
+    def _finished_folds(self, plan: FoldPlan) -> list[_FoldStates]:
+        """Train on folds until time runs out, or until the user ends it after the first."""
+        finished = list[_FoldStates]()
+        try:
+            for indices in divided(self._rows.few, plan.folds, self._settings.seed):
+                fold = self._train_fold(indices, plan)
+                if fold is None:
+                    break
+                finished.append(fold)
+        except KeyboardInterrupt:
+            if not finished:
+                raise
+            self.result.interrupted = True
+        return finished
 
     def _train_fold(self, indices: Sequence[int], plan: FoldPlan) -> _FoldStates | None:
         """Train on the rows outside of a fold, and score those of it; None if time ran out.
@@ -346,7 +418,7 @@ class _Training:
         better = [n for n in after if is_significant(after[n].by_row - last)]
         best = max(better, key=lambda n: after[n].by_row.mean(), default=max(after))
         steps = best if after[best].by_row.mean() > before.by_row.mean() else 0
-        result.start, result.end = before, after[best] if steps else before
+        result.gain = Gain(before, after[best] if steps else before)
         result.folds = [
             Fold(fold.indices, trainer.weights({**fold.parameters, 0: trainer.start}[steps]))
             for fold in folds

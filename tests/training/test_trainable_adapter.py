@@ -1,4 +1,4 @@
-"""Adapters in slots get the updates that PEFT and torch compute for each on its own."""
+"""An adapter gets the updates that PEFT and torch compute."""
 
 from typing import Any
 
@@ -13,13 +13,10 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 peft = pytest.importorskip("peft")
 
-from hf_lorameta.engines.transformers.one_pass import (  # noqa: E402 - they import torch
-    by_row,
-    token_losses,
-)
+from hf_lorameta.engines.transformers.one_pass import token_losses  # noqa: E402 - imports torch
 from hf_lorameta.engines.transformers.row_mode import passes, rows_apart  # noqa: E402
 from hf_lorameta.training.target_layers import find_layout, with_all_projections  # noqa: E402
-from hf_lorameta.training.trainable_adapters import TrainableAdapters  # noqa: E402
+from hf_lorameta.training.trainable_adapter import TrainableAdapter  # noqa: E402
 
 RANK, SCALING, TARGETS, LAYERS = 3, 1.5, ("q_proj", "v_proj", "down_proj"), 4
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -55,22 +52,20 @@ def targets_of(name: str) -> tuple[str, ...]:
     return OTHER_TARGETS.get(name, TARGETS)
 
 
-def start_of(slots: Any, slot: int) -> Any:
+def start_of(adapter: Any) -> Any:
     """A start whose B is not zero, so that A has a gradient."""
-    generator = torch.Generator().manual_seed(slot)
-    return 0.2 * torch.randn(slots.size, generator=generator, dtype=torch.float64)
+    generator = torch.Generator().manual_seed(0)
+    return 0.2 * torch.randn(adapter.size, generator=generator, dtype=torch.float64)
 
 
-def backward(model: Any, rows: dict[int, list[Tokens]], budget: int) -> dict[int, float]:
-    """Mean losses by slot, after a backward pass of their sum."""
-    sums: dict[int, float] = dict.fromkeys(rows, 0.0)
+def backward(model: Any, rows: dict[int, list[Tokens]], budget: int) -> float:
+    """Mean loss of the rows of all shares, after its backward pass."""
+    total, count = 0.0, sum(len(row.output) for of_share in rows.values() for row in of_share)
     for joined in passes(model, rows, budget):
-        parts = by_row(joined, token_losses(model, joined))
-        for slot, part in zip(joined.slots, parts, strict=True):
-            mean: Any = part.sum() / sum(len(row.output) for row in rows[slot])
-            mean.backward(retain_graph=True)
-            sums[slot] += mean.item()
-    return sums
+        mean: Any = token_losses(model, joined).sum() / count
+        mean.backward()
+        total += mean.item()
+    return total
 
 
 def reference_loss(model: Any, rows: list[Tokens]) -> Any:
@@ -86,83 +81,76 @@ def reference_loss(model: Any, rows: list[Tokens]) -> Any:
     return torch.cat(losses).mean()
 
 
-def updated(name: str, rows: dict[int, list[Tokens]]) -> tuple[TrainableAdapters, dict[int, float]]:
-    """Two updates of a model's slots, and the losses before the second."""
-    model = model_of(name)
-    slots = TrainableAdapters(model, find_layout(model, targets_of(name)), RANK, SCALING, count=3)
-    for slot in rows:
-        slots.start(slot, start_of(slots, slot))
-    for _ in range(2):
-        with rows_apart(model), slots.attached():
-            found = backward(model, rows, budget=60)
-        for slot in rows:
-            slots.update(slot, lr=0.01)
-    return slots, found
-
-
 @pytest.mark.filterwarnings("ignore")  # PEFT warns of tied embeddings
 @pytest.mark.parametrize("name", MODELS)
 def test_an_update_equals_peft_with_torch_adamw(name: str) -> None:
-    rows = {0: tokens(1, 6), 1: tokens(2, 4, shared=False), 2: tokens(3, 3)}
-    slots, found = updated(name, rows)
-    for slot, of_slot in rows.items():
-        config = peft.LoraConfig(
-            r=RANK, lora_alpha=RANK * SCALING, target_modules=list(targets_of(name))
-        )
-        wrapped = peft.get_peft_model(model_of(name), config).double()
-        factors = slots.modules(start_of(slots, slot)[None])
-        for module, (A, B) in zip(slots.layout, factors, strict=True):
-            layer = wrapped.base_model.model.get_submodule(module.name)
-            layer.lora_A["default"].weight.data = A[0].clone()
-            layer.lora_B["default"].weight.data = B[0].clone()
-        trainable = [p for p in wrapped.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(trainable, lr=0.01, weight_decay=0)
-        for _ in range(2):
-            optimizer.zero_grad()
-            loss = reference_loss(wrapped, of_slot)
-            loss.backward()
-            optimizer.step()
-        tolerance = TOLERANCES.get(name, 1e-10)
-        assert found[slot] == pytest.approx(float(loss), rel=tolerance)
-        of_ours = slots.modules(slots.parameters[slot][None])
-        for module, pair in zip(slots.layout, of_ours, strict=True):
-            layer = wrapped.base_model.model.get_submodule(module.name)
-            for factor, theirs in zip(pair, (layer.lora_A, layer.lora_B), strict=True):
-                expected = theirs["default"].weight.data
-                torch.testing.assert_close(factor[0], expected, rtol=0, atol=10 * tolerance)
+    """However the rows are shared, after two updates."""
+    shares = {0: tokens(1, 6), 1: tokens(1, 4, shared=False), 2: tokens(1, 3)}
+    model = model_of(name)
+    adapter = TrainableAdapter(model, find_layout(model, targets_of(name)), RANK, SCALING, 3)
+    adapter.start(start_of(adapter))
+    for _ in range(2):
+        with rows_apart(model), adapter.attached():
+            found = backward(model, shares, budget=60)
+        adapter.update(lr=0.01)
+    config = peft.LoraConfig(
+        r=RANK, lora_alpha=RANK * SCALING, target_modules=list(targets_of(name))
+    )
+    wrapped = peft.get_peft_model(model_of(name), config).double()
+    factors = adapter.modules(start_of(adapter)[None])
+    for module, (A, B) in zip(adapter.layout, factors, strict=True):
+        layer = wrapped.base_model.model.get_submodule(module.name)
+        layer.lora_A["default"].weight.data = A[0].clone()
+        layer.lora_B["default"].weight.data = B[0].clone()
+    trainable = [p for p in wrapped.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trainable, lr=0.01, weight_decay=0)
+    for _ in range(2):
+        optimizer.zero_grad()
+        loss = reference_loss(wrapped, [row for of_share in shares.values() for row in of_share])
+        loss.backward()
+        optimizer.step()
+    tolerance = TOLERANCES.get(name, 1e-10)
+    assert found == pytest.approx(float(loss), rel=tolerance)
+    of_ours = adapter.modules(adapter.parameters[None])
+    for module, pair in zip(adapter.layout, of_ours, strict=True):
+        layer = wrapped.base_model.model.get_submodule(module.name)
+        for factor, theirs in zip(pair, (layer.lora_A, layer.lora_B), strict=True):
+            expected = theirs["default"].weight.data
+            torch.testing.assert_close(factor[0], expected, rtol=0, atol=10 * tolerance)
 
 
 @pytest.mark.filterwarnings("ignore")
 def test_clipping_equals_torch_clip_grad_norm() -> None:
-    slots = TrainableAdapters(
-        model := model_of("llama"), find_layout(model, TARGETS), RANK, SCALING, 1, 0.5
-    )
-    slots.start(0, start_of(slots, 0))
-    gradient = torch.linspace(-1, 2, slots.size, dtype=torch.float64)
-    parameter = torch.nn.Parameter(slots.parameters[0].clone())
-    slots.gradients[0], parameter.grad = gradient, gradient.clone()
+    adapter = adapter_of(model_of("llama"), 2, 0.5)
+    adapter.start(start_of(adapter))
+    gradient = torch.linspace(-1, 2, adapter.size, dtype=torch.float64)
+    parameter = torch.nn.Parameter(adapter.parameters.clone())
+    parameter.grad = gradient.clone()
+    adapter.gradients[0], adapter.gradients[1] = 3 * gradient, -2 * gradient
     torch.nn.utils.clip_grad_norm_([parameter], 0.5)
     torch.optim.AdamW([parameter], lr=0.1, weight_decay=0).step()
-    slots.update(0, lr=0.1)
-    torch.testing.assert_close(slots.parameters[0], parameter.data, rtol=0, atol=1e-12)
-    assert not slots.gradients[0].any()
+    adapter.update(lr=0.1)
+    torch.testing.assert_close(adapter.parameters, parameter.data, rtol=0, atol=1e-12)
+    assert not adapter.gradients.any()
+
+
+def adapter_of(model: Any, *options: Any) -> TrainableAdapter:
+    return TrainableAdapter(model, find_layout(model, TARGETS), RANK, SCALING, *options)
 
 
 def test_the_start_is_the_base_model_and_that_of_peft_in_scale() -> None:
-    model = model_of("llama")
-    slots = TrainableAdapters(model, find_layout(model, TARGETS), RANK, SCALING, count=1)
-    for module, (A, B) in zip(slots.layout, slots.factors(slots.initial(0)), strict=True):
+    adapter = adapter_of(model_of("llama"))
+    for module, (A, B) in zip(adapter.layout, adapter.factors(adapter.initial(0)), strict=True):
         assert not B.any()
         assert 0.7 / module.in_features**0.5 < abs(A).max() <= 1 / module.in_features**0.5
-    assert torch.equal(slots.initial(5), slots.initial(5))
-    assert not torch.equal(slots.initial(5), slots.initial(6))
+    assert torch.equal(adapter.initial(5), adapter.initial(5))
+    assert not torch.equal(adapter.initial(5), adapter.initial(6))
 
 
 def test_detaching_restores_the_models_own_layers() -> None:
     model = model_of("llama")
     names = [name for name, _ in model.named_modules()]
-    slots = TrainableAdapters(model, find_layout(model, TARGETS), RANK, SCALING, count=1)
-    with slots.attached():
+    with adapter_of(model).attached():
         assert [name for name, _ in model.named_modules()] != names
     assert [name for name, _ in model.named_modules()] == names
 

@@ -1,6 +1,6 @@
-"""Adapters in training: their parameters, their gradients, and the state of their optimizer.
+"""An adapter in training: its parameters, its gradients, and the state of its optimizer.
 
-The parameters of all modules of a slot are one vector, so that the optimizer's update, a copy and a
+The parameters of all modules are one vector, so that the optimizer's update, a copy and a
 checkpoint are each one operation; A and B of the modules are views of it, on which
 `hf_lorameta.engines.transformers.lora_layer` computes.
 """
@@ -20,25 +20,27 @@ from hf_lorameta.types import FactorPair
 _BETAS, _EPSILON = (0.9, 0.999), 1e-8
 
 
-class TrainableAdapters:
-    """K adapters in training on one base model.
+class TrainableAdapter:
+    """An adapter in training on a frozen base model.
 
-    Memory: 4 · K · P values, P being the parameters of one adapter.
+    The rows of a step are divided into shares, which threads compute. Each share has gradients of
+    its own; the update takes their sum.
+
+    Memory: (3 + shares) · P values in float32, P being the number of parameters.
 
     Args:
         model: a causal LM of transformers with frozen weights.
         layout: the adapted modules.
         rank: r.
         scaling: s.
-        count: K.
-        clip: maximum norm of a slot's gradient; infinity does not clip.
+        shares: S.
+        clip: maximum norm of the gradient; infinity does not clip.
 
     Attributes:
-        vectors: (4, K, P), the parameters, the gradients and the two moments of AdamW, as follows.
-        parameters: (K, P). P is the concatenation of A (r, in) and B (out, r) of every module.
-        gradients: (K, P), which the backward pass adds to.
-        moments: two of (K, P), those of AdamW.
-        steps: K numbers of steps that the optimizer has taken.
+        vectors: (3, P), the parameters and the two moments of AdamW.
+        parameters: (P,), the concatenation of A (r, in) and B (out, r) of every module.
+        gradients: (S, P), which the backward pass adds to.
+        steps: number of steps that the optimizer has taken.
     """
 
     def __init__(
@@ -47,24 +49,24 @@ class TrainableAdapters:
         layout: Layout,
         rank: int,
         scaling: float,
-        count: int,
+        shares: int = 1,
         clip: float = math.inf,
     ) -> None:
-        self.layout, self.rank, self.count = layout, rank, count
+        self.layout, self.rank, self.steps = layout, rank, 0
         self._model, self._scaling, self._clip = model, scaling, clip
         dtype = torch.promote_types(model.dtype, torch.float32)
         self.size = sum(rank * (m.in_features + m.out_features) for m in layout)
-        self.vectors = torch.zeros(4, count, self.size, dtype=dtype, device=model.device)
-        self.parameters, self.gradients, *self.moments = self.vectors.unbind()
-        self.steps = [0] * count
+        self.vectors = torch.zeros(3, self.size, dtype=dtype, device=model.device)
+        self.gradients = torch.zeros(shares, self.size, dtype=dtype, device=model.device)
+        self.parameters, *self._moments = self.vectors.unbind()
 
     def attached(self) -> AbstractContextManager[None]:
-        """Let the model's layers apply the adapters, and put its own layers back afterwards."""
-        values, gradients = self._by_slot(self.parameters), self._by_slot(self.gradients)
-        return with_adapters(self._model, values, gradients, self._scaling)
+        """Let the model's layers apply the adapter, and put its own layers back afterwards."""
+        values = self._by_share(self.parameters.expand_as(self.gradients))
+        return with_adapters(self._model, values, self._by_share(self.gradients), self._scaling)
 
-    def _by_slot(self, vectors: torch.Tensor) -> dict[str, dict[int, Factors]]:
-        """Return views of (K, P) parameters by module and slot."""
+    def _by_share(self, vectors: torch.Tensor) -> dict[str, dict[int, Factors]]:
+        """Return views of (S, P) parameters by module and share."""
         modules = zip(self.layout, self.modules(vectors), strict=True)
         return {m.name: dict(enumerate(zip(A, B, strict=True))) for m, (A, B) in modules}
 
@@ -80,32 +82,25 @@ class TrainableAdapters:
             views.append((factors[0], factors[1]))
         return views
 
-    def start(self, slot: int, initial: torch.Tensor) -> None:
-        """Start a new adapter from (P,) parameters, with a new optimizer state."""
-        self.vectors[:, slot] = 0
-        self.parameters[slot] = initial
-        self.steps[slot] = 0
+    def start(self, initial: torch.Tensor) -> None:
+        """Start from (P,) parameters, with a new optimizer state."""
+        self.vectors.zero_()
+        self.gradients.zero_()
+        self.parameters.copy_(initial)
+        self.steps = 0
 
-    def update(self, slot: int, lr: float) -> None:
-        """Clip a slot's gradient, take a step of AdamW without weight decay, and clear it."""
-        self.steps[slot] += 1
-        gradient, values = self.gradients[slot], self.parameters[slot]
-        first, second = (moment[slot] for moment in self.moments)
+    def update(self, lr: float) -> None:
+        """Clip the gradient, take a step of AdamW without weight decay, and clear the gradient."""
+        self.steps += 1
+        gradient, (first, second) = self.gradients.sum(0), self._moments
         norm = torch.linalg.vector_norm(gradient)
         gradient.mul_((self._clip / (norm + 1e-6)).clamp(max=1.0))
         first.lerp_(gradient, 1 - _BETAS[0])
         second.mul_(_BETAS[1]).addcmul_(gradient, gradient, value=1 - _BETAS[1])
-        scales = [1 - beta ** self.steps[slot] for beta in _BETAS]
+        scales = [1 - beta**self.steps for beta in _BETAS]
         divisor = (second.sqrt() / math.sqrt(scales[1])).add_(_EPSILON)
-        values.addcdiv_(first, divisor, value=-lr / scales[0])
-        gradient.zero_()
-
-    def update_together(self, lr: float) -> None:
-        """Take a step of the one adapter whose copies are in all slots, on all their gradients."""
-        self.gradients[0] = self.gradients.sum(0)
-        self.gradients[1:] = 0
-        self.update(0, lr)
-        self.parameters[1:] = self.parameters[0]
+        self.parameters.addcdiv_(first, divisor, value=-lr / scales[0])
+        self.gradients.zero_()
 
     def initial(self, seed: int) -> torch.Tensor:
         """Return the start of an adapter, (P,): A as in PEFT, uniform within ±1/√in, and B zero.

@@ -1,0 +1,62 @@
+"""Train a generated adapter further, in all projections of the upper layers."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from hf_lorameta.deadline import Deadline
+from hf_lorameta.engines.scoring import LoraWeights
+from hf_lorameta.engines.transformers.decoder import width
+from hf_lorameta.errors import Advice, Option, RecipeError
+from hf_lorameta.training.settings import Settings, settings_for
+from hf_lorameta.training.train_rows import Trained, TrainingRows, train
+from hf_lorameta.training.trainer import TrainedPart
+from hf_lorameta.types import StageProgress, no_progress
+
+
+def train_further(
+    model: Any,
+    start: LoraWeights,
+    rows: TrainingRows,
+    rank: int,
+    seed: int,
+    *,
+    steps: int | None = None,
+    deadline: Deadline | None = None,
+    progress: StageProgress = no_progress,
+    hint: Sequence[Advice] = (),
+) -> Trained:
+    """Train a generated adapter with the settings for its number of rows; see `train`.
+
+    Args:
+        model: a causal LM of transformers with frozen weights.
+        start: the adapter.
+        rows: to train on, and others that decide.
+        rank: r of the modules that the training adds.
+        seed: of these, and of the order of the rows.
+        steps: as for `train`.
+        deadline: as for `train`.
+        progress: called after each step with (title, steps done, likely steps in all).
+        hint: what to do if there is not enough memory.
+
+    Raises:
+        KeyboardInterrupt: as `train` raises.
+        RecipeError: more steps than the training has.
+        UsageError: the model cannot be trained, or there is not enough memory.
+    """
+    if steps == 0 or (deadline and deadline.passed):
+        return Trained(start)
+    part, count = TrainedPart.upper(model, start.layout), len(rows.train)
+
+    def settings(rows: int) -> Settings:
+        return settings_for(rows, width(model), rank, seed)
+
+    if steps is not None and steps > (most := settings(count).steps):
+        leave_out = Option("steps", change="leave out")
+        expected = f"at most {most} on {count} rows"
+        raise RecipeError(f"got {steps} steps, expected {expected}", hint=leave_out)
+    show = partial(progress, f"Training {part} on {len(rows.few) or count} rows")
+    return train(
+        model, part, start, rows, settings,
+        steps=steps, deadline=deadline, progress=show, hint=hint,
+    )  # fmt: skip

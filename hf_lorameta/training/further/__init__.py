@@ -1,1 +1,0 @@
-"""Training a generated adapter further on labeled rows."""
