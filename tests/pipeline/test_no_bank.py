@@ -335,7 +335,7 @@ def test_what_cannot_be_made_is_refused(
 def test_an_adapter_that_learned_nothing_is_refused(
     bases: dict[str, Path], data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fast_training(monkeypatch.setattr, lr=1e-9)
+    fast_training(monkeypatch.setattr, lr=1e-30)
     with pytest.raises(AdapterError, match="no training step helped on held-out rows"):
         generate(data, base=bases["llama"], recipe=Recipe(rank=4, train=8))
 
