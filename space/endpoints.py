@@ -6,7 +6,6 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, M
 from contextlib import aclosing, contextmanager
 from functools import partial
 from inspect import Parameter, Signature
-from pathlib import Path
 from typing import Any, TypeVar
 
 import gradio as gr
@@ -33,9 +32,7 @@ from work.planning import (
     DatasetRequest,
     PlanResult,
     make_plan,
-    refuse_many_keys,
 )
-from work.reader_process import read
 from work.visit import known
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -201,8 +198,6 @@ class Endpoints:
         named = {name: inputs[name] for name in _DATASET}
         kept = used(named["file"] or "")
         request = DatasetRequest(**named | {"columns": as_columns(inputs["columns"] or None)})
-        if request.file:
-            read(job, refuse_many_keys, Path(request.file))
         most = self._settings.max_rows
         result = make_plan(self._loader.bank, request, recipe, most, credential, job, samples)
         del kept  # and with it the file

@@ -4,7 +4,7 @@ import codecs
 import csv
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import IO, Any
 
 from hf_lorameta.errors import DatasetError
@@ -23,6 +23,8 @@ _GUESSED_BYTES = 1 << 16
 START = 1 << 16
 """Bytes of a CSV file that show its separator."""
 _CHUNK = 1 << 20
+_FIRST_LINE = 1 << 24
+"""Most characters of a line that are read to count its columns."""
 _INTACT = 10
 """Letters that are UTF-8 for each byte that is not, at least, in a file that is UTF-8 elsewhere."""
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
@@ -184,6 +186,29 @@ def separator_of(start: bytes, encoding: str) -> str:
     lines = start.decode(encoding, "ignore").lstrip("\ufeff").splitlines() or [""]
     counts = {mark: len(next(csv.reader(lines, delimiter=mark), [])) for mark in SEPARATORS}
     return max(SEPARATORS, key=lambda mark: counts[mark])
+
+
+def columns_in(file: IO[bytes], separator: str, encoding: str) -> int:
+    """Return the number of columns in the first line of a CSV file; little more is read.
+
+    Example:
+        >>> [columns_in(io.BytesIO(text), ",", UTF8) for text in (b"a,b\\n,,", b'"a\\n,b",c')]
+        [2, 2]
+    """
+    text, left = as_text(file, encoding), _FIRST_LINE
+
+    def lines() -> Iterator[str]:
+        nonlocal left
+        while line := text.readline(left):
+            left -= len(line)
+            yield line
+
+    before = csv.field_size_limit(_FIRST_LINE)
+    try:
+        return len(next(csv.reader(lines(), delimiter=separator), []))
+    finally:
+        csv.field_size_limit(before)
+        text.detach()
 
 
 def lacks_header(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> bool:
