@@ -450,3 +450,11 @@ def test_inputs_beside_another_column_than_an_id_are_asked_about(columns: tuple[
     assert (
         open_dataset([{"id": i, "input": f"text {i}"} for i in range(4)]).columns.input == "input"
     )
+
+
+def test_of_rows_that_are_all_equal_no_columns_are_proposed() -> None:
+    for rows, proposed in (([("q", "a")] * 5, None), ([(f"q{i}", "a") for i in range(5)], "one")):
+        sample = tuple({"one": one, "two": two} for one, two in rows)
+        with pytest.raises(ColumnsError) as caught:
+            find_columns(TableView(["one", "two"], {}, sample))
+        assert (caught.value.columns.input if caught.value.columns else None) == proposed

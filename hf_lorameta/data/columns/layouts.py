@@ -62,6 +62,9 @@ def ask(table: TableView, problem: str = "") -> DatasetError:
     """Return an error that proposes the likeliest columns, and a reading without that output."""
     inputs, outputs = table.named(known.INPUTS), output_columns(table)
     guess = guess_columns(table)
+    different = {str(row) for row in table.sample}
+    if len(table.sample) > 1 and len(different) == 1:
+        guess = None  # equal rows do not tell what is asked and what is answered
     texts = [n for n in table.usable if table.kind(n) == "text"]
     if not (guess and guess.input and texts):
         guesses = filter(None, (_columns_inside(table), guess))
