@@ -138,7 +138,7 @@ class Actions:
             pass
         except Exception as error:  # noqa: BLE001 - shown as a message
             found = known_error(error)
-            updates = {task.problem: error_html(found)}
+            updates = {task.problem: error_html(found, visit.offered)}
         finally:  # Gradio closes this generator if it takes the page for closed
             with visit.lock:
                 if visit.task is task:

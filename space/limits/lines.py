@@ -113,6 +113,10 @@ class Line:
             place.began = now
             return True
 
+    def is_waited_for(self) -> bool:
+        """Whether anybody waits."""
+        return bool(self._waiting)
+
     def number(self, place: Place) -> int:
         """Return the number of requests up to this one that wait."""
         with self._lock:

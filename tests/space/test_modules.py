@@ -1,6 +1,5 @@
 """Modules of the Space that need neither a browser nor Gradio."""
 
-import gzip
 import json
 import os
 import pickle
@@ -9,7 +8,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-import time
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -35,6 +33,7 @@ from hf_lorameta.errors import (
     ColumnsError,
     DatasetError,
     DatasetTooLargeError,
+    EmptyDatasetError,
     LoraMetaError,
     Option,
     RecipeError,
@@ -242,7 +241,7 @@ def test_a_reader_that_fails_ends_with_a_sentence(
 
 def test_as_many_characters_as_are_read_leave_the_reader_in_any_language() -> None:
     [row] = reader_process.read(jobs.Job(120), readers.send_emoji)
-    assert len(row[0]) == planning.MAX_CHARACTERS
+    assert len(row[0]) == planning.LIMITS.characters
 
 
 def test_long_rows_do_not_leave_the_reader(bank: Bank, tmp_path: Path) -> None:
@@ -270,50 +269,6 @@ def test_of_a_file_with_several_tables_one_can_be_chosen(tmp_path: Path) -> None
     assert (source.splits, source.preview.split) == (["first", "second"], "first")
     request = planning.validated(DatasetRequest(file=str(path), split="second"))
     assert planning.read_source(request, False).preview.rows[0]["input"] == "second 0 is so"
-
-
-@pytest.mark.parametrize("name", ["wide.json", "wide.jsonl", "wide.json.gz"])
-def test_json_with_many_keys_is_refused_before_it_is_read(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path, pack = tmp_path / name, gzip.compress if name.endswith(".gz") else bytes
-    path.write_bytes(pack(json.dumps({f"key {i}": i for i in range(300_000)}).encode()))
-    with monkeypatch.context() as unread:
-        unread.setattr(planning, "preview", None)
-        with pytest.raises(RequestError, match=f"{name} has more than 10,000 different keys"):
-            read_source(DatasetRequest(file=str(path)), False)
-    rows = "".join(f'{{"input": "a: {i}", "output": "b"}}\n' for i in range(20_000))
-    path.write_bytes(pack(rows.encode()))
-    assert read_source(DatasetRequest(file=str(path)), False).preview.names == ["input", "output"]
-
-
-@pytest.mark.parametrize(
-    ("name", "mark"), [("wide.csv", ","), ("wide.csv", ";"), ("wide.tsv", "\t")]
-)
-def test_a_csv_file_with_many_columns_is_refused_after_its_first_line(
-    name: str, mark: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / name
-    path.write_text(mark.join(f'"a {i}"' for i in range(300_000)))
-    with monkeypatch.context() as unread:
-        unread.setattr(planning, "preview", None)
-        with pytest.raises(RequestError, match=f"{name} has more than 10,000 columns"):
-            read_source(DatasetRequest(file=str(path)), False)
-    path.write_text("".join(f'"a{mark}"{mark}b\n' for _ in range(20_000)))
-    planning.refuse_many_keys(path)
-    path.write_text(f'"{mark * 20_000}\n"{mark}b\nc{mark}d')  # a text that is long
-    planning.refuse_many_keys(path)
-
-
-@pytest.mark.parametrize(
-    "text", ['\\"' * 400_000, json.dumps({"input": json.dumps([{"a": "b"}] * 30_000)})]
-)
-def test_quotes_within_texts_take_no_time_to_tell_from_keys(text: str, tmp_path: Path) -> None:
-    path = tmp_path / "quotes.jsonl"
-    path.write_text(text)
-    start = time.process_time()
-    planning.refuse_many_keys(path)
-    assert time.process_time() - start < 0.5
 
 
 def test_readers_start_with_the_tokenizer_without_torch_and_leave_no_files() -> None:
@@ -499,6 +454,23 @@ def test_all_views_escape_names(tickets: Plan, title: str | None) -> None:
     for page in pages:
         assert "<script" not in page
         assert "cript" in page
+
+
+def test_an_unsure_verdict_has_its_reason_beside_the_counts(tickets: Plan) -> None:
+    doubt = "Of the first 8 inputs, 3 are blank."
+    remarks = (Remark("doubt", doubt), Remark("note", "A note."))
+    doubted = replace(tickets, dataset=replace(tickets.dataset, remarks=remarks))
+    made = Generation(doubted, doubted.layout, 16, (), 1.0, report=report_of("yes"))
+    page = plan_view.verdict_html(made, "rows", "", busy=False)
+    assert doubt in page
+    assert "A note." not in page
+
+
+def test_only_what_the_page_offers_is_advised() -> None:
+    error = EmptyDatasetError("the split train has no rows", hint=Option("split", change="other"))
+    assert blocks.advice(error, ["split"]) == ["Choose another split above the table."]
+    [other] = blocks.advice(error)
+    assert "split" not in other
 
 
 def test_a_plan_with_a_general_adapter_alone() -> None:
