@@ -13,7 +13,7 @@ from typing import Any
 from limits.callers import Call
 from limits.lines import FullError, Line, Place
 from work.generating import Adapter
-from work.jobs import Canceled, Job, SpaceError, known_error
+from work.jobs import Canceled, Job, SpaceError, give_back_memory, known_error
 
 Show = Callable[[Adapter, str], None]
 """Takes the best adapter so far, and a sentence about it."""
@@ -100,6 +100,7 @@ class Background:
             if visit.background is self:
                 visit.background, visit.more, visit.said = None, more, said or visit.said
                 visit.version += 1
+        give_back_memory()
 
     def _wait(self, place: Place) -> None:
         while not self.job.stopped:

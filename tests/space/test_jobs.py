@@ -1,6 +1,7 @@
 """Jobs: progress, cancel, time limits, and that the last request of a page wins."""
 
 import itertools
+import resource
 import sys
 import threading
 import time
@@ -455,6 +456,21 @@ def test_of_a_visit_with_a_sign_in_nothing_is_shown_after_signing_out(visit: Vis
     assert earlier_visit(visit.key, "ann") is visit
     assert earlier_visit(visit.key, None) is None
     assert (visit.plan_result, visit.source, visit.request) == (None, None, DatasetRequest())
+
+
+def test_memory_that_a_job_no_longer_needs_goes_back_to_the_system() -> None:
+    kept = list[bytes]()
+
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+    def work(_: jobs.Job) -> None:
+        blocks = [bytes(4000) for _ in range(50_000)]
+        kept.extend(blocks[::100])
+
+    before = resident()
+    list(jobs.Job(60).run(work))
+    wait_until(lambda: resident() - before < 50_000_000)
 
 
 # --- in the background --------------------------------------------------------------------------
