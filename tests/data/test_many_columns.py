@@ -39,9 +39,3 @@ def test_a_table_with_many_columns_is_refused(name: str, tmp_path: Path) -> None
 def test_so_is_one_on_the_hub(name: str, cli: Shell, user: Account, tmp_path: Path) -> None:
     repo = user.dataset("wide", {name: write_wide(tmp_path / name).read_bytes()})
     assert "has more than 10,000 columns" in cli("plan", "-d", repo, code=3).err
-
-
-def test_separators_within_quotation_marks_are_no_columns(tmp_path: Path) -> None:
-    path = tmp_path / "rows.csv"
-    path.write_text(f'"{", " * 20_000}a",b\n' + "c,d\n" * 9)
-    assert len(open_dataset(path).columns.names()) == 2
