@@ -8,6 +8,7 @@ from collections import Counter, deque
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from email.message import Message as Fields
+from html import escape
 from secrets import token_urlsafe
 from typing import TypeVar
 from urllib.parse import parse_qs
@@ -17,7 +18,7 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from limits.callers import Call, Stream, find_address, from_another_site, note_call
+from limits.callers import Call, Stream, find_address, from_another_site, note_call, opens_page
 from limits.routes import Kind, kind_of
 from limits.uploads import Uploads, is_upload
 
@@ -77,6 +78,8 @@ class VisitorLimits:
             return
         if from_another_site(scope):  # the sign-in's cookie comes along, since the Hub frames pages
             scope = {**scope, "session": {}}
+        if "text/html" in Headers(scope=scope).get("accept", "") and opens_page(scope):
+            send = _with_pages(send)
         incoming = _Incoming(receive)
         try:
             address = find_address(scope, on_hub=self._on_hub)
@@ -312,6 +315,43 @@ class _Incoming:
         with suppress(RefusedError):  # too slow
             while not self._ended and dropped < most:
                 dropped += len((await self.receive()).get("body", b""))
+
+
+def _with_pages(send: Send) -> Send:
+    """Return a `send` that answers errors with a page, for those who open an address in a window.
+
+    Such as that of a file or a sign-in which is no longer there; Gradio shows JSON.
+    """
+    failed, answer = False, b""
+
+    async def send_page(message: Message) -> None:
+        nonlocal failed, answer
+        if message["type"] == "http.response.start":
+            if failed := message["status"] >= 400:
+                message["headers"] = [(b"content-type", b"text/html; charset=utf-8")]
+        elif failed:
+            answer += message.get("body", b"")
+            if message.get("more_body"):
+                return
+            message["body"] = _page(answer)
+        await send(message)
+
+    return send_page
+
+
+def _page(answer: bytes) -> bytes:
+    """Return an error that JSON states as a page.
+
+    Example:
+        >>> _page(b'{"detail": "<File> not found"}')
+        b'<p>&lt;File&gt; not found. <a href="/">Open the page</a> and begin there.</p>'
+    """
+    try:
+        why = str(json.loads(answer)["detail"]).removesuffix(".")
+    except (ValueError, KeyError, TypeError):
+        why = "This address is no longer in use"
+    link = '<a href="/">Open the page</a> and begin there.'
+    return f"<p>{escape(why)}. {link}</p>".encode()
 
 
 def _one_file(scope: Scope, receive: Receive) -> Receive:

@@ -127,6 +127,33 @@ def test_a_call_whose_answer_nobody_asks_for_is_not_wanted_for_long(
     assert not call.wanted
 
 
+@pytest.mark.parametrize("accept", ["text/html,*/*", "*/*"])
+def test_an_address_that_is_no_longer_in_use_opens_a_page(accept: str) -> None:
+    sent = list[Any]()
+
+    async def app(_: Any, __: Any, send: Any) -> None:
+        headers = [(b"content-type", b"application/json"), (b"content-length", b"26")]
+        await send({"type": "http.response.start", "status": 404, "headers": headers})
+        await send({"type": "http.response.body", "body": b'{"detail":', "more_body": True})
+        await send({"type": "http.response.body", "body": b'"File not found"}'})
+
+    async def note(message: Any) -> None:
+        sent.append(message)
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b""}
+
+    fields = {"headers": [(b"accept", accept.encode())], "method": "GET"}
+    for path in ("/gradio_api/file=/old.zip", "/closed"):
+        asked = {**scope("a"), **fields, "path": path}
+        asyncio.run(VisitorLimits(app, on_hub=False, max_upload=MB)(asked, receive, note))
+        assert sent[0]["status"] == 404
+        body = b"".join(message.get("body", b"") for message in sent)
+        assert body.startswith(b"<p>" if accept != "*/*" else b"{")
+        assert b"ot found" in body
+        sent.clear()
+
+
 @pytest.mark.parametrize("tool", [False, True])
 def test_who_leaves_a_stream_or_the_call_of_a_tool_wants_no_answer(tool: bool) -> None:
     calls, leaves = list[Call](), asyncio.Event()

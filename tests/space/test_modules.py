@@ -54,7 +54,7 @@ from limits import hourly
 from tests.hub.conftest import use_endpoint
 from tests.space import readers
 from tests.support.fault_hub import FaultHub
-from tests.support.running_space import SPACE
+from tests.support.running_space import ROOT, SPACE
 from views import blocks
 from views import plan as plan_view
 from views import result as result_view
@@ -464,6 +464,28 @@ def test_an_unsure_verdict_has_its_reason_beside_the_counts(tickets: Plan) -> No
     page = plan_view.verdict_html(made, "rows", "", busy=False)
     assert doubt in page
     assert "A note." not in page
+
+
+def test_what_is_shown_of_answers_has_no_heading_that_leaves_out_a_level(tickets: Plan) -> None:
+    result = planning.PlanResult(tickets, [], "rows")
+    shown = result_view.report_html(report_of("yes"), result)
+    usage = result_view.usage_markdown(
+        result, DatasetRequest("u/d"), "u/a", settings.SpaceSettings()
+    )
+    assert "<h" not in shown
+    assert set(re.findall(r"^#+", usage, re.MULTILINE)) <= {"###", "#"}
+
+
+def test_gradio_adds_no_header_for_which_the_page_would_ask_other_hosts_for_fonts() -> None:
+    program = (
+        "from limits.lines import make_lines; from page import build_page\n"
+        "from settings import read_settings; of = read_settings()\n"
+        "print(build_page(of, None, make_lines(of)).get_config_file()['space_id'])"
+    )
+    env = os.environ | {"SYSTEM": "spaces", "SPACE_ID": "ann/space", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, cwd=SPACE, env=env, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "None"
 
 
 def test_only_what_the_page_offers_is_advised() -> None:
