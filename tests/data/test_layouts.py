@@ -458,3 +458,14 @@ def test_of_rows_that_are_all_equal_no_columns_are_proposed() -> None:
         with pytest.raises(ColumnsError) as caught:
             find_columns(TableView(["one", "two"], {}, sample))
         assert (caught.value.columns.input if caught.value.columns else None) == proposed
+
+
+def test_other_columns_of_labels_are_named_where_one_is_proposed() -> None:
+    texts = ("It hangs.", "It is late.", "I was billed twice.", "Wrong size.") * 4
+    sample = tuple(
+        {"Body": f"{text} {i}", "Prio": "AB"[i % 2], "Dept": ("shop", "sales")[i // 2 % 2]}
+        for i, text in enumerate(texts)
+    )
+    with pytest.raises(ColumnsError, match="also possible: input=Body,output=Dept") as caught:
+        find_columns(TableView(["Body", "Prio", "Dept"], {}, sample))
+    assert str(caught.value.columns) == "input=Body,output=Prio"

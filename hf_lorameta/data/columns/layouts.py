@@ -85,7 +85,15 @@ def ask(table: TableView, problem: str = "") -> DatasetError:
         problem = f"the output may be {' or '.join(outputs)}"
     is_text = guess or texts
     unknown = "the columns fit no known layout" if is_text else "no column holds text"
-    return unclear(table, problem or unknown, guess, alone)
+    return unclear(table, problem or unknown, guess, alone, *_with_other_labels(guess, table))
+
+
+def _with_other_labels(guess: Columns | None, table: TableView) -> Iterator[Columns]:
+    """Yield a guess whose output are labels with other columns of labels, which are as likely."""
+    if guess and guess.input and guess.output and table.repeats(guess.output):
+        for name in table.usable:
+            if name not in guess.names() and table.repeats(name):
+                yield guess.model_copy(update={"output": name})
 
 
 def unclear(
