@@ -11,7 +11,6 @@ import pytest
 from hf_lorameta import Bank, ReadingLimits, Recipe, open_dataset
 from hf_lorameta.data.counts import profile
 from hf_lorameta.data.counts.output_counts import OutputCounter
-from hf_lorameta.pipeline import read
 from hf_lorameta.pipeline.adapter_folder import generated_parts
 from hf_lorameta.pipeline.plan import plan_from_reading
 from hf_lorameta.pipeline.read import read_dataset, token_counting
@@ -91,7 +90,7 @@ def test_a_reading_ends_when_its_seconds_of_computing_are_over(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     rows = [{"input": f"question {i}", "output": "yes"} for i in range(8)]
-    monkeypatch.setattr(read.time, "process_time", iter(range(100)).__next__)
+    monkeypatch.setattr("hf_lorameta.pipeline.read.time.process_time", iter(range(100)).__next__)
     opened = open_dataset(rows, limits=ReadingLimits(seconds=3))
     reading = read_dataset(opened, Recipe(), token_counting(Bank.embedded()))
     assert (reading.profile.rows_read, reading.recipe.max_rows) == ("first 3 of 8 rows", 3)

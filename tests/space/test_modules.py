@@ -489,7 +489,9 @@ def test_gradio_adds_no_header_for_which_the_page_would_ask_other_hosts_for_font
 
 
 def test_only_what_the_page_offers_is_advised() -> None:
-    error = EmptyDatasetError("the split train has no rows", hint=Option("split", change="other"))
+    error = EmptyDatasetError(
+        "the split train has no rows", hint=Option("split", change="name another")
+    )
     assert blocks.advice(error, ["split"]) == ["Choose another split above the table."]
     [other] = blocks.advice(error)
     assert "split" not in other

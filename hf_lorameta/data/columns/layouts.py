@@ -35,6 +35,8 @@ LAYOUTS: tuple[Columns, ...] = (
     Columns(messages="conversations"),
 )
 """Known layouts. One whose columns are a subset of another fitting layout's is ignored."""
+_MOST_PATHS = 10_000
+"""Most fields inside objects that are gone through."""
 _SHOWN_ROWS = 3
 """Rows that are shown where no columns are proposed."""
 
@@ -62,10 +64,9 @@ def ask(table: TableView, problem: str = "") -> DatasetError:
     """Return an error that proposes the likeliest columns, and a reading without that output."""
     inputs, outputs = table.named(known.INPUTS), output_columns(table)
     guess = guess_columns(table)
-    different = {str(row) for row in table.sample}
-    if len(table.sample) > 1 and len(different) == 1:
-        guess = None  # equal rows do not tell what is asked and what is answered
     texts = [n for n in table.usable if table.kind(n) == "text"]
+    if len(texts) > 1 < len(table.sample) and len(set(map(str, table.sample))) == 1:
+        guess = None  # equal rows do not tell what is asked and what is answered
     if not (guess and guess.input and texts):
         guesses = filter(None, (_columns_inside(table), guess))
         guess = max(guesses, key=lambda columns: len(columns.names()), default=None)
@@ -90,7 +91,7 @@ def ask(table: TableView, problem: str = "") -> DatasetError:
 
 def _with_other_labels(guess: Columns | None, table: TableView) -> Iterator[Columns]:
     """Yield a guess whose output are labels with other columns of labels, which are as likely."""
-    if guess and guess.input and guess.output and table.repeats(guess.output):
+    if guess and guess.input and isinstance(guess.output, str) and table.repeats(guess.output):
         for name in table.usable:
             if name not in guess.names() and table.repeats(name):
                 yield guess.model_copy(update={"output": name})
@@ -268,7 +269,7 @@ def _columns_inside(table: TableView) -> Columns | None:
         *above, last = [s for s in path.split(".") if not s.isdecimal()] or [path]
         named = last in ("text", "value") and above and normalized(above[-1]) in known.OUTPUTS
         paths.setdefault(above[-1] if named else last, path)
-    if list(paths) == list(paths.values()):
+    if list(paths) == list(paths.values()) or len(paths) > _MOST_PATHS:
         return None
     flat = TableView(list(paths), {}, [{n: row.get(p) for n, p in paths.items()} for row in rows])
     try:
