@@ -600,6 +600,7 @@ def test_the_heading_of_an_adapter_states_how_long_combining_took(tickets: Plan)
         heading = blocks.render("result.heading", adapter=adapter, number=1, first=False)
         assert "combined in 0.5 s on a CPU\nfrom adapters of other datasets" in heading
         assert ("and then trained on your rows" in heading) is trained
+        assert ("data-trained" in heading) is trained
 
 
 def test_the_stored_result_of_the_example_is_counted_on_the_rows_that_are_drawn_now(
@@ -688,7 +689,7 @@ def test_try_takes_the_input_alone(tickets: Plan) -> None:
 def test_errors_are_said_in_the_words_of_the_page(
     error: LoraMetaError, message: str, advice: str
 ) -> None:
-    assert (blocks.message_of(error), blocks.advice(error)) == (message, [advice])
+    assert (blocks.message_of(error), blocks.advice(error, ["split"])) == (message, [advice])
 
 
 def test_of_an_unexpected_error_the_log_has_the_place_and_not_the_message(
