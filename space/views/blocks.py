@@ -55,8 +55,8 @@ _ADVICE: dict[type[LoraMetaError], str] = {
     errors.UnlabeledDatasetError: "Choose the output column below. If "
     "there is none, choose only the input column: the comparison then uses inputs alone and is "
     "less reliable.",
-    errors.DatasetTooLargeError: "Use shorter texts or a part of the dataset, or run hf-lorameta "
-    "on your own machine, which may have more memory.",
+    errors.DatasetTooLargeError: "Use shorter texts, fewer columns or a part of it, or run "
+    "hf-lorameta on your own machine, which may have more memory.",
     errors.EmptyDatasetError: "Choose a dataset, or a file, that has rows with texts.",
     errors.ScriptDatasetError: "Choose a dataset that consists of data files, or upload a file.",
     errors.ConflictError: "Type another name, or tick “Replace what is there”.",
