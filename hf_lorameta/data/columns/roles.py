@@ -207,9 +207,9 @@ def guess_columns(table: TableView) -> Columns | None:
 def _lettered(table: TableView) -> Columns | None:
     """Return columns of multiple choice without known names: one has the letter of a choice."""
     for name in table.usable:
-        values, others = table.values(name), [n for n in table.usable if n != name]
-        letters = set("ABCDEFGH"[: len(others) - 1])
+        values, letters = table.values(name), set("ABCDEFGH"[: len(table.usable) - 2])
         if len(values) >= LEAST and len(letters) > 1 and letters.issuperset(map(str, values)):
+            others = [n for n in table.usable if n != name]
             return Columns(input=others[0], choices=tuple(others[1:]), output=name)
     return None
 

@@ -34,7 +34,7 @@ SAMPLE_ROWS = 32
 """Rows that are read to learn what the columns hold."""
 _BATCH_ROWS = 1024
 """Rows of a Parquet file that are decoded at once; `datasets` decodes a whole row group."""
-MAX_COLUMNS = 10_000
+MAX_COLUMNS = 2000
 """Most columns of a table; each takes time wherever columns are gone through."""
 _AHEAD = 1 << 18
 """Bytes that are downloaded beyond what is read of a file's start."""
