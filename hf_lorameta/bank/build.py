@@ -31,7 +31,7 @@ from hf_lorameta.bank.index import (
 )
 from hf_lorameta.bank.locked import locked
 from hf_lorameta.bank.manifest import BankEntry, Manifest
-from hf_lorameta.bank.outliers import outliers
+from hf_lorameta.bank.outliers import outliers, stated_norms
 from hf_lorameta.bank.store_profiles import delete_outdated, store_profiles
 from hf_lorameta.data.chat_form import CHAT
 from hf_lorameta.data.chat_template import find_chat_form, require_chat_form
@@ -217,14 +217,13 @@ def without_outliers(outcomes: Mapping[str, EntryResult]) -> dict[str, EntryResu
     Args:
         outcomes: by entry name.
     """
-    entries = [entry for entry in outcomes.values() if isinstance(entry, IndexEntry)]
-    norms = {e.name: e.norm for e in entries if e.norm is not None}
-    kept = dict(outcomes)
-    for name, reason in outliers(norms).items():
-        found = outcomes.get(name)
-        if isinstance(found, IndexEntry):
-            kept[name] = skip(found, reason)
-    return kept
+    entries = {name: one for name, one in outcomes.items() if isinstance(one, IndexEntry)}
+    odd = outliers(stated_norms(entries.values()))
+    skipped = {
+        name: skip(entries[name], f"{reason}; --keep-outliers keeps it")
+        for name, reason in odd.items()
+    }
+    return {**outcomes, **skipped}
 
 
 def finish_bank(folder: Path, outcomes: Mapping[str, EntryResult], start: Index) -> Bank:

@@ -60,6 +60,7 @@ class IndexEntry(StrictModel):
         source_revision: commit of the source.
         title: readable name of the dataset, if its id is not one.
         norm: of the adapter's update, see `hf_lorameta.bank.outliers`; None if it was not computed.
+        largest: of the norms of its modules, as a ratio, see there.
         size: bytes of the weights file, whose digest is `sha256`.
     """
 
@@ -80,9 +81,10 @@ class IndexEntry(StrictModel):
     source_revision: str | None = None
     title: str | None = None
     norm: float | None = None
+    largest: float | None = None
     size: int = Field(ge=0)
     sha256: str
-    left_out_if_unset = ("source", "source_revision", "title", "norm")
+    left_out_if_unset = ("source", "source_revision", "title", "norm", "largest")
 
 
 # --- the entries of a large bank ------------------------------------------------------------------

@@ -16,7 +16,7 @@ from hf_lorameta.bank.arrays import load_arrays, to_record
 from hf_lorameta.bank.entries import IndexEntry
 from hf_lorameta.bank.index import TOKENIZER_FILE, WORK_FOLDER, adapter_path
 from hf_lorameta.bank.manifest import BankEntry, is_path
-from hf_lorameta.bank.outliers import update_norm
+from hf_lorameta.bank.outliers import Norms
 from hf_lorameta.data.counts.profile import PROFILE_FORMAT, Profile, ProfileTable, profile_rows
 from hf_lorameta.data.counts.tokenizer import load_encode
 from hf_lorameta.data.sources.folders import digest_of
@@ -65,6 +65,7 @@ def build_entry(entry: BankEntry, job: BuildJob) -> IndexEntry:
     )
     pairs = (file.factors(module.name) for module in file.layout)
     write_tensors(weights, file.layout, file.rank, "bfloat16", pairs)
+    norms = Norms.of(AdapterFile(weights), config.scaling)
     result = IndexEntry(
         name=entry.name,
         adapter=entry.adapter_id,
@@ -81,7 +82,8 @@ def build_entry(entry: BankEntry, job: BuildJob) -> IndexEntry:
         private=source.private
         or (dataset.private and dataset.id is not None)
         or _may_be_private(entry),
-        norm=update_norm(AdapterFile(weights), config.scaling),
+        norm=norms.whole,
+        largest=norms.largest,
         size=weights.stat().st_size,
         sha256=sha256(weights),
     )

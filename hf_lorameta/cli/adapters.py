@@ -22,7 +22,7 @@ from hf_lorameta.cli.output import (
     report_pull_request,
     show_row,
 )
-from hf_lorameta.errors import Option, UsageError
+from hf_lorameta.errors import Option, UsageError, as_flag
 from hf_lorameta.remarks import log_remarks
 from hf_lorameta.tables import plural
 
@@ -56,7 +56,7 @@ def plan(request: Request) -> None:
     log_remarks(planned.remarks, said=[planned.verdict])
     if not prints_json():
         logger.info(f"The first row as it is read:\n{show_row(dataset.first_rows[0])}")
-    following = f"generate will {resolved}"
+    following = f"generate will {resolved}{_rows_in_time(resolved, planned.profile.rows)}"
     emit(planned.to_dict() | {"next": following}, lambda: f"{planned}\n{following}")
     if planned.bank.has_datasets and not prints_json():
         logger.info("%s; %s", LEGEND, _EFFECTIVE_NUMBER)
@@ -151,6 +151,21 @@ def push(
         _stop_if_interrupted(adapter, folder, command, "Nothing was published. ")
         published = publish_or_keep(folder, target, session.hub, dry_run=dry_run)
     _report_published(published, adapter.seconds)
+
+
+def _rows_in_time(resolved: "Resolved", labeled: int) -> str:
+    """Return how many rows are drawn to train on, if there are more."""
+    from hf_lorameta.pipeline.budget import more_time
+    from hf_lorameta.pipeline.rows import MOST_ROWS
+
+    if not resolved.trains_on_all or labeled <= MOST_ROWS:
+        return ""
+    drawn = f"; {MOST_ROWS:,} of {labeled:,} rows are drawn to train on"
+    if not resolved.seconds:
+        return drawn
+    return (
+        f"{drawn}, as many of them as time allows: {as_flag(more_time(resolved.seconds))} for more"
+    )
 
 
 def _push_folder(

@@ -44,7 +44,7 @@ def build(
     workers: Annotated[int, typer.Option(min=1, help="Entries fetched in parallel.")] = 8,
     keep_outliers: Annotated[
         bool,
-        typer.Option(help="Keep adapters whose updates are far larger than those of the others."),
+        typer.Option(help="Keep adapters whose updates, or modules of them, are far too large."),
     ] = False,
     dask: DaskOption = None,
     token: TokenOption = None,

@@ -311,11 +311,13 @@ def _first_rows(raw: RawDataset, reader: RowReader) -> tuple[list[Row], list[Rem
             f"{unknown} of the first {len(rows)} rows have the label {reader.unknown}, for none: "
             "left out."
         )
-    if several := sum(map(reader.several_outputs, raw.sample)):
-        joined = columns.model_copy(update={"output": f"{columns.output}.*"})
+    if several := sum(map(bool, map(reader.other_outputs, raw.sample))):
+        joined = columns.model_copy(update={"output": f"{output}.*"})
         notes.append(
             f"{several} of the first {len(rows)} rows hold several outputs: the first of each is "
-            f"read. To join them, read the columns {joined}."
+            "trained on, and any of them is a right answer."
+            + f" To join them, read the columns {joined}."
+            * bool(output)
         )
     remarks = [Remark("note", text) for text in notes]
     remarks += [Remark("doubt", text) for text in doubts(raw.sample, rows, blank)]

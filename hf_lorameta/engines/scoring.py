@@ -14,7 +14,7 @@ from hf_lorameta.data.chat_form import ChatForm
 from hf_lorameta.data.columns.labels import JOINED, NONE, Form
 from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.tables import padded_markdown_table
-from hf_lorameta.types import FactorPair, Row, no_progress
+from hf_lorameta.types import FactorPair, Row, no_progress, right_outputs
 
 MAX_LENGTH = 1024
 """Tokens of a prompt and its answer that are scored; longer prompts lose their beginning."""
@@ -110,8 +110,10 @@ class Report:
 
     def is_right(self, sample: Sample, method: str) -> bool:
         """Whether a method's answer to a row counts as right, as in `Scores.exact_match`."""
-        as_compared = labels_of if self.measure == "label_f1" else normalized
-        return as_compared(sample.outputs[method]) == as_compared(sample.reference)
+        answer = sample.outputs[method]
+        if self.measure == "label_f1":
+            return labels_of(answer) == labels_of(sample.reference)
+        return is_right(answer, sample.reference)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain dicts, lists, strings and numbers, for JSON."""
@@ -140,6 +142,8 @@ def score(
 ) -> Scores:
     """Return the scores of rows with this mean loss and these answers.
 
+    Of several right outputs of a row, the one counts that gives an answer the best score.
+
     Args:
         loss: mean over all output tokens, in nats.
         rows: with their references.
@@ -152,8 +156,8 @@ def score(
         1.0
     """
     n = len(rows)
-    pairs = [(normalized(o), normalized(r)) for o, (_, r) in zip(answers, rows, strict=True)]
-    exact_match = sum(o == r for o, r in pairs) / n
+    pairs = list(zip(answers, (output for _, output in rows), strict=True))
+    exact_match = sum(is_right(*pair) for pair in pairs) / n
     loss = math.inf if math.isnan(loss) else loss
     if not complete:
         return Scores(loss, None, exact_match, None, n, tokens=tokens)
@@ -161,8 +165,16 @@ def score(
     from rouge_score.tokenizers import DefaultTokenizer
 
     scorer = RougeScorer(["rougeL"], tokenizer=_Words(DefaultTokenizer(use_stemmer=True)))
-    rouge_l = sum(scorer.score(r, o)["rougeL"].fmeasure for o, r in pairs) / n
-    contains = sum(r in o for o, r in pairs) / n
+
+    def best(answer: str, output: str) -> tuple[float, bool]:
+        """Return the Rouge-L with the right output that is nearest, and whether one is in there."""
+        given, right = normalized(answer), map(normalized, right_outputs(output))
+        found = [(scorer.score(r, given)["rougeL"].fmeasure, r in given) for r in right]
+        return max(rouge for rouge, _ in found), any(contained for _, contained in found)
+
+    nearest = [best(*pair) for pair in pairs]
+    rouge_l = sum(rouge for rouge, _ in nearest) / n
+    contains = sum(contained for _, contained in nearest) / n
     return Scores(loss, rouge_l, exact_match, contains, n, tokens=tokens)
 
 
@@ -234,6 +246,17 @@ def normalized(answer: str) -> str:
     return answer.strip().casefold()
 
 
+def is_right(answer: str, output: str) -> bool:
+    """Whether an answer is the output of a row, or another that is as right.
+
+    Example:
+        >>> from hf_lorameta.types import Output
+        >>> is_right(" Yes", "yes"), is_right("b", Output("a", ["b"]))
+        (True, True)
+    """
+    return normalized(answer) in map(normalized, right_outputs(output))
+
+
 def may_be_right(beginning: str, reference: str) -> bool:
     """Whether an answer with this beginning may still be right.
 
@@ -242,7 +265,8 @@ def may_be_right(beginning: str, reference: str) -> bool:
         (True, False, False)
     """
     whole = beginning.rstrip("\ufffd")  # stands for a character of which only a part is known
-    return normalized(reference).startswith(normalized(whole))
+    right = map(normalized, right_outputs(reference))
+    return any(output.startswith(normalized(whole)) for output in right)
 
 
 def single_line(rows: Sequence[Row]) -> bool:

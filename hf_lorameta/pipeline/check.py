@@ -15,6 +15,7 @@ from hf_lorameta.engines.scoring import (
     MEASURES,
     LoraWeights,
     Report,
+    is_right,
     measure_of,
     normalized,
 )
@@ -131,7 +132,7 @@ def _classified(unseen: Sequence[Unseen], scored: int) -> int | None:
             return None
         answers = predicted_labels(part.trained_on, [text for text, _ in rows])
         pairs = zip(answers, rows, strict=True)
-        right += sum(normalized(answer) == normalized(output) for answer, (_, output) in pairs)
+        right += sum(is_right(answer, output) for answer, (_, output) in pairs)
         scored -= len(rows)
     return right
 

@@ -4,6 +4,7 @@ The base model is not needed. Modules are read and combined a few at a time, so 
 that of the result.
 """
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -16,11 +17,12 @@ import numpy as np
 from hf_lorameta._version import __version__
 from hf_lorameta.bank.adapter_stack import AdapterStack
 from hf_lorameta.bank.bank import Bank
+from hf_lorameta.bank.outliers import Norms, outliers
 from hf_lorameta.cards.gguf_usage import MODELFILE, render_modelfile
 from hf_lorameta.cards.model_card import CARD_FILE, render_merge_card
 from hf_lorameta.cards.prompt_code import prompt_code
 from hf_lorameta.data.columns.columns import Columns
-from hf_lorameta.errors import UsageError
+from hf_lorameta.errors import UsageError, sanitize
 from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.formats.peft_config import write_config
 from hf_lorameta.hub.base_model import stated_license
@@ -29,12 +31,14 @@ from hf_lorameta.hub.repo import Token
 from hf_lorameta.method.low_rank import LowRankSum
 from hf_lorameta.method.merging import COMBINERS, DEFAULT_RANK, shared_rank
 from hf_lorameta.pipeline.adapter_folder import RECIPE_FILE
-from hf_lorameta.pipeline.named_adapters import common_layout, open_named
+from hf_lorameta.pipeline.named_adapters import NamedAdapter, common_layout, open_named
 from hf_lorameta.pipeline.progress import bars_unless
 from hf_lorameta.pipeline.save import SavableAdapter, as_json
 from hf_lorameta.recipe import MAX_RANK, MergeRecipe
 from hf_lorameta.tables import plural
 from hf_lorameta.types import FactorPair, StageProgress
+
+logger = logging.getLogger(__name__)
 
 
 def merge(
@@ -84,6 +88,7 @@ def merge(
     layout, coefficients = common_layout(opened), [weights[name] for name in opened]
     configs = [adapter.config for adapter in opened.values()]
     rank = _rank(recipe, [config.rank for config in configs])
+    _warn_of_outliers(opened, weights)
     files = [adapter.weights for adapter in opened.values()]
     stack = AdapterStack(files, [config.scaling for config in configs])
     pairs: list[FactorPair] = []
@@ -157,6 +162,20 @@ def _kept(
     total = stack.squared_norm(layout, weights)
     kept = sum(LowRankSum(A, B, np.ones(len(A))).squared_norm() for A, B in pairs)
     return min(1.0, kept / total) if total else None
+
+
+def _warn_of_outliers(adapters: Mapping[str, NamedAdapter], weights: Mapping[str, float]) -> None:
+    """Warn of adapters that look odd beside the others, each with its weight."""
+    norms = {
+        name: Norms.of(adapter.weights, adapter.config.scaling * weights[name])
+        for name, adapter in adapters.items()
+    }
+    for name, reason in outliers(norms).items():
+        logger.warning(
+            "%s looks odd beside the others: %s. Before you use the merge, compare it with the "
+            "adapters on your rows: hf-lorameta evaluate MERGED ADAPTER -d DATASET",
+            sanitize(name), reason,
+        )  # fmt: skip
 
 
 def _shared_columns(rows: Sequence[Mapping[str, Any]]) -> Columns | None:

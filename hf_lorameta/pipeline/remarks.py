@@ -1,9 +1,11 @@
 """The remarks on a plan and its adapter, for every place that shows them."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
+from hf_lorameta.bank.entries import IndexEntry
 from hf_lorameta.bank.index import FAR_RATIO
+from hf_lorameta.bank.outliers import outliers, stated_norms
 from hf_lorameta.cards.results import Check, Graded, Outcome, RightAnswers, Training
 from hf_lorameta.data.instruction_and_cue import LABELED, TEXT, shares_instruction, states_task
 from hf_lorameta.engines.scoring import MEASURES
@@ -13,11 +15,12 @@ from hf_lorameta.pipeline.bank_prompts import expects_instructions
 from hf_lorameta.pipeline.budget import more_time
 from hf_lorameta.pipeline.coefficients import is_scaled_by_length
 from hf_lorameta.pipeline.plan_data import PlanData
-from hf_lorameta.recipe import Recipe
 from hf_lorameta.remarks import Remark
 from hf_lorameta.tables import plural
+from hf_lorameta.training.settings import Settings
 
 _FEW_ROWS = 20
+_MOST_NAMED = 3
 _LARGE_SHARE = 0.9
 _LOW_RETENTION = 0.9
 """Warn about a pack that retains less than this share of the updates' energy."""
@@ -42,7 +45,7 @@ def remarks_on(plan: PlanData, outcome: Outcome | None = None) -> tuple[Remark, 
     """
     outcome = outcome or Outcome()
     of_plan = [*plan.dataset.remarks, *_of_dataset(plan), *_of_bank(plan, outcome)]
-    remarks = [*of_plan, *_of_adapter(plan.recipe, outcome)]
+    remarks = [*of_plan, *_of_adapter(plan, outcome)]
     doubts = [remark.text for remark in remarks if remark.level == "doubt"]
     return (*remarks, verdict_on(outcome.check, doubts))
 
@@ -139,6 +142,9 @@ def _of_bank(plan: PlanData, outcome: Outcome) -> Iterator[Remark]:
             f"The bank is a pack that retains {index.packing.retained_whole:.0%} of its adapters' "
             "updates: the unpacked bank would make a better adapter.",
         )
+    combined = [entry for entry, _ in plan.combined if isinstance(entry, IndexEntry)]
+    if odd := outliers(stated_norms(combined)):
+        yield Remark("warning", _on_outliers(odd), Option("bank", "none"), "To use none of them")
     if len(neighbors) > 1 and plan.effective_number < 1.2:
         text = "Nearly all weight is on one adapter: the result is close to a copy of it."
         yield Remark("warning", text)
@@ -146,13 +152,20 @@ def _of_bank(plan: PlanData, outcome: Outcome) -> Iterator[Remark]:
         yield Remark("warning", "Not all of the adapters used state a license.")
 
 
+def _on_outliers(odd: Mapping[str, str]) -> str:
+    """Return a warning of adapters that take part, by name with what is odd."""
+    shown = "; ".join(f"{name}: {reason}" for name, reason in list(odd.items())[:_MOST_NAMED])
+    more = f"; and {len(odd) - _MOST_NAMED} more" if len(odd) > _MOST_NAMED else ""
+    return f"The bank holds adapters that look odd beside the others. {shown}{more}."
+
+
 # --- training and check ---------------------------------------------------------------------------
 
 
-def _of_adapter(recipe: Recipe, outcome: Outcome) -> Iterator[Remark]:
-    training, check = outcome.training, outcome.check
+def _of_adapter(plan: PlanData, outcome: Outcome) -> Iterator[Remark]:
+    recipe, training, check = plan.recipe, outcome.training, outcome.check
     if training:
-        yield _on_training(training, outcome)
+        yield _on_training(training, outcome, plan.profile.rows)
     elif outcome.out_of_time:
         text = "Time ran out before the first training step."
         yield Remark("warning", text, more_time(outcome.budget), "To allow more")
@@ -203,19 +216,32 @@ def _is_worse(check: Check) -> bool:
     return alone or ((check.chat or math.inf) < check.end and (right.chat or 0) > right.end)
 
 
-def _on_training(training: Training, outcome: Outcome) -> Remark:
-    """Return a remark with the probabilities before training, and after it if a step helped."""
+def _on_training(training: Training, outcome: Outcome, labeled: int) -> Remark:
+    """Return a remark with the probabilities before training, and after it if a step helped.
+
+    Args:
+        training: its result.
+        outcome: of the adapter.
+        labeled: number of labeled rows that were read.
+    """
+    seen = training.steps * Settings.rows
+    more: tuple[Option, str] | tuple[()] = ()
     done = f"Trained on {training.rows} rows for {plural(training.steps, 'step')}"
+    if 0 < seen < training.rows:
+        of = max(labeled, training.rows)
+        done = f"Trained on {seen:,} of {of:,} rows, in {plural(training.steps, 'step')}"
+        more = (more_time(outcome.budget), "To use more of them") if outcome.budget else ()
     if training.start is None or training.end is None:
-        return Remark("note", f"{done}.")
+        return Remark("note", f"{done}.", *more)
     rows = f"{training.held_out} rows that {'each fold' if training.folds else 'it'} had not seen"
     where = f"the mean probability of an output token of {rows} is {training.start:.3f}"
     if not training.steps:
         limit = " in the time" if outcome.budget else ""
         kept = f"did not help{limit}, so the adapter stays as it was"
-        more = (more_time(outcome.budget), "To allow more time") if outcome.budget else ()
+        if outcome.budget:
+            more = (more_time(outcome.budget), "To allow more time")
         return Remark("note", f"Training on {training.rows} rows {kept}: {where}.", *more)
-    return Remark("note", f"{done}: {where} before training, {training.end:.3f} after.")
+    return Remark("note", f"{done}: {where} before training, {training.end:.3f} after.", *more)
 
 
 def _on_losses(check: Check) -> Remark:

@@ -18,6 +18,7 @@ from hf_lorameta.formats.lora_layout import Module
 from hf_lorameta.method.metrics import METRICS
 from tests.cli.conftest import EVERY_LINE
 from tests.conftest import (
+    BASE,
     LAYOUT,
     Account,
     Built,
@@ -30,6 +31,7 @@ from tests.conftest import (
     write_files,
 )
 from tests.support.fault_hub import Fault
+from tests.support.random_adapter import random_pairs, write_adapter
 
 WEIGHTS = WEIGHTS_FILE
 
@@ -209,6 +211,32 @@ def test_an_adapter_whose_update_outweighs_the_others_is_left_out_unless_asked_f
     whole = np.concatenate([(entries[0]["scaling"] * B @ A).ravel() for A, B in pairs])
     assert entries[0]["norm"] == pytest.approx(float(np.linalg.norm(whole)), rel=1e-5)
     assert len(cli(*build, "-o", "b", "--keep-outliers", "--json").json["entries"]) == 4
+
+
+def test_an_adapter_with_a_scaled_module_is_left_out_and_named_where_it_is_used(
+    cli: Shell, user: Account, tmp_path: Path
+) -> None:
+    layout = tuple(Module(f"model.layers.{i}.self_attn.q_proj", 8, 8) for i in range(5))
+    for number in range(3):
+        user.entry(f"good{number}", number, layout=layout)
+    pairs = random_pairs(layout, rank=2, seed=3, scale=0.03)
+    pairs[2] = random_pairs(layout, rank=2, seed=4, scale=0.2)[2]
+    folder = write_adapter(tmp_path / "scaled", layout, pairs, BASE)
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    odd = user.adapter("scaled", files)
+    dataset = user.dataset("scaled", {"train.jsonl": rows(3)})
+    user.entries.append({"adapter": odd, "dataset": dataset, "license": "mit"})
+    build = "bank", "build", user.manifest(tmp_path / "m.yaml")
+    reason = r"a module of its update has \d+ times the norm of most such modules"
+    assert re.search(f"{odd}: {reason}; --keep-outliers keeps it", cli(*build, "-o", "b").out)
+    cli(*build, "-o", "b", "--keep-outliers")
+    (tmp_path / "rows.jsonl").write_bytes(rows(3))
+    named = f"odd beside the others. {user.name}--scaled: {reason}. To use none of them, add --bank"
+    assert re.search(named, cli("generate", "rows.jsonl", "--bank", "b", "-o", "a").err)
+    merged = cli("merge", f"{user.name}/good0:0.5", f"{odd}:0.5", "-o", "m", token=user.token).err
+    assert re.search(f"{odd} looks odd beside the others: {reason}. Before .*: hf-lora", merged)
+    even = cli("merge", f"{user.name}/good0:0.5", f"{user.name}/good1:0.5", "-o", "n").err
+    assert "odd" not in even
 
 
 def test_local_adapters_and_datasets_are_entries_that_show_no_path(

@@ -93,6 +93,11 @@ def test_a_plan_says_what_is_done_with_the_base_model(cli: Shell, bank: Built, d
     assert cli(*plan).out.splitlines()[-1] == "generate will skip training on your rows"
     within = cli(*plan, "--budget", "60s", "--no-check", "--json").json["next"]
     assert within == "generate will train on your rows for up to 60 s"
+    many = "".join(f'{{"input": "It is {n}.", "output": "{n % 3}"}}\n' for n in range(2100))
+    (cli.cwd / "many.jsonl").write_text(many)
+    in_time = cli("plan", "--bank", bank.folder, "many.jsonl", "--budget", "60s", "--no-check").out
+    drawn = "2,000 of 2,100 rows are drawn to train on, as many of them as time allows"
+    assert in_time.endswith(f"; {drawn}: --budget 2m for more\n")
 
 
 INTERRUPTED = """

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from huggingface_hub import snapshot_download
 
-from hf_lorameta import generate, plan
+from hf_lorameta import Recipe, generate, plan
+from hf_lorameta.cards.results import Drawn
 from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.data.columns.rows import read_rows
 from hf_lorameta.data.counts.profile import profile_rows
@@ -19,6 +20,8 @@ from hf_lorameta.data.sources.memory import rows_in_memory
 from hf_lorameta.data.sources.raw_dataset import RawDataset
 from hf_lorameta.errors import ColumnsError, DatasetError, EmptyDatasetError, UsageError
 from hf_lorameta.hub.repo import PinnedRepo
+from hf_lorameta.pipeline.rows import draw_rows, pool_of
+from hf_lorameta.types import right_outputs
 from tests.conftest import Account, Built, Shell, rows, touched
 
 RECORDS = [json.loads(line) for line in rows(0).splitlines()]
@@ -170,6 +173,21 @@ def test_bad_chats_of_kto_are_left_out_of_all_rows() -> None:
     assert [prompt for prompt, _ in opened.rows()] == ["q0", "q2", "q4"]
     assert opened.unread == ()
     assert open_dataset([row | {"label": int(row["label"])} for row in rows]).unread == ("label",)
+
+
+def test_the_other_right_outputs_go_where_a_row_goes() -> None:
+    listed = [{"question": f"Is it {i}?", "answers": [f"A {i}", "", f"B {i}"]} for i in range(20)]
+    columns = [{"source": f"It {i}.", "ref1": f"A {i}", "ref2": f"B {i}"} for i in range(20)]
+    for records in (listed, columns):
+        dataset = open_dataset(records)
+        assert "any of them is a right answer" in str(dataset.remarks[0])
+        drawn = draw_rows(Drawn(20, 8, 4, 4), pool_of(dataset.rows(), Recipe()), 0)
+        for _, output in pickle.loads(pickle.dumps(drawn.used)):
+            assert right_outputs(output) == (output, output.replace("A", "B"))
+    many = [{"question": "a b?", "answer": ["c", "d" * 20_000, *map(str, range(1000))]}] * 4
+    assert len(right_outputs(open_dataset(many).head(1)[0][1])) < 30
+    dataset = open_dataset([{"question": "a b?", "answer": ["c"]}] * 4)
+    assert type(dataset.head(1)[0][1]) is str
 
 
 def test_blank_inputs_are_refused_and_blank_outputs_left_out() -> None:

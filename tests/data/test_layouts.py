@@ -29,7 +29,7 @@ from hf_lorameta.errors import (
     UsageError,
 )
 from tests.conftest import Account, Built, Done, Shell, write_files
-from tests.data.shape_table import CASES, DISK_CASES, HUB_CASES, REFUSED, TASK_CASES, VECTORS
+from tests.data.shape_table import CASES, HUB_CASES, REFUSED, TASK_CASES, VECTORS
 from tests.data.shapes import Case, text
 
 # --- the table ----------------------------------------------------------------------------------
@@ -86,7 +86,7 @@ def check_reading(cli: Shell, bank: Built, shape: Case, dataset: str) -> None:
 
 
 @pytest.mark.usefixtures("in_one_process")
-@pytest.mark.parametrize("shape", [*CASES, *DISK_CASES, *TASK_CASES], ids=lambda shape: shape.name)
+@pytest.mark.parametrize("shape", [*CASES, *TASK_CASES], ids=lambda shape: shape.name)
 def test_datasets_are_read_right_or_a_command_that_works_is_proposed(
     cli: Shell, bank: Built, user: Account, shape: Case
 ) -> None:

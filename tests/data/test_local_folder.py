@@ -1,13 +1,14 @@
 """Local folders as datasets: laid out as a repo, or written by ``save_to_disk``."""
 
+import json
 from pathlib import Path
 
 import datasets
 import pytest
 
 from hf_lorameta.data.dataset import open_dataset
-from hf_lorameta.errors import EmptyDatasetError, UsageError
-from tests.conftest import Account, Built, Shell, rows
+from hf_lorameta.errors import DatasetError, EmptyDatasetError, UsageError
+from tests.conftest import Account, Built, Shell, rows, write_files
 
 ROWS = [
     {"text": f"so {word}", "label": i % 2} for i, word in enumerate(["good", "bad", "warm", "cold"])
@@ -84,3 +85,28 @@ def test_a_configuration_may_filter_the_rows(tmp_path: Path) -> None:
     assert len(list(open_dataset(tmp_path).rows())) == len(ROWS)
     (tmp_path / "README.md").write_text(f"{card}  filters: [[label, '>', 0]]\n---\n")
     assert {output for _, output in open_dataset(tmp_path).rows()} == {"1"}
+
+
+def test_a_folder_of_files_that_datasets_does_not_find_is_read_from_one(
+    cli: Shell, bank: Built, user: Account, tmp_path: Path
+) -> None:
+    files = {
+        f"rows/{name}.jsonlines": "".join(
+            json.dumps({"input": f"{name} {i}", "output": "a"}) + "\n" for i in range(8)
+        ).encode()
+        for name in ("train", "test")
+    }
+    folder = write_files(tmp_path, files) / "rows"
+    assert open_dataset(folder).head(1) == [("train 0", "a")]
+    sliced = open_dataset(folder, split="test[2:4]")
+    assert (sliced.split, sliced.head(9)) == ("test[2:4]", [("test 2", "a"), ("test 3", "a")])
+    (folder / "train.jsonlines").rename(folder / "more.jsonlines")
+    with pytest.raises(DatasetError, match="no file named train, only more, test") as error:
+        open_dataset(folder)
+    assert error.value.hint == "add --split more"
+    (folder / "more.jsonlines").unlink()
+    assert open_dataset(folder, split="train[1:2]").head(9) == [("test 1", "a")]
+    dataset = user.dataset("d", files)
+    assert (
+        "hf download --repo-type dataset" in cli("plan", dataset, "--bank", bank.folder, code=3).err
+    )

@@ -79,6 +79,16 @@ def test_a_loaded_model_is_the_same_afterwards(base: Path) -> None:
     assert torch.equal(model(ids).logits, before)
 
 
+def test_a_model_can_be_used_within_another_use_of_it(base: Path) -> None:
+    plain = TorchEvaluator.from_folder(base, "bfloat16")
+    with TorchEvaluator.of_model(plain.model, plain._tokenizer) as outer:
+        expected, _ = outer.evaluate(ROWS)
+        with TorchEvaluator.of_model(plain.model, plain._tokenizer) as inner:
+            assert inner.evaluate(ROWS)[0] == expected
+        assert outer.evaluate(ROWS)[0] == expected
+    assert {p.dtype for p in plain.model.parameters()} == {torch.bfloat16}
+
+
 def test_a_model_in_float32_stays_as_it_is(base: Path) -> None:
     model = TorchEvaluator.from_folder(base, "float32").model
     float32_products.prefer_float32(model)

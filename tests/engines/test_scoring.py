@@ -12,11 +12,13 @@ from hf_lorameta.engines.comparing import Group, compare, in_chat
 from hf_lorameta.engines.scoring import (
     Adapter,
     Evaluator,
+    Report,
     Sample,
     Scores,
+    may_be_right,
     score,
 )
-from hf_lorameta.types import Row, no_progress
+from hf_lorameta.types import Output, Row, no_progress
 
 
 def text_scores(outputs: list[str], references: list[str]) -> tuple[object, ...]:
@@ -35,6 +37,18 @@ def test_text_scores_equal_hand_computed_values() -> None:
     assert text_scores(["Кошка спит"], ["кошка спит дома"])[0] == pytest.approx(4 / 5)
     mixed = text_scores(["a b", "", "nothing alike"], ["a b", "x", "y z"])
     assert mixed == pytest.approx((1 / 3, 1 / 3, 1 / 3))
+
+
+def test_of_several_right_outputs_the_nearest_counts() -> None:
+    pytest.importorskip("rouge_score")
+    rows = [("q", Output("the cat sat", ["a dog ran", "a dog ran off"])), ("r", "no")]
+    found = score(0.0, rows, ["A dog ran", "yes"], complete=True)
+    assert (found.exact_match, found.rouge_l, found.contains) == (0.5, 0.5, 0.5)
+    assert score(0.0, rows, ["a dog", "yes"], complete=True).rouge_l == pytest.approx(0.4)
+    assert may_be_right(" A dog r", rows[0][1])
+    assert not may_be_right("a cat", rows[0][1])
+    sample = Sample("q", rows[0][1], {"base": "a dog ran off", "generated": "a dog ran of"})
+    assert [Report({}).is_right(sample, method) for method in sample.outputs] == [True, False]
 
 
 class TwoStepsPerRow(Evaluator):

@@ -100,6 +100,14 @@ def stopped(of: Plan) -> Generation:
     return made(of, training=TRAINING, interrupted="training")
 
 
+def with_outlier(of: Plan, largest: float) -> Plan:
+    """State norms in the index, of which those of an adapter that takes part are given."""
+    entries = [e.model_copy(update={"norm": 1.0, "largest": 1.5}) for e in of.bank.index.entries]
+    odd = of.active_indices[-1]
+    entries[odd] = entries[odd].model_copy(update={"largest": largest})
+    return with_index(of, entries=tuple(entries))
+
+
 def read(rows: Any, bank: Callable[[], Bank] = plain_bank, **options: Any) -> Plan:
     return plan(rows, bank(), **options)
 
@@ -128,13 +136,23 @@ STATES: dict[str, tuple[Callable[[Plan], Plan | Generation], str, str | None]] =
     ),
     "pack": (lambda p: packed(p, 0.8), "warning", "a pack that retains 80% of its adapters'"),
     "good pack": (lambda p: packed(p, 0.95), "warning", None),
+    "an outlier": (lambda p: with_outlier(p, 9), "warning", "odd beside the others. "),
+    "no outlier": (lambda p: with_outlier(p, 2), "warning", None),
     "one adapter": (on_one, "warning", "close to a copy of it"),
     "unlicensed": (unlicensed, "warning", "Not all of the adapters used state a license"),
-    "trained": (trained, "note", "Trained on 75 rows for 9 steps: the mean probability of an outp"),
+    "trained": (trained, "note", "Trained on 72 of 75 rows, in 9 steps: the mean probability"),
     "in folds": (lambda p: made(p, training=FOLDED), "note", "16 rows that each fold had not seen"),
     "held out": (trained, "note", "25 rows that it had not seen is 0.200 before training, 0.300"),
     "steps were stated": (
-        lambda p: made(p, training=STATED), "note", "Trained on 75 rows for 9 steps."
+        lambda p: made(p, training=STATED), "note", "Trained on 72 of 75 rows, in 9 steps."
+    ),
+    "each row at least once": (
+        lambda p: trained(p, steps=12), "note", "Trained on 75 rows for 12 steps: the mean"
+    ),
+    "time for a part of the rows": (
+        lambda p: made(with_profile(p, rows=10_003), budget=120.0,
+                       training=replace(TRAINING, rows=1952, steps=4)),
+        "note", "Trained on 32 of 10,003 rows, in 4 steps: the mean probability"
     ),
     "not trained": (lambda p: trained(p, steps=0), "note", "Training on 75 rows did not help, so"),
     "not trained in time": (

@@ -8,7 +8,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from importlib.util import find_spec
@@ -255,20 +254,6 @@ def test_long_rows_do_not_leave_the_reader(bank: Bank, tmp_path: Path) -> None:
     with pytest.raises(ColumnsError) as caught:
         planning.make_plan(bank, request, Recipe(), 10, False, job)
     assert len(pickle.dumps(caught.value)) < 10_000
-
-
-def test_of_a_file_with_several_tables_one_can_be_chosen(tmp_path: Path) -> None:
-    path = tmp_path / "notes.zip"
-    with zipfile.ZipFile(path, "w") as archive:
-        for name in ("first", "second"):
-            archive.writestr(f"{name}.jsonl", "".join(
-                f'{{"input": "{name} {i} is so", "output": "b"}}\n' for i in range(8)
-            ))  # fmt: skip
-    request = planning.validated(DatasetRequest(file=str(path)))
-    source = planning.read_source(request, False)
-    assert (source.splits, source.preview.split) == (["first", "second"], "first")
-    request = planning.validated(DatasetRequest(file=str(path), split="second"))
-    assert planning.read_source(request, False).preview.rows[0]["input"] == "second 0 is so"
 
 
 def test_readers_start_with_the_tokenizer_without_torch_and_leave_no_files() -> None:

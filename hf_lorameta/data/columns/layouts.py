@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from hf_lorameta.data.columns import names as known
-from hf_lorameta.data.columns.cells import as_object
+from hf_lorameta.data.columns.cells import as_object, value_at
 from hf_lorameta.data.columns.choices import multiple_choice
 from hf_lorameta.data.columns.columns import Columns, all_of
 from hf_lorameta.data.columns.conversations import is_conversation, unknown_roles
@@ -16,6 +16,7 @@ from hf_lorameta.data.columns.roles import (
     guess_columns,
     input_columns,
     is_sure,
+    numbered_outputs,
     output_columns,
     preferred_text,
 )
@@ -68,7 +69,13 @@ def ask(table: TableView, problem: str = "") -> DatasetError:
     if len(texts) > 1 < len(table.sample) and len(set(map(str, table.sample))) == 1:
         guess = None  # equal rows do not tell what is asked and what is answered
     if not (guess and guess.input and texts):
-        guesses = filter(None, (_columns_inside(table), guess))
+        inside = _columns_inside(table)
+        if inside and (pieces := _of_several(table, inside)):
+            _, _, field = inside.answer.partition(".0.")
+            joined = f"''.join(piece[{field!r}] for piece in row[{pieces!r}])"
+            problem = f"each row has a list of pieces of text in {pieces}"
+            return unclear(table, problem, advice=f"make one text of them first, such as {joined}")
+        guesses = filter(None, (inside, guess))
         guess = max(guesses, key=lambda columns: len(columns.names()), default=None)
     if guess and guess.input and not guess.output:
         problem = f"the dataset has inputs ({', '.join(inputs)}) and no outputs"
@@ -111,7 +118,7 @@ def unclear(
     if not proposed and any(table.kind(name) == "text" for name in table.usable):
         options = [Option("columns", "input=COLUMN,output=COLUMN")]
         shown = table.sample[:_SHOWN_ROWS]
-    elif not proposed:
+    elif not proposed and not advice:
         advice = "choose a dataset with texts, or name fields of columns: output=COLUMN.FIELD"
     also = f"; also possible: {' or '.join(proposed[1:])}" if proposed[1:] else ""
     error = kind(f"{problem}{also}; all columns: {all_of(table.names)}", hint=[*options, advice])
@@ -143,6 +150,23 @@ def _tagged_words(table: TableView) -> None:
         sentences = f"rows.ffill().groupby({number!r}, sort=False).agg({lists})"
         problem = f"each row is a single word; in pandas, these are its sentences: {sentences}"
         raise unclear(table, problem, Columns(input=word, output=tag))
+
+
+def _lists_of_questions(table: TableView) -> None:
+    """Tables whose rows are lists of questions and answers, of which pandas can make rows."""
+    for name in table.named(("questions",)):
+        counts = {n: [_length(row.get(n)) for row in table.sample] for n in table.names}
+        lists = [n for n in table.names if table.kind(n) == "list" and counts[n] == counts[name]]
+        if len(lists) > 1:
+            raise ColumnsError(
+                f"each row has lists of {', '.join(lists)}; all columns: {all_of(table.names)}",
+                hint=f"make a row of each in pandas: rows.explode({lists!r})"
+                ".to_json('rows.jsonl', orient='records', lines=True), and name rows.jsonl",
+            )
+
+
+def _length(value: object) -> int:
+    return len(value) if isinstance(value, (list, tuple)) else -1
 
 
 def _conversation(table: TableView) -> Columns | None:
@@ -279,6 +303,13 @@ def _columns_inside(table: TableView) -> Columns | None:
     return found and found.renamed(lambda name: paths.get(name, name))
 
 
+def _of_several(table: TableView, columns: Columns) -> str:
+    """Return the column of lists of objects of which columns would read only the first ones."""
+    name, first, _ = columns.answer.partition(".0.")
+    lists = (value_at(row, name) for row in table.sample if first and not columns.input)
+    return name if any(isinstance(value, list) and len(value) > 1 for value in lists) else ""
+
+
 def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     """Yield the path and value of all that is inside objects, and inside the first of lists."""
     items = isinstance(value, (list, tuple)) and bool(value) and isinstance(value[0], Mapping)
@@ -298,7 +329,9 @@ def _named_output(table: TableView) -> Columns | None:
         return None
     inputs = input_columns(table, set(outputs))
     if len(outputs) == 1 and inputs and is_sure(table, inputs, outputs[0]):
-        output = table.text_field(outputs[0])
+        output: str | tuple[str, ...] = table.text_field(outputs[0])
+        if outputs == (numbered := numbered_outputs(table))[:1]:
+            output = tuple(numbered)
         return Columns(instruction=_system(table), input=tuple(inputs), output=output)
     if "text" in table.by_key or inputs:
         raise ask(table)
@@ -333,9 +366,6 @@ def _plain_text(table: TableView) -> Columns | None:
         return None
     if (values := table.values(text)) and all(map(as_object, values)):
         raise ask(table)
-    if values and all("\t" in value for value in values):
-        problem = f"each row of {text} holds tabs; a downloaded file of them is read as a table"
-        raise unclear(table, problem, Columns(output=text))
     if table.holds_single_words(text):
         problem = f"each row of {text} is a single word; if that is meant, read it as it is"
         raise unclear(table, problem, Columns(output=text))
@@ -370,6 +400,7 @@ def _inputs_only(table: TableView) -> Columns | None:
 
 RULES: tuple[Callable[[TableView], Columns | None], ...] = (
     _tagged_words,
+    _lists_of_questions,
     _conversation,
     multiple_choice,
     _known_layout,

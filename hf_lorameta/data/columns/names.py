@@ -43,7 +43,7 @@ DAMAGED = re.compile(
 )
 """A text that is to be corrected."""
 NUMBERED = re.compile(
-    r"(.*_)?(ref(erence)?|target|gold|summary|translation|paraphrase|simplification|correction)_?\d"
+    r"(.*_)?(ref(erence)?|target|gold|summary|translation|paraphrase|simplification|correction)_?\d{1,2}"
 )
 """One of several right outputs, such as ``ref1``."""
 WORDED = re.compile(r"(.+)_(text|name|desc|description|words?|str(ing)?)")

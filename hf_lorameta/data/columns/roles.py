@@ -7,12 +7,13 @@ from itertools import combinations
 from hf_lorameta.data.columns import names as known
 from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.data.columns.labels import separator
-from hf_lorameta.data.columns.table_view import TableView, normalized
+from hf_lorameta.data.columns.table_view import TableView, are_numbered, normalized
 
 LEAST = 6
 """Fewest rows that show whether a column's values repeat."""
 _FACTS = {"age", "gender", "accent", "accents", "segment", "variant", "up_votes", "down_votes"}
 """Facts about a speaker or a recording, by which texts are rarely classified."""
+_CHOICE = re.compile(r"\(?[A-H][.)]")
 _ANSWER = re.compile(r"(?<!incorrect)(?<!wrong)(?:^|_)(?:answer|solution)s?(?:_|$)")
 
 
@@ -21,7 +22,9 @@ def is_output(table: TableView, name: str) -> bool:
     first = next(iter(table.values(name)), None)
     if isinstance(first, (list, tuple)) and first and isinstance(first[0], (list, tuple)):
         return False
-    return table.kind(name) != "fields" or table.text_field(name) != name
+    if table.kind(name) != "fields":
+        return True
+    return table.text_field(name) != name and not table.numbered_fields(name)
 
 
 def output_columns(table: TableView) -> list[str]:
@@ -42,9 +45,12 @@ def output_columns(table: TableView) -> list[str]:
     for short, spelled in combinations(outputs[::-1], 2):
         if normalized(spelled) in (f"{normalized(short)}_text", f"{normalized(short)}_name"):
             outputs = [n for n in outputs if n != short]
+    code = [n for n in table.named(known.CODE) if n in texts]
+    if code and outputs == table.named(("intent",)) and not any(map(table.repeats, outputs)):
+        return code[:1]  # an intent is what the code is to do
     if outputs:
         return outputs
-    if numbered := _numbered(table, texts):
+    if numbered := numbered_outputs(table):
         return numbered[:1]
     code = table.named((*known.CODE, "query")[: None if "question" in table.by_key else -1])
     held = [n for n in code if (n in texts and len(texts) > 1) or table.text_field(n) != n]
@@ -71,11 +77,11 @@ def output_columns(table: TableView) -> list[str]:
     return weak or (repeated if alone else [])
 
 
-def _numbered(table: TableView, texts: Sequence[str]) -> list[str]:
+def numbered_outputs(table: TableView) -> list[str]:
     """Return the columns of several right outputs, such as ``ref1`` and ``ref2``."""
+    texts = [n for n in table.usable if table.kind(n) in ("text", "list")]
     found = [n for n in texts if known.NUMBERED.fullmatch(normalized(n)) and table.holds_words(n)]
-    stems = {normalized(name)[:-1] for name in found}
-    return sorted(found) if len(found) > 1 and len(stems) == 1 and len(found) < len(texts) else []
+    return sorted(found) if 1 < len(found) < len(texts) and are_numbered(found) else []
 
 
 def preferred_text(table: TableView) -> str | None:
@@ -97,8 +103,9 @@ def input_columns(table: TableView, outputs: set[str]) -> list[str]:
     asking = table.named((*known.CONTEXTS, *known.QUESTIONS))
     nested = [n for n in (*asking, *table.named(("premise",))) if table.kind(n) == "fields"]
     texts += [n for n in nested if n not in outputs]
+    spans = [path for n in table.usable for path in table.numbered_fields(n)]
     if len(texts) == 1:
-        return texts
+        return [*texts, *spans]
     pair = compared_pair(texts)
     if pair and not any(table.is_within(pair[0], [n]) for n in texts if n not in pair):
         others = [n for n in texts if n not in pair and not table.is_same(n)]
@@ -181,10 +188,12 @@ def guess_columns(table: TableView) -> Columns | None:
         if not output:
             return Columns(input=table.text_field(asking[0]))
         return Columns(input=tuple(input_columns(table, {output})), output=output)
-    outputs += [n for n in usable if table.repeats(n) or separator(table.values(n))]
+    repeated = [n for n in usable if table.repeats(n) or separator(table.values(n))]
+    outputs += sorted(repeated, key=table.holds_codes)  # words before numbers
     outputs = [n for n in outputs if table.kind(n) != "list" or table.has_text(n)]
     scores = [n for n in usable if any(isinstance(v, float) and v % 1 for v in table.values(n))]
-    if not outputs and len(texts) == 2 and len(scores) == 1:
+    scored = [n for n in scores if normalized(n).rpartition("_")[2] in known.WEAK_OUTPUTS]
+    if not outputs and len(scores) == 1 and (len(texts) == 2 or (scored and len(texts) == 1)):
         return Columns(input=tuple(texts), output=scores[0])
     if len(texts) == 1 and not [n for n in outputs if n not in texts]:
         return Columns(output=texts[0])
@@ -199,7 +208,10 @@ def guess_columns(table: TableView) -> Columns | None:
     if not inputs or not output:
         return None
     known_inputs = input_columns(table, {output})
-    read = known_inputs or compared_pair(inputs) or [max(inputs, key=table.mean_length)]
+    longest = max(inputs, key=lambda n: (table.is_filled(n), table.mean_length(n)))
+    read = known_inputs or compared_pair(inputs) or [longest]
+    if not few and all(map(table.repeats, read)):
+        return None  # facts about a row, without any text
     paths = tuple(map(table.text_field, read))
     return Columns(input=paths, output=table.text_field(output))
 
@@ -208,9 +220,13 @@ def _lettered(table: TableView) -> Columns | None:
     """Return columns of multiple choice without known names: one has the letter of a choice."""
     for name in table.usable:
         values, letters = table.values(name), set("ABCDEFGH"[: len(table.usable) - 2])
-        if len(values) >= LEAST and len(letters) > 1 and letters.issuperset(map(str, values)):
+        given = {str(value).upper() for value in values}
+        if len(values) >= LEAST and len(letters) > 1 and letters.issuperset(given):
             others = [n for n in table.usable if n != name]
-            return Columns(input=others[0], choices=tuple(others[1:]), output=name)
+            marked = [n for n in others if _CHOICE.match(next(iter(map(str, table.values(n))), ""))]
+            choices = marked if len(marked) >= len(given) else others[1:]
+            inputs = tuple(n for n in others if n not in choices)
+            return Columns(input=inputs, choices=tuple(choices), output=name)
     return None
 
 

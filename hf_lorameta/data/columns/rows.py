@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
+from itertools import islice
 from typing import Any
 
 from hf_lorameta.data.chat_form import SYSTEM, USER, Turn
@@ -26,13 +27,15 @@ from hf_lorameta.data.columns.conversations import (
 )
 from hf_lorameta.data.columns.labels import NONE, Form, Labels, separator
 from hf_lorameta.data.columns.names import VERDICTS
-from hf_lorameta.data.columns.table_view import TableView
+from hf_lorameta.data.columns.table_view import TableView, are_numbered
 from hf_lorameta.data.sources.raw_dataset import RawDataset
 from hf_lorameta.data.sources.reading_errors import refusing_deep_rows
 from hf_lorameta.data.sources.reading_limits import cut
 from hf_lorameta.errors import ColumnsError, Option, UsageError
-from hf_lorameta.types import Row
+from hf_lorameta.types import Output, Row
 
+_MOST_RIGHT, _LONG = 20, 10_000
+"""How many right outputs of a row are kept, and characters of each, at most."""
 _NAME = re.compile(r"[^\W\d_]{2}")
 _UNKNOWN, _DASH = -1, "-"
 """The label of rows that have none, in datasets with labels from 0 to 2 or more, or with names."""
@@ -79,35 +82,40 @@ class RowReader:
             if all(is_whole(v) for v in values if isinstance(v, float) and v == v)
         }  # fmt: skip
         self._choices: Choices | None = None
-        path = columns.answer
+        path, named = columns.answer, columns.named("output")
+        several = len(named) > 1
+        self._alternatives = named if several and are_numbered(named) else ()
+        self._flags = named if several and not self._alternatives else ()
+        if not all(map(table.is_flag, self._flags)):
+            raise UsageError(
+                f"several outputs are given, {' and '.join(named)}, and not all hold 0 and 1, or "
+                "are called like ref1 and ref2",
+                hint=Option("columns", str(columns.model_copy(update={"output": named[0]}))),
+            )
+        self._path = path = next(iter(self._alternatives), path)
         if columns.choices and path:
-            named = columns.named("choices")
-            self._choices = Choices(named, path, self._names_of(path), raw.sample)
+            self._choices = Choices(
+                columns.named("choices"), path, self._names_of(path), raw.sample
+            )
         numbers = {value for value in found.get(path, ()) if is_whole(value)}
-        several = min(numbers, default=0) >= _UNKNOWN and max(numbers, default=0) > 1
+        ordered = min(numbers, default=0) >= _UNKNOWN and max(numbers, default=0) > 1
         words = {value for value in found.get(path, ()) if isinstance(value, str)} - {_DASH}
         are_names = table.repeats(path) and bool(words) and all(map(_NAME.search, words))
         self.unknown: int | str | None = _DASH if are_names else None
-        if numbers == {_UNKNOWN} or several:
+        if numbers == {_UNKNOWN} or ordered:
             self.unknown = _UNKNOWN
         others = [name for name in table.named(VERDICTS) if name not in columns.names()]
         flags = (n for n in others if all(isinstance(v, bool) for v in table.values(n)))
         flags = (name for name in flags if table.kind(name) == "number")
         self.verdict = None if table.repeats(path) else next(flags, None)
-        self._flags = () if path else columns.named("output")
-        if not all(map(table.is_flag, self._flags)):
-            raise UsageError(
-                f"several outputs are given, {' and '.join(self._flags)}, and not all hold 0 and 1",
-                hint=Option("columns", str(columns.model_copy(update={"output": self._flags[0]}))),
-            )
 
     @cached_property
     def _separator(self) -> str | None:
         """What separates several labels in an output; None if it is one text."""
-        path = self.columns.answer
+        path = self._path
         if self._flags:
             return ""
-        if not path or self._choices or self._is_tagged:
+        if not path or self._alternatives or self._choices or self._is_tagged:
             return None
         cells = [self._output_value(row, path) for row in self._sample]
         listed = any(isinstance(cell, (list, tuple)) for cell in cells)
@@ -124,12 +132,12 @@ class RowReader:
     @property
     def classes(self) -> tuple[str, ...]:
         """All labels, if their names are stated."""
-        return self._flags or tuple(self._names_of(self.columns.answer))
+        return self._flags or tuple(self._names_of(self._path))
 
     @cached_property
     def _is_tagged(self) -> bool:
         """Whether outputs have a tag for each word of an input."""
-        path = self.columns.answer
+        path = self._path
         return bool(path) and any(self._is_aligned(r, value_at(r, path)) for r in self._sample)
 
     @property
@@ -145,8 +153,8 @@ class RowReader:
         if columns.messages:
             _, roles = unknown_roles([value_at(row, columns.messages) for row in self._sample])
             return f"none of the roles {', '.join(sorted(roles))} is assistant" if roles else ""
-        held = any(value_at(row, columns.answer) not in (None, "") for row in self._sample)
-        return f"{columns.answer} names none of the choices" if self._choices and held else ""
+        held = any(value_at(row, self._path) not in (None, "") for row in self._sample)
+        return f"{self._path} names none of the choices" if self._choices and held else ""
 
     def is_bad(self, row: Mapping[str, Any]) -> bool:
         """Whether a row is an example of what a model should not answer."""
@@ -154,7 +162,7 @@ class RowReader:
 
     def is_unknown(self, row: Mapping[str, Any]) -> bool:
         """Whether the label of a row is the number or the dash for no label, as in SNLI."""
-        return self.unknown is not None and value_at(row, self.columns.answer) == self.unknown
+        return self.unknown is not None and value_at(row, self._path) == self.unknown
 
     def read(self, row: Mapping[str, Any]) -> Row:
         """Return a row as text; both are empty if it should hold a conversation and does not."""
@@ -200,16 +208,24 @@ class RowReader:
         parts = self._parts(row)
         return bool(parts and (parts[0].strip() or any(text.strip() for _, text in parts[1])))
 
-    def several_outputs(self, row: Mapping[str, Any]) -> bool:
-        """Whether a row has outputs other than the one that is read."""
-        path = self.columns.answer
-        if not path or self._choices or not is_alternatives(path):
-            return False
-        value = self._output_value(row, path)
-        value = value.get("text") if isinstance(value, Mapping) else value
-        if not isinstance(value, (list, tuple)) or is_conversation(value):
-            return False
-        return len({str(item) for item in value}) > 1
+    def other_outputs(self, row: Mapping[str, Any]) -> list[str]:
+        """Return the outputs of a row that are as right as the one that is read."""
+        others = list(self._right_texts(row))[1:]
+        return [text for text in others if len(text) <= _LONG]
+
+    def _right_texts(self, row: Mapping[str, Any]) -> dict[str, None]:
+        """Return the different right outputs of a row that has several; of others, none."""
+        path, values = self._path, []
+        if self._alternatives:
+            values = [self._text(row, name) for name in self._alternatives]
+        elif path and is_alternatives(path) and self._separator is None and not self._choices:
+            value = self._output_value(row, path)
+            value = value.get("text") if isinstance(value, Mapping) else value
+            listed = value if isinstance(value, (list, tuple)) else ()
+            if not (is_conversation(value) or self._names_of(path) or self._is_aligned(row, value)):
+                single = (v for v in listed if isinstance(v, (str, int, float)))
+                values = [cell_text(v, path) for v in islice(single, _MOST_RIGHT)]
+        return dict.fromkeys(filter(str.strip, values))
 
     def _input(self, row: Mapping[str, Any]) -> str:
         names = self.columns.named("input")
@@ -221,18 +237,22 @@ class RowReader:
     def _output(self, row: Mapping[str, Any]) -> str:
         found = self._labels_in(row)
         if self._separator is None:
-            return self.labels.spelled(found[0])
-        names = self._flags or (self.columns.answer,)
+            others = self.other_outputs(row)
+            spelled = self.labels.spelled(found[0])
+            return Output(spelled, others) if others else spelled
+        names = self._flags or (self._path,)
         stated = any(value_at(row, name) not in (None, "") for name in names)
         return self.labels.joined([label for label in found if label]) or (NONE if stated else "")
 
     def _labels_in(self, row: Mapping[str, Any]) -> list[str]:
         """Return the labels of a row, or its output, as they are spelled there."""
-        path = self.columns.answer
+        path = self._path
         if not path:
             return [name for name in self._flags if value_at(row, name) == 1] or [""]
         if self._choices:
             return [self._choices.right(row)]
+        if self._alternatives:
+            return [next(iter(self._right_texts(row)), "")]
         value, names = self._output_value(row, path), self._names_of(path)
         if self.is_unknown(row):
             return [""]

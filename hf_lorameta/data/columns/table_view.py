@@ -139,6 +139,10 @@ class TableView:
         values = self.values(name)
         return len(values) >= _MIN_ROWS and all(value == values[0] for value in values)
 
+    def is_filled(self, name: str) -> bool:
+        """Whether a column has a value in all rows of the sample."""
+        return len(self.values(name)) == len(self.sample)
+
     def is_placeholder(self, name: str) -> bool:
         """Whether a column has the same word in capitals in all rows, such as NO_QUERY."""
         values = self.values(name)[:1] if self.is_same(name) else []
@@ -241,9 +245,23 @@ class TableView:
         lengths = {
             key: sum(len(text) for fields in values for text in texts_in(fields.get(key)))
             for key in values[0]
+            if not any(_mixes_kinds(fields.get(key)) for fields in values)
         }
-        best = max(lengths, key=lambda key: (key in ("text", "value"), lengths[key]))
-        return f"{name}.{best}" if lengths[best] else name
+        best = max(lengths, key=lambda key: (key in ("text", "value"), lengths[key]), default="")
+        return f"{name}.{best}" if lengths.get(best) else name
+
+    def numbered_fields(self, name: str) -> list[str]:
+        """Return the paths of two texts in a column that are told apart by 1 and 2, such as spans.
+
+        Example:
+            >>> rows = [{"target": {"span2_text": "it", "span1_text": "Ann", "span1_index": 0}}]
+            >>> TableView(["target"], {}, rows).numbered_fields("target")
+            ['target.span1_text', 'target.span2_text']
+        """
+        fields = next(iter(self.values(name)), None) if self.kind(name) == "fields" else None
+        texts = [key for key, text in (fields or {}).items() if isinstance(text, str)]
+        pairs = ((key, key.replace("1", "2")) for key in texts if "1" in key)
+        return [f"{name}.{key}" for pair in pairs if pair[1] in texts for key in pair]
 
     def is_by_language(self, name: str) -> bool:
         """Whether a column holds the same text in several languages, as fields by their codes."""
@@ -276,6 +294,20 @@ def are_labels(texts: Sequence[str]) -> bool:
     return few and all(len(text) <= _SHORT for text in different)
 
 
+def are_numbered(names: Sequence[str]) -> bool:
+    """Whether columns are called like several right outputs, such as ``ref1`` and ``ref2``.
+
+    Example:
+        >>> are_numbered(["ref1", "ref2"]), are_numbered(["ref1", "summary2"]), are_numbered(["a1"])
+        (True, False, False)
+    """
+    keys = list(map(normalized, names))
+    return (
+        all(map(known.NUMBERED.fullmatch, keys))
+        and len({key.rstrip("0123456789") for key in keys}) == 1
+    )
+
+
 def normalized(name: str) -> str:
     """Return a column's name as it is compared with known ones.
 
@@ -285,6 +317,14 @@ def normalized(name: str) -> str:
     """
     name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name.strip())
     return re.sub(r"[\s\-]+", "_", name).lower()
+
+
+def _mixes_kinds(value: object) -> bool:
+    """Whether a list, or one within it, holds texts beside numbers, as the parts of a parse do."""
+    if not isinstance(value, (list, tuple)):
+        return False
+    kinds = {isinstance(item, str) for item in value if isinstance(item, (str, int, float))}
+    return len(kinds) > 1 or any(map(_mixes_kinds, value))
 
 
 def _is_vector(value: object) -> bool:

@@ -2,14 +2,14 @@
 
 What such a file says of itself is not trusted: how much it unpacks to, how many parts it has and
 what they are called is limited, nothing is written under a name from an archive, and a database is
-opened read-only, without its views, virtual tables and functions.
+opened read-only, without its views, virtual tables, computed columns and functions.
 """
 
 import atexit
 import re
 import sqlite3
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from functools import cache
 from pathlib import Path, PurePosixPath
@@ -50,17 +50,27 @@ def list_parts(path: Path, form: FileFormat) -> dict[str, str]:
         found = _LISTS[form.reader](path)
     except (zipfile.BadZipFile, sqlite3.DatabaseError, UnicodeDecodeError, NotImplementedError):
         raise _not_well_formed(path, form) from None
-    usable = [n for n in found if n.strip() and len(n) <= MAX_NAME and n.isprintable()]
+    usable = usable_names(path, found, form.parts)
     if not usable:
         raise EmptyDatasetError(f"{path.name} has no {form.parts} with rows")
-    if len(usable) > MAX_PARTS:
-        raise DatasetTooLargeError(f"{path.name} has more than {MAX_PARTS:,} {form.parts}")
     short = [stem(name) for name in usable]
     splits = short if len(set(short)) == len(short) and form.reader == "archive" else usable
     return {
         split.replace("[", "(").replace("]", ")"): name
         for split, name in zip(splits, usable, strict=True)
     }
+
+
+def usable_names(path: Path, names: Iterable[str], what: str) -> list[str]:
+    """Return the names of parts that can be shown.
+
+    Raises:
+        DatasetTooLargeError: there are too many.
+    """
+    usable = [n for n in names if n.strip() and len(n) <= MAX_NAME and n.isprintable()]
+    if len(usable) > MAX_PARTS:
+        raise DatasetTooLargeError(f"{path.name} has more than {MAX_PARTS:,} {what}")
+    return usable
 
 
 def _not_well_formed(path: Path, form: FileFormat) -> DatasetError:
@@ -211,20 +221,34 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 
 def _tables(path: Path) -> list[str]:
-    """Return the tables that have rows, without those of SQLite itself, views and virtual ones."""
+    """Return the tables that have rows, the longest first.
+
+    Those of SQLite itself, views and virtual tables are left out.
+    """
     query = "SELECT name, sql FROM sqlite_master WHERE type = 'table' LIMIT ?"
     with closing(_connect(path)) as connection:
         listed = dict(connection.execute(query, (MAX_PARTS + 1,)).fetchall())
         inner = tuple(f"{name}_" for name, sql in listed.items() if _VIRTUAL.match(str(sql)))
         names = [n for n, sql in listed.items() if not _VIRTUAL.match(str(sql))]
         names = [n for n in names if not n.startswith(("sqlite_", *inner))]
-        return [n for n in names if connection.execute(f"SELECT 1 FROM {_word(n)}").fetchone()]
+        names = [n for n in names if connection.execute(f"SELECT 1 FROM {_word(n)}").fetchone()]
+        return sorted(names, key=lambda name: -_last_row(connection, name))
+
+
+def _last_row(connection: sqlite3.Connection, table: str) -> int:
+    """Return the highest number of a table's rows; 0 if they are not numbered."""
+    try:
+        (last,) = connection.execute(f"SELECT max(rowid) FROM {_word(table)}").fetchone()
+    except sqlite3.OperationalError:
+        return 0
+    return last if isinstance(last, int) else 0
 
 
 def _table_rows(path: Path, name: str) -> Iterator[dict[str, Any]]:
     with closing(_connect(path)) as connection:
-        found = connection.execute(f"SELECT * FROM {_word(name)}")
-        names = [column[0] for column in found.description][:MAX_COLUMNS]
+        stored = connection.execute(f"PRAGMA table_info({_word(name)})")  # not what is computed
+        names = [column[1] for column in stored][:MAX_COLUMNS]
+        found = connection.execute(f"SELECT {', '.join(map(_word, names))} FROM {_word(name)}")
         for row in found:
             yield dict(zip(names, row, strict=False))
 

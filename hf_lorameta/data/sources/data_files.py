@@ -5,7 +5,7 @@ The card of a repo may name any path or URL as data files (``configs: - data_fil
 can see. Only relative paths are accepted here.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
@@ -13,12 +13,12 @@ from urllib.parse import urlsplit
 import yaml
 from huggingface_hub.repocard import REGEX_YAML_BLOCK
 
-from hf_lorameta.data.sources.formats import FORMATS, ending
+from hf_lorameta.data.sources.formats import FORMATS, ending, stem
 from hf_lorameta.data.sources.raw_dataset import kind_of
 from hf_lorameta.errors import DatasetError, sanitize
 from hf_lorameta.hub.repo import PinnedRepo
 
-_READ_ALONE = {end for end, form in FORMATS.items() if form.parts}
+_IN_REPOS = {".arrow", *(end for end, form in FORMATS.items() if not form.alone)}
 _KINDS = sorted({"arrow", "conll", *(f.reader for f in FORMATS.values() if not f.parts)})
 """The formats of `datasets` that are read; others may refer to other files."""
 
@@ -41,7 +41,23 @@ def is_data_file(path: str) -> bool:
         (True, False)
     """
     # `datasets` unpacks Zstandard in repos and folders, if its package is installed
-    return ending(path.removesuffix(".zst")) in {*FORMATS.keys() - _READ_ALONE, ".arrow", ".zip"}
+    return ending(path.removesuffix(".zst")) in _IN_REPOS
+
+
+def read_alone(files: Iterable[str]) -> dict[str, str]:
+    """Return the files of a folder that are read one at a time, by their names without endings.
+
+    They are those that `datasets` does not find, such as spreadsheets, if there are no others.
+
+    Example:
+        >>> read_alone(["a/train.iob", "b.xlsx", "c.md"]), read_alone(["a.iob", "b.csv"])
+        ({'train': 'a/train.iob', 'b': 'b.xlsx'}, {})
+    """
+    if any(map(is_data_file, files := list(files))):
+        return {}
+    found = [file for file in files if ending(file) in FORMATS]
+    names = [stem(file) for file in found]
+    return dict(zip(names if len(set(names)) == len(names) else found, found, strict=True))
 
 
 def is_inside(pattern: str) -> bool:

@@ -8,19 +8,21 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hf_lorameta.data.sources.containers import list_parts, rows_in, unpack
-from hf_lorameta.data.sources.file_formats import format_of
+from hf_lorameta.data.sources.containers import list_parts, rows_in, unpack, usable_names
+from hf_lorameta.data.sources.file_formats import format_of, join_with
 from hf_lorameta.data.sources.formats import FORMATS, FileFormat, ending
+from hf_lorameta.data.sources.json_rows import rows_by_path
 from hf_lorameta.data.sources.raw_dataset import (
     RawDataset,
     no_cache,
     prepared_datasets,
     read_builder,
     rows_of,
+    unpacked,
 )
 from hf_lorameta.data.sources.reading_errors import reading
 from hf_lorameta.data.sources.split_names import Splits, pick_split, split_name
-from hf_lorameta.data.sources.text_formats import lacks_header
+from hf_lorameta.data.sources.text_formats import encoding_of, lacks_header
 from hf_lorameta.errors import DatasetError
 from hf_lorameta.files import sha256, similar_name
 from hf_lorameta.hub.repo import ON_HUB
@@ -103,13 +105,18 @@ def _wild(text: str) -> bool:
 
 
 def splits_of(file: Path) -> list[str]:
-    """Return the sheets, tables or packed files of a file, if it has several; else nothing.
+    """Return the sheets, tables, packed files or lists of rows of a file, if it has several.
 
     Raises:
         DatasetError: it has another format or cannot be read.
     """
     form = format_of(file)
     found = list(list_parts(file, form)) if form.parts else []
+    if form.reader == "json" and ending(file) == ".json":
+        with reading(file.name, local=True), unpacked(str(file)) as opened:
+            encoding = encoding_of(opened, name=file.name)
+            opened.seek(0)
+            found = usable_names(file, rows_by_path(opened, file.name, encoding), "lists of rows")
     return found if len(found) > 1 else []
 
 
@@ -130,6 +137,10 @@ def _open_part(file: Path, form: FileFormat, split: Splits) -> RawDataset:
         note = f"{file.name} has no header row: its columns are column_1, column_2, …"
         raw = replace(raw, notes=(note,))
     return raw
+
+
+def _capitalized(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}."
 
 
 def digest(files: Sequence[Path]) -> str:
@@ -175,7 +186,9 @@ def open_files(
             form.reader,
             data_files={"train": [glob.escape(str(path)) for path in files]},
             cache_dir=no_cache(),
-            **({"sep": form.separator, "quoting": form.quoting} if form.separator else {}),
+            **({"sep": form.separator} if form.separator else {}),
         )
     raw = read_builder(builder, first.name, split, guard)
+    if form.reader == "text" and len(files) == 1 and raw.columns == ["text"]:
+        raw = replace(raw, notes=(*raw.notes, *map(_capitalized, join_with(first))))
     return replace(raw, revision=f"sha256:{digest(files)}")

@@ -1,16 +1,17 @@
 """A local folder as a dataset: laid out like a dataset repo, or written by ``save_to_disk``."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from hf_lorameta.data.sources.data_files import CARD_FILES, is_data_file
-from hf_lorameta.data.sources.files import digest, refuse_stream
+from hf_lorameta.data.sources.data_files import CARD_FILES, is_data_file, read_alone
+from hf_lorameta.data.sources.files import digest, open_files, refuse_stream
 from hf_lorameta.data.sources.hub_repos import RepoFiles, open_split
 from hf_lorameta.data.sources.memory import rows_in_memory
 from hf_lorameta.data.sources.raw_dataset import RawDataset, prepared_datasets
 from hf_lorameta.data.sources.reading_errors import reading
-from hf_lorameta.data.sources.split_names import Splits
+from hf_lorameta.data.sources.split_names import Splits, pick_split, split_name
 from hf_lorameta.errors import EmptyDatasetError
 from hf_lorameta.hub.repo import PinnedRepo
 
@@ -37,13 +38,26 @@ def open_folder(
         DatasetError: no such configuration or split, or it cannot be read.
     """
     files, folder = _as_repo(name), _resolved(name)
-    if any((folder / file).exists() for file in _SAVED):
+    if alone := read_alone(files.repo.files):
+        raw = _open_alone(str(name), folder, alone, split)
+    elif any((folder / file).exists() for file in _SAVED):
         with reading(str(name)):
             saved = prepared_datasets().load_from_disk(str(folder))
         raw = rows_in_memory(saved, split)
     else:
         raw = open_split(files, config, split)
     return replace(raw, revision=f"sha256:{files.repo.sha}")
+
+
+def _open_alone(name: str, folder: Path, files: Mapping[str, str], split: Splits) -> RawDataset:
+    """Open a folder's only file, of which a part may be named; several are the splits."""
+    if len(files) == 1:
+        return open_files(folder / next(iter(files.values())), split)
+    picked = pick_split(name, list(files), split, "files")
+    part = split_name(picked)
+    rest = picked.removeprefix(part)
+    raw = open_files(folder / files[part], f"train{rest}" if rest else None)
+    return replace(raw, split=picked)
 
 
 def digest_of(path: Path) -> str:
@@ -69,6 +83,7 @@ def _as_repo(name: str | Path) -> RepoFiles:
         path for path in found if not any(part.startswith(".") for part in path.parent.parts)
     )
     data = [path for path in files if is_data_file(path.name)]
+    data = data or [Path(path) for path in read_alone(map(str, files)).values()]
     if not data:
         raise EmptyDatasetError(
             f"{name} is a folder without data files",

@@ -3,7 +3,6 @@
 To add one: a row of `FORMATS`, and its reader if no other format has it.
 """
 
-import csv
 from dataclasses import dataclass
 from pathlib import PurePath
 
@@ -19,35 +18,36 @@ class FileFormat:
         on_page: whether the page takes uploads of it.
         separator: of its columns; None if a file shows it.
         parts: what a file has several of, each a dataset: sheets, tables or files.
-        quoting: whether quotation marks may be around its cells, as the module `csv` says it.
+        alone: whether `datasets` finds no such files in folders and repos.
     """
 
     title: str
     reader: str
     on_page: bool = False
     separator: str | None = None
-    quoting: int = csv.QUOTE_MINIMAL
     parts: str = ""
+    alone: bool = False
 
 
 FORMATS = {
     ".jsonl": FileFormat("JSON lines", "json", on_page=True),
     ".ndjson": FileFormat("JSON lines", "json"),
+    ".jsonlines": FileFormat("JSON lines", "json", alone=True),
     ".json": FileFormat("JSON", "json", on_page=True),
     ".csv": FileFormat("CSV", "csv", on_page=True),
     ".tsv": FileFormat("TSV", "csv", on_page=True, separator="\t"),
     ".txt": FileFormat("text", "text"),
     ".conll": FileFormat("CoNLL", "text"),
     ".conllu": FileFormat("CoNLL-U", "text"),
-    ".bio": FileFormat("words with tags", "text"),
-    ".iob": FileFormat("words with tags", "text"),
+    ".bio": FileFormat("words with tags", "text", alone=True),
+    ".iob": FileFormat("words with tags", "text", alone=True),
     ".parquet": FileFormat("Parquet", "parquet", on_page=True),
-    ".xlsx": FileFormat("a spreadsheet", "sheets", on_page=True, parts="sheets"),
-    ".xls": FileFormat("a spreadsheet", "sheets", on_page=True, parts="sheets"),
-    ".ods": FileFormat("a spreadsheet", "sheets", on_page=True, parts="sheets"),
-    ".sqlite": FileFormat("SQLite", "sqlite", on_page=True, parts="tables"),
-    ".sqlite3": FileFormat("SQLite", "sqlite", on_page=True, parts="tables"),
-    ".db": FileFormat("SQLite", "sqlite", on_page=True, parts="tables"),
+    ".xlsx": FileFormat("a spreadsheet", "sheets", on_page=True, parts="sheets", alone=True),
+    ".xls": FileFormat("a spreadsheet", "sheets", on_page=True, parts="sheets", alone=True),
+    ".ods": FileFormat("a spreadsheet", "sheets", on_page=True, parts="sheets", alone=True),
+    ".sqlite": FileFormat("SQLite", "sqlite", on_page=True, parts="tables", alone=True),
+    ".sqlite3": FileFormat("SQLite", "sqlite", on_page=True, parts="tables", alone=True),
+    ".db": FileFormat("SQLite", "sqlite", on_page=True, parts="tables", alone=True),
     ".zip": FileFormat("a ZIP archive", "archive", on_page=True, parts="files"),
 }
 """The formats by the ending of a file's name; messages and help list them in this order."""

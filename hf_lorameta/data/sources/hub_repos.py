@@ -14,6 +14,7 @@ from hf_lorameta.data.sources.data_files import (
     check_builder,
     check_card,
     check_size,
+    read_alone,
 )
 from hf_lorameta.data.sources.raw_dataset import (
     RawDataset,
@@ -58,16 +59,25 @@ class RepoFiles:
             "token": self.source.token,
         } | cache
 
-    def check_cards(self) -> None:
+    def check_files(self) -> None:
         """Check the cards, and the data files that they name, before `datasets` reads them.
 
-        Of a repo on the Hub, none is fetched unless all of them are short.
+        A folder that is read file by file has been opened without this. Of a repo on the Hub, none
+        is fetched unless all of them are short.
 
         Raises:
+            EmptyDatasetError: all data files are those that are read from this disk alone.
             DatasetError: a card is too long, its aliases stand for too much, or it names a path
                 outside the repo, or a URL.
         """
         repo, source = self.repo, self.source
+        scripts = [name for name in repo.files if name.endswith(".py")]
+        if read_alone(repo.files) and not scripts:
+            name = repo.repo_id
+            raise EmptyDatasetError(
+                f"{name} has no data files but those that are read from this disk alone",
+                hint=f"hf download --repo-type dataset {name} --local-dir DIR, and name DIR",
+            )
         if not isinstance(source, Path):
             for name in repo.files:
                 if name in (*CARD_FILES, INFOS_FILE):
@@ -118,7 +128,7 @@ def list_choices(files: RepoFiles, config: str | None = None) -> tuple[list[str]
     """
     datasets = prepared_datasets()
     with reading(files.repo.repo_id, opening=True):
-        files.check_cards()
+        files.check_files()
         configs = datasets.get_dataset_config_names(**files.arguments)
         chosen = config or ("default" if "default" in configs else configs[0])
         if config is None and chosen != "default" and len(configs) > 1:
@@ -139,7 +149,7 @@ def open_split(
     """
     datasets, name = prepared_datasets(), files.repo.repo_id
     with reading(name, opening=True):
-        files.check_cards()
+        files.check_files()
         places = {PurePosixPath(path).parent for path in files.repo.files}
         folder = next((str(place) for place in sorted(places) if place.name == config), None)
         builder = _builder(datasets, config, folder, files.arguments)

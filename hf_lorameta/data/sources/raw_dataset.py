@@ -1,6 +1,8 @@
 """Rows of one split as its files have them, before the roles of its columns are known."""
 
 import atexit
+import csv
+import glob
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from copy import deepcopy
@@ -20,12 +22,15 @@ from hf_lorameta.data.sources.text_formats import (
     SEPARATORS,
     START,
     UTF8,
+    as_text,
     columns_in,
     encoding_of,
+    has_plain_quotes,
     lacks_header,
-    separator_of,
+    lines_of,
+    marks_of,
 )
-from hf_lorameta.data.sources.text_rows import classes_of, text_rows
+from hf_lorameta.data.sources.text_rows import classes_of, separator_between, text_rows
 from hf_lorameta.errors import DatasetError, DatasetTooLargeError, EmptyDatasetError, Option
 from hf_lorameta.hub.repo import PinnedRepo, Token
 from hf_lorameta.network import uncompressed
@@ -38,6 +43,7 @@ MAX_COLUMNS = 2000
 """Most columns of a table; each takes time wherever columns are gone through."""
 _AHEAD = 1 << 18
 """Bytes that are downloaded beyond what is read of a file's start."""
+_TAB, _QUOTE = "\t", '"'
 _INDEX = "__index_level_0__"
 """A column that `datasets` adds where rows of a CSV file have more fields than its header."""
 SETTINGS = {
@@ -140,7 +146,10 @@ def read_builder(builder: Any, name: str, split: Splits, guard: Guard) -> RawDat
     part = split_name(split)
     urls = files[part]
 
-    ours = kind in ("json", "text", "conll") and not any(url.endswith(".zip") for url in urls)
+    zipped = any(url.endswith(".zip") for url in urls)
+    if kind == "text" and not zipped and (table := _as_table(builder, part, urls, guard)):
+        builder, config, kind = table, table.config, "csv"
+    ours = kind in ("json", "text", "conll") and not zipped
     classes = classes_of(urls) if ours and kind == "text" else {}
     folders = sorted({PurePosixPath(url).parent.name for url in urls})
     if classes:
@@ -176,11 +185,17 @@ def read_builder(builder: Any, name: str, split: Splits, guard: Guard) -> RawDat
     is_csv = hasattr(config, "sep")
     if is_csv:
         _keep_texts(config)
-        if config.sep == SEPARATORS[0]:
-            with guard(), unpacked(urls[0], builder.token, start=True) as file:
-                config.sep = separator_of(file.read(START), config.encoding or UTF8)
         with guard(), unpacked(urls[0], builder.token, start=True) as file:
-            _check_number(name, columns_in(file, config.sep, config.encoding or UTF8))
+            lines = lines_of(file.read(START), config.encoding or UTF8)
+        if config.sep == SEPARATORS[0]:
+            config.sep, quote = marks_of(lines)
+            config.quotechar = quote if config.quotechar == _QUOTE else config.quotechar
+        if config.sep == _TAB and _has_plain_quotes(builder, urls[0], lines, guard):
+            config.quoting = csv.QUOTE_NONE
+        with guard(), unpacked(urls[0], builder.token, start=True) as file:
+            marks = {"delimiter": config.sep, "quotechar": config.quotechar}
+            marks["quoting"] = config.quoting
+            _check_number(name, columns_in(file, config.encoding or UTF8, **marks))
     raw = read()
     if is_csv and _INDEX in raw.columns:
         raise DatasetError(
@@ -192,6 +207,28 @@ def read_builder(builder: Any, name: str, split: Splits, guard: Guard) -> RawDat
         notes.append(f"{name} has no header line: its columns are column_1, column_2, …")
         raw = read()
     return replace(raw, notes=tuple(notes), total=_row_total(builder, split))
+
+
+def _as_table(builder: Any, part: str, urls: Sequence[str], guard: Guard) -> Any:
+    """Return a builder that reads text files as tables, if the lines of the first one are rows."""
+    with guard(), unpacked(urls[0], builder.token, start=True) as file:
+        separator = separator_between(lines_of(file.read(START)))
+    if not separator:
+        return None
+    files = [url if "://" in url else glob.escape(url) for url in urls]
+    quoting = csv.QUOTE_MINIMAL if separator == _TAB else csv.QUOTE_NONE
+    form = {"sep": separator, "quoting": quoting, "token": builder.token, "cache_dir": no_cache()}
+    with guard():
+        return prepared_datasets().load_dataset_builder("csv", data_files={part: files}, **form)
+
+
+def _has_plain_quotes(builder: Any, url: str, lines: Sequence[str], guard: Guard) -> bool:
+    """Whether quotation marks in a table belong to its texts; of one on the Hub, by its start."""
+    if "://" in url or not has_plain_quotes(lines):
+        return has_plain_quotes(lines)
+    encoding = builder.config.encoding or UTF8
+    with guard(), unpacked(url) as file, as_text(file, encoding) as text:
+        return has_plain_quotes(text)
 
 
 def _rows_in_files(

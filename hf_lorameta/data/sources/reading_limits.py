@@ -29,5 +29,5 @@ DEFAULT_LIMITS = ReadingLimits()
 
 
 def cut(text: str) -> str:
-    """Return the beginning of a text."""
-    return text[:MAX_TEXT]
+    """Return a text that is not too long as it is, and of a longer one the beginning."""
+    return text if len(text) <= MAX_TEXT else text[:MAX_TEXT]

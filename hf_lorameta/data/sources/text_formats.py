@@ -4,7 +4,8 @@ import codecs
 import csv
 import io
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import product
 from typing import IO, Any
 
 from hf_lorameta.errors import DatasetError
@@ -176,23 +177,70 @@ def _decodes(data: bytes, encoding: str) -> bool:
 # --- separators and headers -----------------------------------------------------------------------
 
 
-def separator_of(start: bytes, encoding: str) -> str:
-    """Return the separator that splits the first line of a CSV file into the most columns.
+def lines_of(start: bytes, encoding: str = "") -> list[str]:
+    """Return the whole lines at the start of a text file; none of one that is not text.
+
+    Without an encoding, it is UTF-8 or UTF-16, or guessed.
+    """
+    end = start.rfind(b"\n") + 1 if len(start) == START else 0
+    start = start[: end or None]
+    try:
+        text = start.decode(encoding or "utf-8-sig")
+    except UnicodeDecodeError:
+        wide = start.startswith(_UTF16)
+        text = start.decode(encoding or ("utf-16" if wide else guess_encoding(start)), "ignore")
+    return [] if "\0" in text else text.lstrip("\ufeff").splitlines()
+
+
+def marks_of(lines: Sequence[str]) -> tuple[str, str]:
+    """Return the separator of a CSV file, and the mark that its cells may be within.
+
+    They are those that give all lines as many cells, if there are such, with single quotation
+    marks only if double ones do not; of several, the separator that gives the first line the most.
 
     Example:
-        >>> separator_of(b"question, if any;answer;source", "utf-8")
-        ';'
+        >>> marks_of(["question, if any;answer;source"])
+        (';', '"')
+        >>> marks_of(["Sport;Er kam, sah", "Web;'Gut; schnell'", "Web;Ja, es", "Web;So, gut"])
+        (';', "'")
     """
-    lines = start.decode(encoding, "ignore").lstrip("\ufeff").splitlines() or [""]
-    counts = {mark: len(next(csv.reader(lines, delimiter=mark), [])) for mark in SEPARATORS}
-    return max(SEPARATORS, key=lambda mark: counts[mark])
+    found: list[tuple[bool, int, str, str]] = []
+    for quote, mark in product("\"'", SEPARATORS):
+        rows = [row for row in csv.reader(lines, delimiter=mark, quotechar=quote) if row]
+        whole = rows[:-1] or rows or [[]]  # the last one may be cut off
+        even = len(whole[0]) > 1 and len(set(map(len, whole))) == 1
+        found.append((even, len(whole[0]), mark, quote))
+    double, single = found[: len(SEPARATORS)], found[len(SEPARATORS) :]
+    fits = any(even for even, *_ in single) and not any(even for even, *_ in double)
+    _, _, mark, quote = max(single if fits else double, key=lambda way: way[:2])
+    return mark, quote
 
 
-def columns_in(file: IO[bytes], separator: str, encoding: str) -> int:
+def has_plain_quotes(lines: Iterable[str]) -> bool:
+    r"""Whether quotation marks belong to the texts of a table whose columns are between tabs.
+
+    They do if each line has as many tabs, and no cell is within them.
+
+    Example:
+        >>> has_plain_quotes(['say "so\t1', "it\t0"]), has_plain_quotes(['"so"\t1', "it\t0"])
+        (True, False)
+    """
+    counts = set()
+    for line in lines:
+        counts.add(line.count("\t"))
+        cells = line.rstrip("\n").split("\t") if '"' in line else []
+        if len(counts) > 1 or any(len(c) > 1 and c[0] == c[-1] == '"' for c in cells):
+            return False
+    return True
+
+
+def columns_in(file: IO[bytes], encoding: str, **marks: Any) -> int:
     """Return the number of columns in the first line of a CSV file; little more is read.
 
+    The marks are those of `csv.reader`.
+
     Example:
-        >>> [columns_in(io.BytesIO(text), ",", UTF8) for text in (b"a,b\\n,,", b'"a\\n,b",c')]
+        >>> [columns_in(io.BytesIO(text), UTF8) for text in (b"a,b\\n,,", b'"a\\n,b",c')]
         [2, 2]
     """
     text, left = as_text(file, encoding), _FIRST_LINE
@@ -205,7 +253,7 @@ def columns_in(file: IO[bytes], separator: str, encoding: str) -> int:
 
     before = csv.field_size_limit(_FIRST_LINE)
     try:
-        return len(next(csv.reader(lines(), delimiter=separator), []))
+        return len(next(csv.reader(lines(), **marks), []))
     finally:
         csv.field_size_limit(before)
         text.detach()

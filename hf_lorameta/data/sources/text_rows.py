@@ -12,12 +12,15 @@ from hf_lorameta.data.sources.text_formats import UTF8, as_text
 _LOOK = 64
 """Lines that show the form of a file."""
 _LABEL, _DOCUMENT = "__label__", "-DOCSTART-"
-_COMMENT = re.compile(r"# \w+ =|# newdoc|# newpar")
+_COMMENT = re.compile(r"# \w+ =|# newdoc|# newpar|#\t")
+_SEPARATORS = "\t|;@"
 _PROSE = re.compile(r"\w[.,!?;]$")
 _REPEATED = 3
 """How often tags occur on average, at least."""
 _WORD, _TAG = 1, 3
-"""Fields that are read of CoNLL-U lines, which have ten; of other lines, the first and the last."""
+"""Fields that are read of CoNLL-U lines, which have ten; of other lines, the first and the last,
+or the two behind a number that counts the words.
+"""
 _WORDS = re.compile(r"[^\W\d]{2,}([ _.-][^\W\d]+)*")
 
 Form = Callable[[Iterable[str]], Iterator[dict[str, Any]]]
@@ -53,15 +56,30 @@ def _form(start: Sequence[str]) -> Form:
     return _tagged if alike and few and len(words) < len(start) else _plain
 
 
-def is_table(lines: Sequence[str]) -> bool:
-    r"""Whether lines are rows of a table: each has as many tabs, and they are not words with tags.
+def separator_between(lines: Sequence[str]) -> str:
+    r"""Return what is between the columns if lines are rows of a table, else nothing.
+
+    Each line has as many tabs, and they are not words with tags; or as many of another mark, and
+    its first or its last cell is one of a few labels.
 
     Example:
-        >>> is_table(["It rains.\tweather", "I am so glad.\tjoy"]), is_table(["a\tb", "c"])
-        (True, False)
+        >>> separator_between(["It rains.\tweather", "I am so glad.\tjoy"])
+        '\t'
+        >>> separator_between([f"It rains {i}.;{'ab'[i % 2]}" for i in range(9)])
+        ';'
+        >>> separator_between(["a\tb", "c"]), separator_between(["So; it is.", "And; so on."])
+        ('', '')
     """
-    tabs = {line.count("\t") for line in lines if line.strip()}
-    return len(lines) > 1 and len(tabs) == 1 and tabs != {0} and not is_tagged_or_labeled(lines)
+    filled = [line for line in lines[:_LOOK] if line.strip()]
+    if len(filled) < 2 or is_tagged_or_labeled(lines):
+        return ""
+    for mark in _SEPARATORS:
+        if len(counts := {line.count(mark) for line in filled}) > 1 or counts == {0}:
+            continue
+        ends = zip(*(line.split(mark)[:: line.count(mark)] for line in filled), strict=True)
+        if mark == "\t" or any(_REPEATED * len(set(cells)) <= len(filled) for cells in ends):
+            return mark
+    return ""
 
 
 def is_tagged_or_labeled(lines: Sequence[str]) -> bool:
@@ -87,7 +105,8 @@ def _labeled(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
 
 def _tagged(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
     for words in _sentences(lines):
-        word, tag = (_WORD, _TAG) if len(words[0]) == 10 else (0, -1)
+        counted = len(words[0]) > 2 and all(w[0] == str(n) for n, w in enumerate(words, 1))
+        word, tag = (_WORD, _TAG) if len(words[0]) == 10 else (1, 2) if counted else (0, -1)
         yield {"tokens": [w[word] for w in words], "tags": [w[tag] for w in words]}
 
 
@@ -96,10 +115,10 @@ def _sentences(lines: Iterable[str]) -> Iterator[list[list[str]]]:
     words: list[list[str]] = []
     for line in chain(lines, [""]):
         fields = line.split("\t") if "\t" in line else line.split()
-        if not fields and words:
+        if not any(fields) and words:
             yield words
             words = []
-        elif fields and fields[0] != _DOCUMENT and not _COMMENT.match(line):
+        elif any(fields) and fields[0] != _DOCUMENT and not _COMMENT.match(line):
             words += [fields] if fields[0].isdecimal() or len(fields) != 10 else []
 
 

@@ -48,13 +48,18 @@ def is_slow(dtype: torch.dtype) -> bool:
 
 
 def _compute_in_float32(model: Any, others: list[torch.nn.Parameter]) -> Callable[[], None]:
-    """Convert `others` and replace the products of linear layers and the results of embeddings."""
-    dtype = model.dtype
+    """Convert `others` and replace the products of linear layers and the results of embeddings.
+
+    A model that computes in float32 already stays as it is, so that two users can share it.
+    """
     linears = [m for m in model.modules() if isinstance(m, torch.nn.Linear)]
     embeddings = [m for m in model.modules() if isinstance(m, torch.nn.Embedding)]
+    if any("forward" in vars(module) for module in linears):
+        return lambda: None
     for module in linears:
         vars(module)["forward"] = partial(_forward, module)
     hooks = [m.register_forward_hook(lambda _, inputs, y: y.float()) for m in embeddings]
+    dtypes = [parameter.dtype for parameter in others]
     for parameter in others:
         parameter.data = parameter.data.float()
 
@@ -63,7 +68,7 @@ def _compute_in_float32(model: Any, others: list[torch.nn.Parameter]) -> Callabl
             del vars(module)["forward"]
         for hook in hooks:
             hook.remove()
-        for parameter in others:
+        for parameter, dtype in zip(others, dtypes, strict=True):
             parameter.data = parameter.data.to(dtype)
 
     return undo

@@ -1,0 +1,54 @@
+"""Files of many kinds: read right, asked about with commands that work, or refused."""
+
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hf_lorameta.data.dataset import open_dataset
+from hf_lorameta.errors import DatasetError, Option
+from hf_lorameta.hub.client import Hub
+from tests.conftest import write_files
+from tests.data.file_kinds import KINDS, Kind
+
+_MAKES_ROWS = re.compile(r"(\(printf|sed|awk) .*?> (rows\.tsv)")
+
+
+def asked_about(name: str, options: dict[str, Any]) -> DatasetError:
+    with pytest.raises(DatasetError) as caught:
+        open_dataset(name, **options)
+    return caught.value
+
+
+def followed(error: DatasetError, name: str, options: dict[str, Any]) -> str:
+    """Do what an error proposes, and return the name of the file to read then."""
+    if made := _MAKES_ROWS.search(error.hint):
+        subprocess.run(["bash", "-c", made[0]], check=True)
+        options.clear()
+        return made[2]
+    option = next(part for part in error.advice if isinstance(part, Option))
+    options[option.name] = option.value
+    return name
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+def test_each_kind_is_read_or_asked_about_or_refused_without_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Kind
+) -> None:
+    monkeypatch.setattr(Hub, "resolve", lambda *_: pytest.fail("a name was sent to the Hub"))
+    monkeypatch.chdir(tmp_path)
+    write_files(tmp_path, kind.files)
+    name, options = kind.named, dict[str, Any]()
+    for _ in range(kind.asks):
+        name = followed(asked_about(name, options), name, options)
+    if kind.refused:
+        error = asked_about(name, options)
+        assert kind.refused in f"{error}: {error.hint}"
+        return
+    dataset = open_dataset(name, **options)
+    prompt, output = dataset.first_rows[0]
+    assert str(dataset.columns) == kind.columns
+    assert output.startswith(kind.output)
+    assert bool(prompt) == bool(dataset.columns.input or dataset.columns.messages)
