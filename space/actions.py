@@ -9,11 +9,11 @@ import asyncio
 import functools
 import time
 from collections.abc import AsyncIterator, Callable, Generator, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
 import gradio as gr
-from starlette.concurrency import iterate_in_threadpool
 
 from components import Components
 from limits.callers import Call
@@ -91,21 +91,21 @@ class Actions:
         """
         task, progress = visit.task, self.components.progress
         end = time.monotonic() + _ASKING_SECONDS
-        while task is not None and visit.task is task and call.wanted:
+
+        def wanted() -> bool:  # not canceled, replaced, or left
+            return task is not None and visit.task is task and call.wanted
+
+        while wanted():
+            begun = False
             try:
-                async with line.place_of(call) as place:
-                    wanted = line.turn(place, lambda: call.wanted and visit.task is task)
-                    async for number in wanted:
-                        text = f"Waiting: place {number} in the line"
-                        yield self.nothing(visit) | {progress: progress_html(text)}
-                    if place.began is None:  # canceled, replaced, or left
-                        break
-                    running = self.run(visit, name, call)
-                    try:
-                        async for updates in iterate_in_threadpool(running):
-                            yield updates
-                    finally:
-                        running.close()
+                running = line.run(call, lambda: self.run(visit, name, call), wanted)
+                async with aclosing(running):
+                    async for news in running:
+                        begun = not isinstance(news, int)
+                        place = f"Waiting: place {news} in the line"
+                        shown = {progress: progress_html(place)}
+                        yield news if isinstance(news, dict) else self.nothing(visit) | shown
+                if begun:
                     return
             except FullError:
                 if time.monotonic() > end:
@@ -138,7 +138,7 @@ class Actions:
             pass
         except Exception as error:  # noqa: BLE001 - shown as a message
             found = known_error(error)
-            updates = {task.problem: error_html(found)}
+            updates = {task.problem: error_html(found, visit.offered)}
         finally:  # Gradio closes this generator if it takes the page for closed
             with visit.lock:
                 if visit.task is task:

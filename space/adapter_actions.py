@@ -7,7 +7,7 @@ import gradio as gr
 from actions import Actions, in_turn, last_wins
 from hf_lorameta.pipeline.publish import Consent, default_repo_id
 from hf_lorameta.recipe import Recipe
-from limits.callers import call_of
+from limits.callers import Call, call_of
 from settings import credential_of
 from views import result as view
 from views.blocks import error_html, note, render
@@ -48,7 +48,7 @@ class AdapterActions(Actions):
                 visit.plan_result = result
                 visit.adapter, visit.said, visit.saved = adapter, "", None
                 visit.version, visit.results = visit.version + 1, visit.results + 1
-                self._improve(visit, trying.TRAINING_SECONDS, job.call.address)
+                self._improve(visit, trying.TRAINING_SECONDS, job.call)
                 return self.show_result(visit, profile)
 
             job.show(show)
@@ -63,10 +63,10 @@ class AdapterActions(Actions):
         except RequestError as error:
             return self.idle(visit) | {self.components.problem: error_html(error)}
         if visit.background is None:
-            self._improve(visit, trying.MORE_SECONDS, call_of(request).address)
+            self._improve(visit, trying.MORE_SECONDS, call_of(request))
         return self.settle(visit) | self._news(visit)
 
-    def _improve(self, visit: Visit, seconds: float, address: str) -> None:
+    def _improve(self, visit: Visit, seconds: float, call: Call) -> None:
         """Train and count right answers in the background, if that can be done here."""
         visit.more = False
         adapter, result = known(visit.adapter), known(visit.plan_result)
@@ -74,13 +74,15 @@ class AdapterActions(Actions):
             return
         model, job = self.bank_loader.model, Job(2 * self.settings.time_limit)
         Background(
-            visit, job, self.lines["training"], address,
+            visit, job, self.lines["training"], call,
             lambda job, show: trying.improve(adapter, result, model, job, show, seconds=seconds),
         )  # fmt: skip
 
     @in_turn
-    def refresh(self, visit: Visit, version: int) -> Updates:
+    def refresh(self, visit: Visit, version: int, request: gr.Request) -> Updates:
         """Show what is running, and the results since a version."""
+        if visit.background is not None:
+            visit.background.ask(call_of(request))
         return self.settle(visit) | self._news_since(visit, version)
 
     @last_wins

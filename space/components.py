@@ -129,7 +129,7 @@ class Components:
             )
         with gr.Column(visible=False) as self.save_form:
             self.repo_id = gr.Textbox(
-                label="Name", max_lines=1, max_length=96, elem_id="lm-repo_id"
+                label="Name", max_lines=2, max_length=96, elem_id="lm-repo_id"
             )
             self.visibility = gr.Radio(_VISIBILITY, label="Who sees it", elem_id="lm-visibility")
             self.overwrite = gr.Checkbox(label="Replace what is there", elem_id="lm-overwrite")

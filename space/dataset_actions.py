@@ -60,8 +60,11 @@ class DatasetActions(AdapterActions):
     ) -> Updates:
         """Read the dataset that the data form names, and plan; or go on with an earlier visit."""
         values = dict(event._data or {})
-        if earlier := earlier_visit(str(values.get("resume"))):
+        user = profile.username if profile else None
+        if earlier := earlier_visit(str(values.get("resume")), user):
+            earlier.user = user
             return self._resume(earlier, number, profile)
+        visit.user = user
         return self._choose(visit, number, values, token)
 
     @last_wins

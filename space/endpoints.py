@@ -6,11 +6,9 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, M
 from contextlib import aclosing, contextmanager
 from functools import partial
 from inspect import Parameter, Signature
-from pathlib import Path
 from typing import Any, TypeVar
 
 import gradio as gr
-from starlette.concurrency import iterate_in_threadpool
 
 from hf_lorameta import errors
 from hf_lorameta.data.columns.columns import as_columns
@@ -33,9 +31,7 @@ from work.planning import (
     DatasetRequest,
     PlanResult,
     make_plan,
-    refuse_many_keys,
 )
-from work.reader_process import read
 from work.visit import known
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -201,8 +197,6 @@ class Endpoints:
         named = {name: inputs[name] for name in _DATASET}
         kept = used(named["file"] or "")
         request = DatasetRequest(**named | {"columns": as_columns(inputs["columns"] or None)})
-        if request.file:
-            read(job, refuse_many_keys, Path(request.file))
         most = self._settings.max_rows
         result = make_plan(self._loader.bank, request, recipe, most, credential, job, samples)
         del kept  # and with it the file
@@ -215,18 +209,17 @@ class Endpoints:
         line, limit = self._lines[name], self._settings.time_limit
         job = Job(2 * limit if name == "training" else limit)
         job.call = call
-        async with line.place_of(call) as place:
-            async for number in line.turn(place, lambda: call.wanted):
-                yield {"progress": "Waiting for the requests of others", "place": number}
-            running, shown, at = job.run(work), "", 0.0
-            try:
-                async for step in iterate_in_threadpool(running):
-                    now = time.monotonic()
-                    if isinstance(step, Step) and (step.text != shown or now - at > _SHOW_SECONDS):
-                        shown, at = step.text, now
-                        yield _progress(step)
-            finally:
-                running.close()
+        shown, at = "", 0.0
+        async with aclosing(line.run(call, lambda: job.run(work), lambda: call.wanted)) as running:
+            async for news in running:
+                now = time.monotonic()
+                if isinstance(news, int):
+                    yield {"progress": "Waiting for the requests of others", "place": news}
+                elif isinstance(news, Step) and (news.text != shown or now - at > _SHOW_SECONDS):
+                    shown, at = news.text, now
+                    yield _progress(news)
+        if not call.wanted:
+            raise Canceled
 
 
 def _progress(step: Step) -> dict[str, Any]:

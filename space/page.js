@@ -83,6 +83,11 @@
     setTimeout(() => document.querySelector("#lm-verdict")?.scrollIntoView({ block: "nearest" }), 300);
   }
 
+  // Tables of the card scroll, which the keyboard can do where they have the focus
+  function letTablesScroll() {
+    for (const table of document.querySelectorAll("#lm-card table:not([tabindex])")) table.tabIndex = 0;
+  }
+
   document.addEventListener("focusin", (event) => { lastFocused = event.target; });
   let scheduled = false;
   new MutationObserver(() => {
@@ -94,6 +99,7 @@
       moveFocus();
       updateAddress();
       showVerdict();
+      letTablesScroll();
     }, 50);
   }).observe(document.body, {
     subtree: true, childList: true, characterData: true, attributes: true,

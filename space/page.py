@@ -49,6 +49,7 @@ def build_page(settings: SpaceSettings, bank_loader: BankLoader, lines: Mapping[
         account = [components.account, components.sign_in, components.own_copy]
         blocks.load(show_account, None, account, **_PRIVATE)
         add_endpoints(bank_loader, settings, lines)
+    blocks.space_id = None  # else Gradio adds a header for which it asks other hosts for fonts
     for event in blocks.fns.values():
         if event.api_name == "_check_login_status":  # of gr.LoginButton
             event.api_visibility = "private"

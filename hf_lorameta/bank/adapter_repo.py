@@ -137,5 +137,6 @@ def check_base_model(config: LoraConfig, base_model: str) -> None:
     """Raise `AdapterError` if an adapter was trained for another base model."""
     if config.base_model.lower() != base_model.lower():
         raise AdapterError(
-            f"trained for {config.base_model or 'no stated base model'}, expected {base_model}"
+            f"trained for {config.base_model or 'no stated base model'}, expected {base_model}",
+            hint=f"name adapters for one base model; generate --base {base_model} makes one",
         )

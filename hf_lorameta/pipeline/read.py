@@ -4,6 +4,7 @@ It needs no bank, only a bank's tokenizer, so it can run in a process of its own
 """
 
 import logging
+import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -17,7 +18,7 @@ from hf_lorameta.data.counts.output_counts import OutputCounter, OutputCounts
 from hf_lorameta.data.counts.profile import Profile, profile_rows
 from hf_lorameta.data.counts.tokenizer import load_encode
 from hf_lorameta.data.dataset import Dataset, DatasetInfo
-from hf_lorameta.data.sources.reading_limits import is_cut
+from hf_lorameta.data.sources.reading_limits import cut
 from hf_lorameta.pipeline.rows import pool_size, row_sample
 from hf_lorameta.recipe import Recipe
 from hf_lorameta.types import Row
@@ -150,15 +151,17 @@ class _RowsToCount:
 
     def __iter__(self) -> Iterator[Row]:
         limits, characters = self._limits, 0
-        for row in self._rows:
+        end = time.process_time() + limits.seconds
+        for prompt, output in self._rows:
             full = characters >= limits.characters
-            if full or self.count == limits.rows:
+            if full or self.count == limits.rows or time.process_time() > end:
                 if full:
                     logger.warning(_FULL, f"{self.count:,}", f"{characters:,}")
                 self.reached = True
                 return
             self.count += 1
-            self.cut += any(map(is_cut, row))
+            self.cut += max(len(prompt), len(output)) >= limits.text
+            row = cut(prompt, limits.text), cut(output, limits.text)
             if row[1] in self.outputs or len(self.outputs) < _DIFFERENT:
                 self.outputs[row[1]] += bool(row[1])
             characters += sum(map(len, row))

@@ -9,9 +9,11 @@ const uploading = element.querySelector("#lm-upload");
 let requests = 0;
 let searches = 0;
 let active = -1;
+let asked = "";  // the example that was clicked while there is a trained adapter
 
 function request(data) {
   requests++;
+  asked = "";
   searches++;
   window.lorametaTyped?.clear();  // the fields that answers fill are those of another dataset now
   showMatches([]);
@@ -93,6 +95,12 @@ form.addEventListener("submit", (event) => {
 element.addEventListener("click", (event) => {
   if (!event.target.dataset.dataset) return;
   const name = event.target.dataset.dataset;
+  // no dialog: browsers show none in the frame of the Hub
+  if (document.querySelector("[data-trained]")?.checkVisibility() && asked !== name) {
+    asked = name;
+    uploading.textContent = "This replaces your trained adapter. To go on, click the example again.";
+    return;
+  }
   if (name !== "example") return requestDataset(name);
   input.value = uploading.textContent = "";
   request({ example: true });

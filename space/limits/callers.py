@@ -4,6 +4,7 @@ Limits are not counted by session, since a program can name as many sessions as 
 """
 
 import re
+import time
 from dataclasses import dataclass, field
 from ipaddress import IPv6Address, ip_address, ip_network
 from itertools import takewhile
@@ -14,6 +15,8 @@ from starlette.datastructures import Headers
 from starlette.types import Scope
 
 _KEY = "lorameta_call"
+UNASKED_SECONDS = 60.0
+"""Seconds until a call whose answer nobody asks for is taken for abandoned."""
 _WITH_PORT = re.compile(r"(?:\[(.*)\]|([^:]*))(?::\d+)?")
 _IPV6_PREFIX = 64
 """Leading bits of an IPv6 address that identify a visitor, who may choose the other bits."""
@@ -24,9 +27,11 @@ class Stream:
     """A stream through which a page or a program gets answers.
 
     Attributes:
+        opened: whether the caller has asked for it.
         left: whether the caller left before its end.
     """
 
+    opened: bool = False
     left: bool = False
 
 
@@ -37,15 +42,18 @@ class Call:
     Attributes:
         address: of the visitor; empty if unknown.
         stream: through which the answer is wanted.
+        since: when it was made.
     """
 
     address: str = ""
     stream: Stream = field(default_factory=Stream)
+    since: float = field(default_factory=time.monotonic)
 
     @property
     def wanted(self) -> bool:
-        """Whether somebody waits for the answer."""
-        return not self.stream.left
+        """Whether somebody waits for the answer, or has not asked for it yet."""
+        unasked = not self.stream.opened and time.monotonic() - self.since > UNASKED_SECONDS
+        return not (self.stream.left or unasked)
 
 
 def note_call(scope: Scope, call: Call) -> None:

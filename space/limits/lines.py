@@ -8,9 +8,12 @@ import asyncio
 import threading
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import closing
 from dataclasses import dataclass
+from typing import TypeVar
+
+from starlette.concurrency import iterate_in_threadpool
 
 from limits.callers import Call
 from limits.hourly import MODEL_TIME, TRAINING_TIME
@@ -22,6 +25,7 @@ SHOW_SECONDS = 2.0
 """Seconds until its number is shown again, since showing it takes some computing."""
 SLOW_SECONDS = 4.0
 """Seconds until a reading request, which mostly waits for another server, lets one more begin."""
+T = TypeVar("T")
 _FULL = "Too many requests are waiting. Try again in a minute."
 _SHARE_TAKEN = "Too many requests from your address are waiting. Try again in a minute."
 
@@ -113,6 +117,10 @@ class Line:
             place.began = now
             return True
 
+    def is_waited_for(self) -> bool:
+        """Whether anybody waits."""
+        return bool(self._waiting)
+
     def number(self, place: Place) -> int:
         """Return the number of requests up to this one that wait."""
         with self._lock:
@@ -126,28 +134,38 @@ class Line:
     def _taken(self) -> Counter[str]:
         return Counter(place.address for place in self._running)
 
-    @asynccontextmanager
-    async def place_of(self, call: Call) -> AsyncIterator[Place]:
-        """Hold a place for a call.
+    async def run(
+        self, call: Call, work: Callable[[], Generator[T, None, None]], wanted: Callable[[], bool]
+    ) -> AsyncGenerator[int | T, None]:
+        """Wait for a turn, then run work in a thread.
+
+        Args:
+            call: who waits.
+            work: is called when the turn has come; closed if this generator is.
+            wanted: whether to wait on.
+
+        Yields:
+            The number of the place now and then, and what the work yields.
 
         Raises:
-            FullError: it gets none.
+            FullError: there is no place.
         """
         place = self.ask(call.address, call.stream)
+        shown, next_at = 0, 0.0
         try:
-            yield place
+            while not self.begin(place):
+                if not wanted():
+                    return
+                number, now = self.number(place), self._now()
+                if shown != number and now >= next_at:
+                    shown, next_at = number, now + SHOW_SECONDS
+                    yield number
+                await asyncio.sleep(LOOK_SECONDS)
+            with closing(work()) as running:
+                async for news in iterate_in_threadpool(running):
+                    yield news
         finally:
             self.leave(place)
-
-    async def turn(self, place: Place, wanted: Callable[[], bool]) -> AsyncIterator[int]:
-        """Yield the number of a place now and then, until its turn comes or nobody wants it."""
-        shown, next_at = 0, 0.0
-        while wanted() and not self.begin(place):
-            number, now = self.number(place), self._now()
-            if shown != number and now >= next_at:
-                shown, next_at = number, now + SHOW_SECONDS
-                yield number
-            await asyncio.sleep(LOOK_SECONDS)
 
 
 def make_lines(settings: SpaceSettings) -> dict[str, Line]:

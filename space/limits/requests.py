@@ -8,6 +8,8 @@ from collections import Counter, deque
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from email.message import Message as Fields
+from html import escape
+from secrets import token_urlsafe
 from typing import TypeVar
 from urllib.parse import parse_qs
 from weakref import WeakValueDictionary
@@ -16,7 +18,7 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from limits.callers import Call, Stream, find_address, from_another_site, note_call
+from limits.callers import Call, Stream, find_address, from_another_site, note_call, opens_page
 from limits.routes import Kind, kind_of
 from limits.uploads import Uploads, is_upload
 
@@ -43,6 +45,7 @@ _TURN_SECONDS = 60.0
 _DROPPED_BYTES = 10_000_000
 _BUSY = "Too many requests from your address at once. Try again in a minute."
 _CROWDED = "Too many people are using this page. Try again in a minute."
+_TOOL = "x-lorameta-tool"  # names the stream of the call of a tool to the call that it makes
 logger = logging.getLogger("space")
 T = TypeVar("T")
 
@@ -75,6 +78,8 @@ class VisitorLimits:
             return
         if from_another_site(scope):  # the sign-in's cookie comes along, since the Hub frames pages
             scope = {**scope, "session": {}}
+        if "text/html" in Headers(scope=scope).get("accept", "") and opens_page(scope):
+            send = _with_pages(send)
         incoming = _Incoming(receive)
         try:
             address = find_address(scope, on_hub=self._on_hub)
@@ -89,7 +94,10 @@ class VisitorLimits:
                 elif scope["method"] == "POST":
                     session = self._count_body(address, kind, await incoming.read())
                     async with self._turn(address, kind):
-                        await self._answer(scope, address, session, incoming.receive, send)
+                        if kind == "tool":
+                            await self._call_tool(scope, incoming.receive, send)
+                        else:
+                            await self._answer(scope, address, session, incoming.receive, send)
                 elif kind == "stream":
                     await self._watch(scope, receive, send)
                 else:
@@ -119,8 +127,9 @@ class VisitorLimits:
         self, scope: Scope, address: str, session: str | None, receive: Receive, send: Send
     ) -> None:
         """Forward a call, noting who calls and in which stream the answer is wanted."""
-        stream = self._streams.get(session or "") or Stream()
-        if session:
+        tool = self._streams.get(Headers(scope=scope).get(_TOOL, ""))
+        stream = tool or self._streams.get(session or "") or Stream()
+        if session and not tool:  # tools are called in one session
             self._streams[session] = stream
         note_call(scope, Call(address, stream))
 
@@ -131,6 +140,20 @@ class VisitorLimits:
             await send(message)
 
         await self._forward(scope, receive, note_event)
+
+    async def _call_tool(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Forward a call of a tool, which calls the API with its headers; note if it is left."""
+        name, stream = token_urlsafe(), Stream(opened=True)
+        self._streams[name] = stream
+
+        async def note_leaving() -> Message:
+            message = await receive()
+            stream.left |= message["type"] == "http.disconnect"
+            return message
+
+        own = [field for field in scope["headers"] if field[0] != _TOOL.encode()]
+        headers = [*own, (_TOOL.encode(), name.encode())]
+        await self._forward({**scope, "headers": headers}, note_leaving, send)
 
     async def _forward(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Forward a request; what Gradio fails on is malformed, and answered by 400.
@@ -161,6 +184,8 @@ class VisitorLimits:
         """Forward a request for a stream; note if its caller leaves before the end."""
         named = parse_qs(scope["query_string"].decode("latin-1")).get("session_hash")
         name, ended = named[0] if named else scope["path"].rpartition("/")[2], False
+        open_now = self._streams.setdefault(name, Stream())
+        open_now.opened = True
 
         async def note_end(message: Message) -> None:
             nonlocal ended
@@ -290,6 +315,43 @@ class _Incoming:
         with suppress(RefusedError):  # too slow
             while not self._ended and dropped < most:
                 dropped += len((await self.receive()).get("body", b""))
+
+
+def _with_pages(send: Send) -> Send:
+    """Return a `send` that answers errors with a page, for those who open an address in a window.
+
+    Such as that of a file or a sign-in which is no longer there; Gradio shows JSON.
+    """
+    failed, answer = False, b""
+
+    async def send_page(message: Message) -> None:
+        nonlocal failed, answer
+        if message["type"] == "http.response.start":
+            if failed := message["status"] >= 400:
+                message["headers"] = [(b"content-type", b"text/html; charset=utf-8")]
+        elif failed:
+            answer += message.get("body", b"")
+            if message.get("more_body"):
+                return
+            message["body"] = _page(answer)
+        await send(message)
+
+    return send_page
+
+
+def _page(answer: bytes) -> bytes:
+    """Return an error that JSON states as a page.
+
+    Example:
+        >>> _page(b'{"detail": "<File> not found"}')
+        b'<p>&lt;File&gt; not found. <a href="/">Open the page</a> and begin there.</p>'
+    """
+    try:
+        why = str(json.loads(answer)["detail"]).removesuffix(".")
+    except (ValueError, KeyError, TypeError):
+        why = "This address is no longer in use"
+    link = '<a href="/">Open the page</a> and begin there.'
+    return f"<p>{escape(why)}. {link}</p>".encode()
 
 
 def _one_file(scope: Scope, receive: Receive) -> Receive:

@@ -1,6 +1,6 @@
 """HTML from the templates, which escape all texts, and messages of errors."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from html import escape
 from pathlib import Path
 from typing import Any, Literal
@@ -55,17 +55,19 @@ _ADVICE: dict[type[LoraMetaError], str] = {
     errors.UnlabeledDatasetError: "Choose the output column below. If "
     "there is none, choose only the input column: the comparison then uses inputs alone and is "
     "less reliable.",
-    errors.DatasetTooLargeError: "Use shorter texts or a part of the dataset, or run hf-lorameta "
-    "on your own machine, which may have more memory.",
-    errors.EmptyDatasetError: "Choose another configuration or split, or another dataset.",
+    errors.DatasetTooLargeError: "Use shorter texts, fewer columns or a part of it, or run "
+    "hf-lorameta on your own machine, which may have more memory.",
+    errors.EmptyDatasetError: "Choose a dataset, or a file, that has rows with texts.",
     errors.ScriptDatasetError: "Choose a dataset that consists of data files, or upload a file.",
     errors.ConflictError: "Type another name, or tick “Replace what is there”.",
     errors.ConnectionLostError: "Try again in a moment.",
     errors.BankError: "Use another value.",
     errors.IntegrityError: "The bank is damaged. Please tell the owner of this Space.",
     errors.RecipeError: "Use another value.",
-    errors.DatasetError: "Check the file or the repo on the Hub, or choose another configuration.",
+    errors.DatasetError: "Check the file or the repo on the Hub, or choose another dataset.",
 }
+ABOVE_TABLE = ("config", "split")
+"""What a page lets choose above the table of rows, if there are several."""
 _PLACES = {
     "config": "Choose another configuration above the table.",
     "split": "Choose another split above the table.",
@@ -85,11 +87,17 @@ def place_of(option: Option | None) -> str:
     return _PLACES.get(f"{'no ' if option.change == 'leave out' else ''}{option.name}", "")
 
 
-def advice(error: LoraMetaError) -> list[str]:
-    """Return what a visitor can do; words among a library error's advice are for a terminal."""
+def advice(error: LoraMetaError, shown: Collection[str] = ()) -> list[str]:
+    """Return what a visitor can do; words among a library error's advice are for a terminal.
+
+    Args:
+        error: what went wrong.
+        shown: `ABOVE_TABLE` that the page offers to choose.
+    """
     if isinstance(error, SpaceError):
         return [error.hint] * bool(error.hint)
     options = [part for part in error.advice if isinstance(part, Option)]
+    options = [part for part in options if part.name not in ABOVE_TABLE or part.name in shown]
     if places := [place for place in map(place_of, options) if place]:
         return places
     if type(error) is LoraMetaError:
@@ -112,6 +120,6 @@ def message_of(error: LoraMetaError) -> str:
     return message if named else message[:1].upper() + message[1:]
 
 
-def error_html(error: LoraMetaError) -> str:
-    """Return a box with the error and the advice."""
-    return note("error", message_of(error), advice(error))
+def error_html(error: LoraMetaError, shown: Collection[str] = ()) -> str:
+    """Return a box with the error and the advice; arguments are those of `advice`."""
+    return note("error", message_of(error), advice(error, shown))

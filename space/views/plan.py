@@ -41,7 +41,8 @@ def verdict_html(made: Generation, name: str, said: str, *, busy: bool) -> str:
         busy: whether the adapter is being trained, or they are being counted.
     """
     verdict, report = made.verdict, made.report
-    level, title, reason = verdict.level, verdict.title, "" if report else verdict.reason
+    doubts = " ".join(remark.text for remark in made.remarks if remark.level == "doubt")
+    level, title, reason = verdict.level, verdict.title, doubts if report else verdict.reason
     if busy and report:
         said = "It is being trained once more, for longer."
     elif busy:
@@ -57,6 +58,7 @@ def scores_of(report: Report) -> list[tuple[str, str, float]]:
     """Return title, score and share of each method: right answers, and how good they are.
 
     Example:
+        >>> from hf_lorameta.engines.scoring import Sample
         >>> answers = {"base": "no", "generated": "yes"}
         >>> samples = (Sample("a", "yes", answers), Sample("b", "yes", answers))
         >>> scores_of(Report({}, samples))  # doctest: +NORMALIZE_WHITESPACE

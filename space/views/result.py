@@ -121,22 +121,22 @@ def usage_markdown(
     end_of_options = ["--"] if text.startswith("-") else []
     with_torch = install_command("eval", settings)
     parts = [
-        ("#### Transformers", ""),
+        ("### Transformers", ""),
         ("bash", f"{unzip}pip install torch transformers peft"),
         ("python", program),
-        ("#### In a terminal", ""),
+        ("### In a terminal", ""),
         ("bash", f"{with_torch}\n{shell('hf-lorameta', 'try', name, '--prompt', text)}"),
-        ("#### llama.cpp", ""),
+        ("### llama.cpp", ""),
         ("bash", f"{install_command('gguf', settings)}\n{fetch}"),
         ("bash", f"{export}\nllama serve -m {BASE_FILE} --lora {GGUF_FILE}"),
-        ("#### Ollama, after the first lines of llama.cpp", ""),
+        ("### Ollama, after the first lines of llama.cpp", ""),
         (
             "bash",
             f"{export}\n{shell_file(render_modelfile(base_model, columns), MODELFILE)}\n"
             f"ollama create my-adapter -f {MODELFILE}\n"
             f"{shell('ollama', 'run', 'my-adapter', *end_of_options, text)}",
         ),
-        ("#### Train it further on your rows, on your own machine", ""),
+        ("### Train it further on your rows, on your own machine", ""),
         (
             "bash",
             f"{with_torch}\n{request.command(budget='10m', output='my-adapter')}",

@@ -13,13 +13,15 @@ from typing import Any
 from limits.callers import Call
 from limits.lines import FullError, Line, Place
 from work.generating import Adapter
-from work.jobs import Canceled, Job, SpaceError, known_error
+from work.jobs import Canceled, Job, SpaceError, give_back_memory, known_error
 
 Show = Callable[[Adapter, str], None]
 """Takes the best adapter so far, and a sentence about it."""
 
 LEFT_SECONDS = 120.0
 """Seconds until a page that does not ask is taken for closed; browsers slow down hidden pages."""
+CLOSED_SECONDS = 30.0
+"""The same if the page was closed and others wait; some who close it come back from signing in."""
 _EACH_MINUTES = 3
 """Minutes that a visitor's work rarely exceeds."""
 _LOOK_SECONDS = 0.5
@@ -30,10 +32,13 @@ class _AskedFor(Call):
     """A call whose answer is wanted as long as a page asks for it."""
 
     seen: float = 0.0
+    others_wait: Callable[[], bool] = bool
 
     @property
     def wanted(self) -> bool:
-        return time.monotonic() - self.seen < LEFT_SECONDS
+        unseen = time.monotonic() - self.seen
+        closed = self.stream.left and self.others_wait()
+        return unseen < (CLOSED_SECONDS if closed else LEFT_SECONDS)
 
 
 class Background:
@@ -43,7 +48,7 @@ class Background:
         visit: gets the results, as long as this is its `background`, which is set here.
         job: reports the progress.
         line: where it waits for its turn.
-        address: of the visitor.
+        call: of the visitor.
         work: what to do; it is called with the job and `show`, and returns whether more time might
             help.
 
@@ -52,17 +57,18 @@ class Background:
     """
 
     def __init__(
-        self, visit: Any, job: Job, line: Line, address: str, work: Callable[[Job, Show], bool]
+        self, visit: Any, job: Job, line: Line, call: Call, work: Callable[[Job, Show], bool]
     ) -> None:
         self._visit, self.job, self._line, self._work = visit, job, line, work
-        self._call = job.call = _AskedFor(address)
+        self._call = job.call = _AskedFor(call.address, call.stream, others_wait=line.is_waited_for)
         self.ask()
         visit.background = self
         threading.Thread(target=self._run, name="lorameta-background", daemon=True).start()
 
-    def ask(self) -> None:
-        """Note that a page still wants the results."""
+    def ask(self, call: Call | None = None) -> None:
+        """Note that a page still wants the results, and through which call it says so."""
         self._call.seen = time.monotonic()
+        self._call.stream = call.stream if call else self._call.stream
 
     def show(self, adapter: Adapter, said: str) -> None:
         """Take the best adapter so far."""
@@ -94,6 +100,7 @@ class Background:
             if visit.background is self:
                 visit.background, visit.more, visit.said = None, more, said or visit.said
                 visit.version += 1
+        give_back_memory()
 
     def _wait(self, place: Place) -> None:
         while not self.job.stopped:

@@ -5,6 +5,7 @@ a request with a later one. So the work runs in a thread that calls `Job.check` 
 every module, and a generator passes what the job reports to Gradio.
 """
 
+import ctypes
 import logging
 import queue
 import threading
@@ -152,6 +153,8 @@ class Job:
                 self._news.put(error)
             else:
                 self._news.put(None)
+            finally:
+                give_back_memory()
 
         threading.Thread(target=body, name="lorameta-job", daemon=True).start()
         try:
@@ -169,6 +172,15 @@ class Job:
             raise Canceled
         finally:
             self.cancel()  # no join: Gradio closes generators in its event loop
+
+
+def give_back_memory() -> None:
+    """Give free memory back to the system, of which the C library keeps gigabytes otherwise.
+
+    It keeps what lies between pieces that are still used, for each of the server's many threads.
+    """
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):  # of glibc
+        trim(0)
 
 
 def known_error(error: Exception) -> LoraMetaError:

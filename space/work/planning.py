@@ -5,7 +5,6 @@ Only token counts and up to `SAMPLES` clipped rows leave the process that reads 
 """
 
 import re
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -19,12 +18,9 @@ from hf_lorameta.data.dataset import Dataset, open_dataset
 from hf_lorameta.data.preview import Preview, preview
 from hf_lorameta.data.prompt import as_option
 from hf_lorameta.data.sources.files import splits_of
-from hf_lorameta.data.sources.formats import FORMATS, ON_PAGE, ending, is_on_page
+from hf_lorameta.data.sources.formats import ON_PAGE, is_on_page
 from hf_lorameta.data.sources.hub_repos import repo_choices
-from hf_lorameta.data.sources.raw_dataset import unpacked
-from hf_lorameta.data.sources.reading_errors import reading
 from hf_lorameta.data.sources.reading_limits import ReadingLimits
-from hf_lorameta.data.sources.text_formats import SEPARATORS
 from hf_lorameta.errors import LoraMetaError
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.repo import Token, is_repo_id, on_hub
@@ -47,10 +43,9 @@ SAMPLES = POOL_ROWS
 """Rows kept for the visitor, to try the adapter on, and to train and check it on."""
 SAMPLE_CHARACTERS = 8000
 """Most characters kept of an input, and of an output; more than training and checks read."""
-MAX_KEYS = 10_000
-"""Most different keys of an uploaded JSON file; a million take minutes and a gigabyte to read."""
-MAX_CHARACTERS = 10_000_000
-"""Characters read from a dataset at most; counting their tokens takes about 6 s of computing."""
+LIMITS = ReadingLimits(characters=10_000_000, text=100_000, seconds=4.0)
+"""How much of a dataset is counted. Counting so many characters takes 5 s of computing, or a minute
+of digits and marks that other people's datasets do not have: the seconds end that."""
 
 
 class RequestError(SpaceError):
@@ -188,7 +183,6 @@ def read_source(request: DatasetRequest, credential: Token) -> Source:
     hub = Hub(credential)
     with hidden_path(request):
         if request.file:
-            refuse_many_keys(Path(request.file))
             splits = splits_of(Path(request.file))
             split = _split_of(request, splits) if splits else request.split
             return Source([], splits, preview(request.file, hub, split=split))
@@ -206,55 +200,6 @@ def _split_of(request: DatasetRequest, splits: Sequence[str]) -> str:
     """Return the split that is requested, or else train, or the first one."""
     wanted = filter(splits.__contains__, (request.split or "", "train"))
     return next(wanted, splits[0])
-
-
-def refuse_many_keys(path: Path) -> None:
-    """Raise if a JSON or CSV file has more than `MAX_KEYS` different keys, or columns.
-
-    A page cannot show so many, and each takes time wherever columns are gone through.
-
-    Raises:
-        RequestError: it has more.
-    """
-    form = FORMATS.get(ending(path))
-    if form and form.reader == "csv":
-        _refuse_many_columns(path)
-    if not form or form.reader != "json":
-        return
-    keys, rest = set[bytes](), b""
-    with reading(path.name, local=True), unpacked(str(path)) as file:
-        while block := file.read(_BLOCK_BYTES):
-            text = rest + block
-            keys |= {key[1] for key in _KEY.finditer(text)}
-            if len(keys) > MAX_KEYS:
-                raise RequestError(
-                    f"{path.name} has more than {MAX_KEYS:,} different keys: write its rows with "
-                    "the same keys, such as input and output"
-                )
-            rest = text[-_KEY_BYTES:]
-
-
-def _refuse_many_columns(path: Path) -> None:
-    """Raise if the first line of a CSV file has more than `MAX_KEYS` separators out of quotes."""
-    columns, quoted, ended = Counter[str](), False, False
-    with reading(path.name, local=True), unpacked(str(path)) as file:
-        while not ended and (block := file.read(_BLOCK_BYTES)):
-            pieces = block.split(b'"')
-            for piece in pieces[quoted::2]:
-                line, newline, _ = piece.partition(b"\n")
-                columns.update({mark: line.count(mark.encode()) for mark in SEPARATORS})
-                if ended := bool(newline):
-                    break
-            quoted ^= len(pieces) % 2 == 0
-            if max(columns.values()) > MAX_KEYS:
-                raise RequestError(
-                    f"{path.name} has more than {MAX_KEYS:,} columns: write its rows with two, "
-                    "such as input and output"
-                )
-
-
-_KEY = re.compile(rb'(?<!\\)"((?:[^"\\]|\\.){0,200})"\s{0,9}:')
-_BLOCK_BYTES, _KEY_BYTES = 1_000_000, 300
 
 
 @contextmanager
@@ -303,7 +248,7 @@ def make_plan(
         bank: its adapters are combined.
         request: the dataset.
         recipe: settings.
-        max_rows: maximum number of rows to read; of characters, it is `MAX_CHARACTERS`.
+        max_rows: maximum number of rows to read; of characters, there are `LIMITS`.
         credential: token of the visitor.
         job: checked while the dataset is read.
         samples: labeled rows to keep, to train and check on.
@@ -318,8 +263,14 @@ def make_plan(
     session.check_instruction(request.instruction)
     if request.template == CHAT:
         form = require_chat_form(session.chat_form, bank.public_base)
-    limits = ReadingLimits(characters=MAX_CHARACTERS, rows=max_rows)
-    how = (recipe, limits, token_counting(bank), session.prompts, form, samples)
+    how = (
+        recipe,
+        replace(LIMITS, rows=max_rows),
+        token_counting(bank),
+        session.prompts,
+        form,
+        samples,
+    )
     reading = read(job, _read, request, credential, *how)
     return PlanResult(plan_from_reading(reading, bank), StoredRows(reading.pool), request.name)
 

@@ -66,6 +66,7 @@ class Visit:
         results: number of adapters that the visitor has asked for and got.
         background: trains and checks; None if nothing does.
         saved: the version that was saved last, and where; None if none was.
+        user: who was signed in when it was used last; None if nobody was.
         filled: what answers have put into fields.
         key: lets a later page of the same browser tab, after signing in, go on with this visit.
         lock: held while a request is answered and while a result is shown, so that a Cancel finds
@@ -88,6 +89,7 @@ class Visit:
     results: int = 0
     background: Background | None = None
     saved: Saved | None = None
+    user: str | None = None
     filled: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -98,6 +100,13 @@ class Visit:
     def __deepcopy__(self, memo: object) -> "Visit":
         """Return a new visit: Gradio copies the initial value of the state for each page."""
         return Visit()
+
+    @property
+    def offered(self) -> list[str]:
+        """What the page offers to choose above the table of rows."""
+        source = self.source
+        choices = {"config": source.configs, "split": source.splits} if source else {}
+        return [name for name, values in choices.items() if len(values) > 1]
 
     def drop_background(self) -> None:
         """End the background work; it shows nothing more."""
@@ -163,14 +172,23 @@ _VISITS: weakref.WeakValueDictionary[str, Visit] = weakref.WeakValueDictionary()
 """Visits by their keys, as long as Gradio keeps them: an hour."""
 
 
-def earlier_visit(key: str) -> Visit | None:
-    """Return the visit of an earlier page, if that has a plan.
+def earlier_visit(key: str, user: str | None) -> Visit | None:
+    """Return the visit of an earlier page, if that has a plan, and forget it if its user left.
 
     Args:
         key: of that visit, which nobody else knows.
+        user: who is signed in now.
     """
     visit = _VISITS.get(key)
-    return visit if visit is not None and visit.plan_result is not None else None
+    if visit is None or visit.plan_result is None:
+        return None
+    if visit.user and visit.user != user:  # signed out, perhaps on a machine of several people
+        with visit.lock:
+            visit.drop_task()
+            visit.choose(DatasetRequest())
+            visit.upload = None
+        return None
+    return visit
 
 
 def known(value: T | None) -> T:

@@ -372,6 +372,11 @@ async def trainings(a: Attacker) -> None:
     await asyncio.gather(*(a.make(SMALL, address=f"198.51.100.{i}") for i in range(4)))
 
 
+@attack("calls of generate whose answers nobody reads", of=MODEL_ATTACKS)
+async def abandoned(a: Attacker) -> None:
+    await a.repeat(lambda: a.post("/call/v2/generate", {"dataset": SMALL}), 4)
+
+
 def lines(row: dict[str, str], number: int) -> bytes:
     """Return equal rows as JSON lines."""
     return (json.dumps(row, ensure_ascii=False).encode() + b"\n") * number
@@ -385,6 +390,11 @@ def lines(row: dict[str, str], number: int) -> bytes:
         "a.jsonl", lines({"input": "a b " * 100, "output": "c"}, 20_000))  # fmt: skip
 @attack("125 long rows with an emoji each",
         "a.jsonl", lines({"input": "😀" + "a " * 1999, "output": "b"}, 125))  # fmt: skip
+@attack("a million columns", "a.csv", b",".join(b"%d" % i for i in range(1_000_000)) + b"\n")
+@attack("texts of one letter", "a.jsonl", lines({"input": "a" * 900_000, "output": "b"}, 10))
+@attack("texts of combining marks",
+        "a.jsonl", lines({"input": "\u0301" * 450_000, "output": "b"}, 10))  # fmt: skip
+@attack("texts of digits", "a.jsonl", lines({"input": "q", "output": "1" * 900_000}, 10))
 async def read(a: Attacker, name: str, content: bytes) -> None:
     """Have as many pages and programs read a file as an address may at once."""
 

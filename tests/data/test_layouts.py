@@ -450,3 +450,22 @@ def test_inputs_beside_another_column_than_an_id_are_asked_about(columns: tuple[
     assert (
         open_dataset([{"id": i, "input": f"text {i}"} for i in range(4)]).columns.input == "input"
     )
+
+
+def test_of_rows_that_are_all_equal_no_columns_are_proposed() -> None:
+    for rows, proposed in (([("q", "a")] * 5, None), ([(f"q{i}", "a") for i in range(5)], "one")):
+        sample = tuple({"one": one, "two": two} for one, two in rows)
+        with pytest.raises(ColumnsError) as caught:
+            find_columns(TableView(["one", "two"], {}, sample))
+        assert (caught.value.columns.input if caught.value.columns else None) == proposed
+
+
+def test_other_columns_of_labels_are_named_where_one_is_proposed() -> None:
+    texts = ("It hangs.", "It is late.", "I was billed twice.", "Wrong size.") * 4
+    sample = tuple(
+        {"Body": f"{text} {i}", "Prio": "AB"[i % 2], "Dept": ("shop", "sales")[i // 2 % 2]}
+        for i, text in enumerate(texts)
+    )
+    with pytest.raises(ColumnsError, match="also possible: input=Body,output=Dept") as caught:
+        find_columns(TableView(["Body", "Prio", "Dept"], {}, sample))
+    assert str(caught.value.columns) == "input=Body,output=Prio"

@@ -13,7 +13,6 @@ from hf_lorameta import Bank, ReadingLimits, Recipe, open_dataset
 from hf_lorameta.data.counts import profile
 from hf_lorameta.data.counts.output_counts import OutputCounter
 from hf_lorameta.data.counts.tokenizer import load_encode
-from hf_lorameta.data.sources import reading_limits
 from hf_lorameta.pipeline.adapter_folder import generated_parts
 from hf_lorameta.pipeline.plan import plan_from_reading
 from hf_lorameta.pipeline.read import read_dataset, token_counting
@@ -83,14 +82,10 @@ def test_rows_that_repeat_others_are_counted_where_rows_are_drawn() -> None:
     assert [(r.profile.rows, r.profile.repeated) for r in found] == [(10, 2), (10, 0)]
 
 
-def test_a_text_that_is_cut_is_counted_and_said(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    bank = Bank.embedded()
-    monkeypatch.setattr(reading_limits, "MAX_TEXT", 60)
-    opened = open_dataset(write(tmp_path / "rows.jsonl", [9, 300, 30]))
+def test_a_text_that_is_cut_is_counted_and_said(tmp_path: Path) -> None:
+    bank, limits = Bank.embedded(), ReadingLimits(text=60)
+    opened = open_dataset(write(tmp_path / "rows.jsonl", [9, 300, 30]), limits=limits)
     reading = read_dataset(opened, Recipe(), token_counting(bank))
-    monkeypatch.undo()
     cut = open_dataset(write(tmp_path / "cut.jsonl", [9, 60, 30]))
     expected = read_dataset(cut, Recipe(), token_counting(bank)).profile
     assert reading.profile.output.total == expected.output.total
@@ -111,6 +106,16 @@ def test_an_input_is_tokenized_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     rows = [{"input": f"question {i}", "output": f"answer {i}"} for i in range(3)]
     read_dataset(open_dataset(rows), Recipe(), token_counting(bank))
     assert {texts[row["input"]] for row in rows} == {1}
+
+
+def test_a_reading_ends_when_its_seconds_of_computing_are_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rows = [{"input": f"question {i}", "output": "yes"} for i in range(8)]
+    monkeypatch.setattr("hf_lorameta.pipeline.read.time.process_time", iter(range(100)).__next__)
+    opened = open_dataset(rows, limits=ReadingLimits(seconds=3))
+    reading = read_dataset(opened, Recipe(), token_counting(Bank.embedded()))
+    assert (reading.profile.rows_read, reading.stopped_after) == ("first 3 of 8 rows", 3)
 
 
 def test_long_outputs_are_tokenized_in_small_batches(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,9 +27,9 @@ def send_too_much() -> bytes:
 
 def send_emoji() -> list[tuple[str, str]]:
     """Return a row with as many characters as are read of a dataset, each of four bytes."""
-    from work.planning import MAX_CHARACTERS
+    from work.planning import LIMITS
 
-    return [("😀" * MAX_CHARACTERS, "")]
+    return [("😀" * LIMITS.characters, "")]
 
 
 def hang() -> int:

@@ -210,7 +210,7 @@ def test_errors_state_cause_and_remedy(
     assert "has no {input} or {prompt}" in call_error("/plan", dataset=repo, template="Say it.")
     wide = tmp_path / "wide.json"
     wide.write_text(json.dumps({f"key {i}": "a" for i in range(20_000)}))
-    assert "different keys" in call_error("/plan", dataset="", file=handle_file(wide))
+    assert "more than 2,000 columns" in call_error("/plan", dataset="", file=handle_file(wide))
     theirs = f"{user.name}/x"
     for asked in ({"repo_id": theirs}, {"visibility": "public"}, {"overwrite": True}):
         assert "needs an account" in call_error("/generate", dataset=repo, **asked)

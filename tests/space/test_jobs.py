@@ -1,6 +1,7 @@
 """Jobs: progress, cancel, time limits, and that the last request of a page wins."""
 
 import itertools
+import resource
 import sys
 import threading
 import time
@@ -36,13 +37,14 @@ import dataset_actions
 from actions import Actions
 from adapter_actions import AdapterActions
 from dataset_actions import DatasetActions
+from limits.callers import Call
 from limits.lines import Line
 from settings import SpaceSettings
 from work import jobs, trying
 from work.bank_loader import BankLoader, fetch_base_model
 from work.generating import Saved
 from work.planning import DatasetRequest, PlanResult
-from work.visit import Visit
+from work.visit import Visit, earlier_visit
 
 
 def forever(job: jobs.Job) -> None:
@@ -447,9 +449,34 @@ def test_a_job_uses_the_base_model_after_a_canceled_one_has_ended() -> None:
     assert (most, used) == (1, [])
 
 
+def test_of_a_visit_with_a_sign_in_nothing_is_shown_after_signing_out(visit: Visit) -> None:
+    visit.plan_result = PLAN
+    assert earlier_visit(visit.key, "ann") is visit, "who signs in goes on"
+    visit.user = "ann"
+    assert earlier_visit(visit.key, "ann") is visit
+    assert earlier_visit(visit.key, None) is None
+    assert (visit.plan_result, visit.source, visit.request) == (None, None, DatasetRequest())
+
+
+def test_memory_that_a_job_no_longer_needs_goes_back_to_the_system() -> None:
+    kept = list[bytes]()
+
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+    def work(_: jobs.Job) -> None:
+        blocks = [bytes(4000) for _ in range(50_000)]
+        kept.extend(blocks[::100])
+
+    before = resident()
+    list(jobs.Job(60).run(work))
+    wait_until(lambda: resident() - before < 50_000_000)
+
+
 # --- in the background --------------------------------------------------------------------------
 
 
+ASKING: Any = SimpleNamespace()
 MADE: Any = SimpleNamespace(generation=SimpleNamespace(verdict=verdict_on(None)))
 
 
@@ -484,13 +511,13 @@ def test_improving_goes_on_while_the_page_does_something_else_and_until_it_is_le
 
     monkeypatch.setattr(trying, "improve", improve)
     actions = page_with()
-    actions._improve(made, 1.0, "203.0.113.1")
+    actions._improve(made, 1.0, Call("203.0.113.1"))
     wait_until(lambda: made.version == 1)
-    page = actions.refresh(made, 0)
+    page = actions.refresh(made, 0, ASKING)
     assert page["version"] == 1
     assert "Training" in page["progress"]
     assert is_visible(page["stop"])
-    assert "version" not in actions.refresh(made, 1), "it is shown already"
+    assert "version" not in actions.refresh(made, 1, ASKING), "it is shown already"
     page = actions.begin(made, "adapter", forever, "saved")
     assert made.background is not None
     assert made.accept(1)  # such as Save
@@ -499,7 +526,7 @@ def test_improving_goes_on_while_the_page_does_something_else_and_until_it_is_le
     wait_until(lambda: made.background is None)
     found: Any = made.adapter, made.said, made.more
     assert found == (better, "It is trained.", True)
-    assert actions.refresh(made, 1)["version"] == made.version > 1
+    assert actions.refresh(made, 1, ASKING)["version"] == made.version > 1
 
 
 def test_what_goes_on_ends_with_its_dataset_or_a_page_that_does_not_ask_and_can_be_stopped(
@@ -513,7 +540,7 @@ def test_what_goes_on_ends_with_its_dataset_or_a_page_that_does_not_ask_and_can_
     actions = page_with()
     for end in ("dataset", "stop", "left"):
         made.plan_result, made.adapter = PLAN, MADE
-        actions._improve(made, 1.0, "203.0.113.1")
+        actions._improve(made, 1.0, Call("203.0.113.1"))
         work = made.background
         assert work is not None
         if end == "dataset":
@@ -526,6 +553,24 @@ def test_what_goes_on_ends_with_its_dataset_or_a_page_that_does_not_ask_and_can_
         if end != "stop":
             wait_until(lambda job=work.job: job.canceled)  # type: ignore[misc]
     made.drop_background()
+
+
+def test_a_closed_page_keeps_no_others_waiting(
+    made: Visit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trying, "improve", lambda *values, **_: forever(values[3]))
+    monkeypatch.setattr("work.background.CLOSED_SECONDS", 0.2)
+    actions, call = page_with(), Call("203.0.113.1")
+    line = actions.lines["training"]
+    actions._improve(made, 1.0, call)
+    work: Any = made.background
+    wait_until(lambda: not line.is_waited_for())
+    call.stream.left = True  # as one that goes away to sign in leaves
+    time.sleep(0.4)
+    assert not work.job.canceled, "nobody waits"
+    line.ask("203.0.113.2", None)
+    wait_until(lambda: work.job.canceled)
+    assert made.more, "it can be asked for again"
 
 
 def test_stop_and_a_cancel_that_comes_too_late_keep_the_adapter_that_was_just_made(
@@ -557,7 +602,7 @@ def test_stop_and_a_cancel_that_comes_too_late_keep_the_adapter_that_was_just_ma
 def test_more_time_leaves_a_task_on_the_page(made: Visit) -> None:
     actions = page_with()
     actions.begin(made, "model", forever, "answers")
-    made.background = SimpleNamespace(job=jobs.Job(60), ask=lambda: None)  # type: ignore
+    made.background = SimpleNamespace(job=jobs.Job(60), ask=lambda *_: None)  # type: ignore
     assert "cancel" not in actions.more_time(made, None)  # type: ignore[arg-type]
 
 
@@ -575,7 +620,7 @@ def test_a_training_waits_for_others_without_a_limit_and_says_why_it_ended(
     line = actions.lines["training"]
     other = line.ask("203.0.113.2", None)
     assert line.begin(other)
-    actions._improve(made, 1.0, "203.0.113.1")
+    actions._improve(made, 1.0, Call("203.0.113.1"))
     work: Any = made.background
     wait_until(lambda: "up to 3 minutes" in work.job.step.text)
     time.sleep(0.5)
@@ -592,12 +637,12 @@ def test_a_training_waits_for_others_without_a_limit_and_says_why_it_ended(
 def test_nothing_is_improved_without_a_model_or_rows(
     made: Visit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    page_with("no file")._improve(made, 1.0, "")
+    page_with("no file")._improve(made, 1.0, Call())
     monkeypatch.setenv(NO_BASE, "1")
-    page_with()._improve(made, 1.0, "")
+    page_with()._improve(made, 1.0, Call())
     monkeypatch.delenv(NO_BASE)
     monkeypatch.setattr(trying, "rows_of", lambda _: Rows())
-    page_with()._improve(made, 1.0, "")
+    page_with()._improve(made, 1.0, Call())
     assert made.background is None
 
 

@@ -14,13 +14,13 @@ if why := missing("gradio"):
 
 from limits import kept
 from limits.kept import IN_ALL, OF_ADDRESS, PLAN_BYTES, Kept, StoredRows
-from work.planning import MAX_CHARACTERS, SAMPLES, PlanResult
+from work.planning import LIMITS, SAMPLES, PlanResult
 from work.visit import Visit
 
 
 def planned(address: str) -> Visit:
     """Return a visit with a plan of as many and as long rows as are kept, an emoji in each."""
-    length = MAX_CHARACTERS // SAMPLES // 2
+    length = LIMITS.characters // SAMPLES // 2
     texts = [f"{number} 😀".ljust(length, "x") for number in range(SAMPLES)]
     visit, plan = Visit(), SimpleNamespace()
     visit.plan_result = PlanResult(plan, StoredRows([(text, f"{text}.") for text in texts]), "x")  # type: ignore[arg-type]
@@ -41,7 +41,7 @@ def test_many_plans_of_an_address_take_little_memory_and_not_that_of_others(
         tracemalloc.stop()
     left = [visit.plan_result is not None for visit in visits]
     assert left == [False] * (12 - sum(left)) + [True] * sum(left), "the oldest go first"
-    assert 3 < sum(left) <= OF_ADDRESS / (PLAN_BYTES + MAX_CHARACTERS)
+    assert 3 < sum(left) <= OF_ADDRESS / (PLAN_BYTES + LIMITS.characters)
     assert used < OF_ADDRESS
     assert other.plan_result is not None
     rows = visits[-1].plan_result.samples  # type: ignore[union-attr]

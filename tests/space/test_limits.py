@@ -24,7 +24,7 @@ from forms import html_forms
 from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.data.preview import Preview
 from hf_lorameta.errors import LoraMetaError, UsageError
-from limits import hourly, requests, uploads
+from limits import callers, hourly, requests, uploads
 from limits.callers import Call, call_of, find_address
 from limits.lines import SLOW_SECONDS, FullError, Line, Place
 from limits.requests import BODY_BYTES, BURST, CROWDED, VisitorLimits
@@ -112,6 +112,97 @@ class Server:
 
 
 JOIN = "/gradio_api/queue/join"
+
+
+def test_a_call_whose_answer_nobody_asks_for_is_not_wanted_for_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    call = Call()
+    assert call.wanted
+    monkeypatch.setattr(callers, "UNASKED_SECONDS", -1.0)
+    assert not call.wanted
+    call.stream.opened = True
+    assert call.wanted
+    call.stream.left = True
+    assert not call.wanted
+
+
+@pytest.mark.parametrize("accept", ["text/html,*/*", "*/*"])
+def test_an_address_that_is_no_longer_in_use_opens_a_page(accept: str) -> None:
+    sent = list[Any]()
+
+    async def app(_: Any, __: Any, send: Any) -> None:
+        headers = [(b"content-type", b"application/json"), (b"content-length", b"26")]
+        await send({"type": "http.response.start", "status": 404, "headers": headers})
+        await send({"type": "http.response.body", "body": b'{"detail":', "more_body": True})
+        await send({"type": "http.response.body", "body": b'"File not found"}'})
+
+    async def note(message: Any) -> None:
+        sent.append(message)
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b""}
+
+    fields = {"headers": [(b"accept", accept.encode())], "method": "GET"}
+    for path in ("/gradio_api/file=/old.zip", "/closed"):
+        asked = {**scope("a"), **fields, "path": path}
+        asyncio.run(VisitorLimits(app, on_hub=False, max_upload=MB)(asked, receive, note))
+        assert sent[0]["status"] == 404
+        body = b"".join(message.get("body", b"") for message in sent)
+        assert body.startswith(b"<p>" if accept != "*/*" else b"{")
+        assert b"ot found" in body
+        sent.clear()
+
+
+@pytest.mark.parametrize("tool", [False, True])
+def test_who_leaves_a_stream_or_the_call_of_a_tool_wants_no_answer(tool: bool) -> None:
+    calls, leaves = list[Call](), asyncio.Event()
+    body = json.dumps({"session_hash": "s"}).encode()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        if scope["path"] == JOIN:
+            calls.append(call_of(SimpleNamespace(state=SimpleNamespace(**scope["state"]))))
+        elif tool and scope["method"] == "POST":  # as Gradio, it calls the API with its headers
+            await limits({**asked(JOIN), "headers": scope["headers"]}, sending(body), ignore)
+            assert (await receive())["type"] == "http.disconnect"
+        else:
+            assert (await receive())["type"] == "http.disconnect"
+
+    def asked(path: str, method: str = "POST") -> dict[str, Any]:
+        return {**scope("a"), "method": method, "path": path}
+
+    def sending(body: bytes) -> Any:
+        messages = [{"type": "http.request", "body": body}]
+
+        async def receive() -> dict[str, Any]:
+            if not messages:
+                await leaves.wait()
+            return messages.pop() if messages else {"type": "http.disconnect"}
+
+        return receive
+
+    async def ignore(_: Any) -> None:
+        pass
+
+    limits = VisitorLimits(app, on_hub=False, max_upload=MB)
+
+    async def visit() -> None:
+        if tool:
+            opened = asyncio.create_task(limits(asked("/gradio_api/mcp/"), sending(b"{}"), ignore))
+        else:
+            await limits(asked(JOIN), sending(body), ignore)
+            data = asked("/gradio_api/queue/data", "GET") | {"query_string": b"session_hash=s"}
+            opened = asyncio.create_task(limits(data, sending(b""), ignore))
+        await asyncio.sleep(0.05)
+        [call] = calls
+        assert (call.stream.opened, call.wanted) == (True, True)
+        leaves.set()
+        await opened
+        assert not call.wanted
+
+    asyncio.run(visit())
 
 
 def statuses_of(bodies: list[bytes]) -> list[int]:

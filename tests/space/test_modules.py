@@ -1,6 +1,5 @@
 """Modules of the Space that need neither a browser nor Gradio."""
 
-import gzip
 import json
 import os
 import pickle
@@ -9,7 +8,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from importlib.util import find_spec
@@ -34,6 +32,7 @@ from hf_lorameta.errors import (
     ColumnsError,
     DatasetError,
     DatasetTooLargeError,
+    EmptyDatasetError,
     LoraMetaError,
     Option,
     RecipeError,
@@ -54,7 +53,7 @@ from limits import hourly
 from tests.hub.conftest import use_endpoint
 from tests.space import readers
 from tests.support.fault_hub import FaultHub
-from tests.support.running_space import SPACE
+from tests.support.running_space import ROOT, SPACE
 from views import blocks
 from views import plan as plan_view
 from views import result as result_view
@@ -241,7 +240,7 @@ def test_a_reader_that_fails_ends_with_a_sentence(
 
 def test_as_many_characters_as_are_read_leave_the_reader_in_any_language() -> None:
     [row] = reader_process.read(jobs.Job(120), readers.send_emoji)
-    assert len(row[0]) == planning.MAX_CHARACTERS
+    assert len(row[0]) == planning.LIMITS.characters
 
 
 def test_long_rows_do_not_leave_the_reader(bank: Bank, tmp_path: Path) -> None:
@@ -255,50 +254,6 @@ def test_long_rows_do_not_leave_the_reader(bank: Bank, tmp_path: Path) -> None:
     with pytest.raises(ColumnsError) as caught:
         planning.make_plan(bank, request, Recipe(), 10, False, job)
     assert len(pickle.dumps(caught.value)) < 10_000
-
-
-@pytest.mark.parametrize("name", ["wide.json", "wide.jsonl", "wide.json.gz"])
-def test_json_with_many_keys_is_refused_before_it_is_read(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path, pack = tmp_path / name, gzip.compress if name.endswith(".gz") else bytes
-    path.write_bytes(pack(json.dumps({f"key {i}": i for i in range(300_000)}).encode()))
-    with monkeypatch.context() as unread:
-        unread.setattr(planning, "preview", None)
-        with pytest.raises(RequestError, match=f"{name} has more than 10,000 different keys"):
-            read_source(DatasetRequest(file=str(path)), False)
-    rows = "".join(f'{{"input": "a: {i}", "output": "b"}}\n' for i in range(20_000))
-    path.write_bytes(pack(rows.encode()))
-    assert read_source(DatasetRequest(file=str(path)), False).preview.names == ["input", "output"]
-
-
-@pytest.mark.parametrize(
-    ("name", "mark"), [("wide.csv", ","), ("wide.csv", ";"), ("wide.tsv", "\t")]
-)
-def test_a_csv_file_with_many_columns_is_refused_after_its_first_line(
-    name: str, mark: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / name
-    path.write_text(mark.join(f'"a {i}"' for i in range(300_000)))
-    with monkeypatch.context() as unread:
-        unread.setattr(planning, "preview", None)
-        with pytest.raises(RequestError, match=f"{name} has more than 10,000 columns"):
-            read_source(DatasetRequest(file=str(path)), False)
-    path.write_text("".join(f'"a{mark}"{mark}b\n' for _ in range(20_000)))
-    planning.refuse_many_keys(path)
-    path.write_text(f'"{mark * 20_000}\n"{mark}b\nc{mark}d')  # a text that is long
-    planning.refuse_many_keys(path)
-
-
-@pytest.mark.parametrize(
-    "text", ['\\"' * 400_000, json.dumps({"input": json.dumps([{"a": "b"}] * 30_000)})]
-)
-def test_quotes_within_texts_take_no_time_to_tell_from_keys(text: str, tmp_path: Path) -> None:
-    path = tmp_path / "quotes.jsonl"
-    path.write_text(text)
-    start = time.process_time()
-    planning.refuse_many_keys(path)
-    assert time.process_time() - start < 0.5
 
 
 def test_readers_start_with_the_tokenizer_without_torch_and_leave_no_files() -> None:
@@ -486,6 +441,47 @@ def test_all_views_escape_names(tickets: Plan, title: str | None) -> None:
         assert "cript" in page
 
 
+def test_an_unsure_verdict_has_its_reason_beside_the_counts(tickets: Plan) -> None:
+    doubt = "Of the first 8 inputs, 3 are blank."
+    remarks = (Remark("doubt", doubt), Remark("note", "A note."))
+    doubted = replace(tickets, dataset=replace(tickets.dataset, remarks=remarks))
+    made = Generation(doubted, doubted.layout, 16, (), 1.0, report=report_of("yes"))
+    page = plan_view.verdict_html(made, "rows", "", busy=False)
+    assert doubt in page
+    assert "A note." not in page
+
+
+def test_what_is_shown_of_answers_has_no_heading_that_leaves_out_a_level(tickets: Plan) -> None:
+    result = planning.PlanResult(tickets, [], "rows")
+    shown = result_view.report_html(report_of("yes"), result)
+    usage = result_view.usage_markdown(
+        result, DatasetRequest("u/d"), "u/a", settings.SpaceSettings()
+    )
+    assert "<h" not in shown
+    assert set(re.findall(r"^#+", usage, re.MULTILINE)) <= {"###", "#"}
+
+
+def test_gradio_adds_no_header_for_which_the_page_would_ask_other_hosts_for_fonts() -> None:
+    program = (
+        "from limits.lines import make_lines; from page import build_page\n"
+        "from settings import read_settings; of = read_settings()\n"
+        "print(build_page(of, None, make_lines(of)).get_config_file()['space_id'])"
+    )
+    env = os.environ | {"SYSTEM": "spaces", "SPACE_ID": "ann/space", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, cwd=SPACE, env=env, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "None"
+
+
+def test_only_what_the_page_offers_is_advised() -> None:
+    error = EmptyDatasetError(
+        "the split train has no rows", hint=Option("split", change="name another")
+    )
+    assert blocks.advice(error, ["split"]) == ["Choose another split above the table."]
+    [other] = blocks.advice(error)
+    assert "split" not in other
+
+
 def test_a_plan_with_a_general_adapter_alone() -> None:
     alone = plan(TRAIN, base="Qwen/Qwen2.5-Coder-0.5B-Instruct", recipe=Recipe(scale=0.5))
     page = plan_view.details_html(alone)
@@ -589,6 +585,7 @@ def test_the_heading_of_an_adapter_states_how_long_combining_took(tickets: Plan)
         heading = blocks.render("result.heading", adapter=adapter, number=1, first=False)
         assert "combined in 0.5 s on a CPU\nfrom adapters of other datasets" in heading
         assert ("and then trained on your rows" in heading) is trained
+        assert ("data-trained" in heading) is trained
 
 
 def test_the_stored_result_of_the_example_is_counted_on_the_rows_that_are_drawn_now(
@@ -677,7 +674,7 @@ def test_try_takes_the_input_alone(tickets: Plan) -> None:
 def test_errors_are_said_in_the_words_of_the_page(
     error: LoraMetaError, message: str, advice: str
 ) -> None:
-    assert (blocks.message_of(error), blocks.advice(error)) == (message, [advice])
+    assert (blocks.message_of(error), blocks.advice(error, ["split"])) == (message, [advice])
 
 
 def test_of_an_unexpected_error_the_log_has_the_place_and_not_the_message(

@@ -36,6 +36,8 @@ LAYOUTS: tuple[Columns, ...] = (
     Columns(messages="conversations"),
 )
 """Known layouts. One whose columns are a subset of another fitting layout's is ignored."""
+_MOST_PATHS = 10_000
+"""Most fields inside objects that are gone through."""
 _SHOWN_ROWS = 3
 """Rows that are shown where no columns are proposed."""
 
@@ -64,6 +66,8 @@ def ask(table: TableView, problem: str = "") -> DatasetError:
     inputs, outputs = table.named(known.INPUTS), output_columns(table)
     guess = guess_columns(table)
     texts = [n for n in table.usable if table.kind(n) == "text"]
+    if len(texts) > 1 < len(table.sample) and len(set(map(str, table.sample))) == 1:
+        guess = None  # equal rows do not tell what is asked and what is answered
     if not (guess and guess.input and texts):
         inside = _columns_inside(table)
         if inside and (pieces := _of_several(table, inside)):
@@ -89,7 +93,15 @@ def ask(table: TableView, problem: str = "") -> DatasetError:
         problem = f"the output may be {' or '.join(outputs)}"
     is_text = guess or texts
     unknown = "the columns fit no known layout" if is_text else "no column holds text"
-    return unclear(table, problem or unknown, guess, alone)
+    return unclear(table, problem or unknown, guess, alone, *_with_other_labels(guess, table))
+
+
+def _with_other_labels(guess: Columns | None, table: TableView) -> Iterator[Columns]:
+    """Yield a guess whose output are labels with other columns of labels, which are as likely."""
+    if guess and guess.input and isinstance(guess.output, str) and table.repeats(guess.output):
+        for name in table.usable:
+            if name not in guess.names() and table.repeats(name):
+                yield guess.model_copy(update={"output": name})
 
 
 def unclear(
@@ -281,7 +293,7 @@ def _columns_inside(table: TableView) -> Columns | None:
         *above, last = [s for s in path.split(".") if not s.isdecimal()] or [path]
         named = last in ("text", "value") and above and normalized(above[-1]) in known.OUTPUTS
         paths.setdefault(above[-1] if named else last, path)
-    if list(paths) == list(paths.values()):
+    if list(paths) == list(paths.values()) or len(paths) > _MOST_PATHS:
         return None
     flat = TableView(list(paths), {}, [{n: row.get(p) for n, p in paths.items()} for row in rows])
     try:

@@ -219,10 +219,10 @@ def guess_columns(table: TableView) -> Columns | None:
 def _lettered(table: TableView) -> Columns | None:
     """Return columns of multiple choice without known names: one has the letter of a choice."""
     for name in table.usable:
-        values, others = table.values(name), [n for n in table.usable if n != name]
-        letters = set("ABCDEFGH"[: len(others) - 1])
+        values, letters = table.values(name), set("ABCDEFGH"[: len(table.usable) - 2])
         given = {str(value).upper() for value in values}
         if len(values) >= LEAST and len(letters) > 1 and letters.issuperset(given):
+            others = [n for n in table.usable if n != name]
             marked = [n for n in others if _CHOICE.match(next(iter(map(str, table.values(n))), ""))]
             choices = marked if len(marked) >= len(given) else others[1:]
             inputs = tuple(n for n in others if n not in choices)

@@ -42,7 +42,7 @@ PARTS: Mapping[Part, tuple[Half, ...]] = {
 """The histograms whose sum is a part."""
 
 BATCH_ROWS = 512
-BATCH_CHARACTERS = 1 << 20
+BATCH_CHARACTERS = 1 << 18
 """Texts are tokenized in batches that end with the row that reaches one of these numbers."""
 _KINDS = ("ids", "counts", "indptr")
 _HALVES: tuple[Half, ...] = get_args(Half)

@@ -23,6 +23,7 @@ from hf_lorameta.data.sources.text_formats import (
     START,
     UTF8,
     as_text,
+    columns_in,
     encoding_of,
     has_plain_quotes,
     lacks_header,
@@ -30,7 +31,7 @@ from hf_lorameta.data.sources.text_formats import (
     marks_of,
 )
 from hf_lorameta.data.sources.text_rows import classes_of, separator_between, text_rows
-from hf_lorameta.errors import DatasetError, EmptyDatasetError, Option
+from hf_lorameta.errors import DatasetError, DatasetTooLargeError, EmptyDatasetError, Option
 from hf_lorameta.hub.repo import PinnedRepo, Token
 from hf_lorameta.network import uncompressed
 
@@ -38,6 +39,8 @@ SAMPLE_ROWS = 32
 """Rows that are read to learn what the columns hold."""
 _BATCH_ROWS = 1024
 """Rows of a Parquet file that are decoded at once; `datasets` decodes a whole row group."""
+MAX_COLUMNS = 2000
+"""Most columns of a table; each takes time wherever columns are gone through."""
 _AHEAD = 1 << 18
 """Bytes that are downloaded beyond what is read of a file's start."""
 _TAB, _QUOTE = "\t", '"'
@@ -163,7 +166,9 @@ def read_builder(builder: Any, name: str, split: Splits, guard: Guard) -> RawDat
             rows = partial(_rows_in_files, builder, urls, classes, guard)
             return rows_of(rows, split, _class_names(builder.info.features), config.name)
         with guard():
-            stream = _without_decoding(builder.as_streaming_dataset(part))
+            stream = builder.as_streaming_dataset(part)
+            _check_number(name, len(stream.features or ()))
+            stream = _without_decoding(stream)
         return raw_dataset(stream, split, guard)
 
     if hasattr(config, "batch_size"):
@@ -187,6 +192,10 @@ def read_builder(builder: Any, name: str, split: Splits, guard: Guard) -> RawDat
             config.quotechar = quote if config.quotechar == _QUOTE else config.quotechar
         if config.sep == _TAB and _has_plain_quotes(builder, urls[0], lines, guard):
             config.quoting = csv.QUOTE_NONE
+        with guard(), unpacked(urls[0], builder.token, start=True) as file:
+            marks = {"delimiter": config.sep, "quotechar": config.quotechar}
+            marks["quoting"] = config.quoting
+            _check_number(name, columns_in(file, config.encoding or UTF8, **marks))
     raw = read()
     if is_csv and _INDEX in raw.columns:
         raise DatasetError(
@@ -355,19 +364,32 @@ def rows_of(
 
     Raises:
         EmptyDatasetError: no rows.
+        DatasetTooLargeError: more than `MAX_COLUMNS` columns.
     """
     bounds = slice_bounds(split)
 
     def chosen() -> Iterator[dict[str, Any]]:
         return islice(read(), *bounds)
 
-    sample = tuple(islice(chosen(), SAMPLE_ROWS))
+    names, sample = dict[str, None](), list[dict[str, Any]]()
+    for row in islice(chosen(), SAMPLE_ROWS):
+        names |= dict.fromkeys(row)
+        _check_number(f"the split {split}", len(names))
+        sample.append(row)
     if not sample:
         raise EmptyDatasetError(
             f"the split {split} has no rows", hint=Option("split", change="name another")
         )
-    names = list(dict.fromkeys(name for row in sample for name in row))
-    return RawDataset(names, labels or {}, config, split, chosen, read, sample)
+    return RawDataset(list(names), labels or {}, config, split, chosen, read, tuple(sample))
+
+
+def _check_number(name: str, columns: int) -> None:
+    """Raise if a dataset has more than `MAX_COLUMNS` columns, before its rows are gone through."""
+    if columns > MAX_COLUMNS:
+        raise DatasetTooLargeError(
+            f"{name} has more than {MAX_COLUMNS:,} columns",
+            hint="write its rows with those that matter, such as input and output",
+        )
 
 
 def _class_names(features: Any) -> dict[str, list[str]]:

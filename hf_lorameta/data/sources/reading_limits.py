@@ -1,5 +1,6 @@
 """How much of a dataset, and of each text, is counted."""
 
+import math
 from dataclasses import dataclass
 
 MAX_TEXT = 1_000_000
@@ -13,20 +14,20 @@ class ReadingLimits:
     Attributes:
         characters: of all texts; after the row that reaches them, reading stops.
         rows: None is any number.
+        text: characters of one text; longer ones are cut to their beginning.
+        seconds: of computing in this process, after which reading stops; some texts take ten times
+            as long as others.
     """
 
     characters: int = 1_000_000_000
     rows: int | None = None
+    text: int = MAX_TEXT
+    seconds: float = math.inf
 
 
 DEFAULT_LIMITS = ReadingLimits()
 
 
-def cut(text: str) -> str:
+def cut(text: str, most: int = MAX_TEXT) -> str:
     """Return the beginning of a text; a shorter one stays what it is, such as a chat."""
-    return text[:MAX_TEXT] if len(text) > MAX_TEXT else text
-
-
-def is_cut(text: str) -> bool:
-    """Whether a text that was read has been cut, or is exactly as long as the limit."""
-    return len(text) >= MAX_TEXT
+    return text if len(text) <= most else text[:most]

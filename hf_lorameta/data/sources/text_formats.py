@@ -4,7 +4,7 @@ import codecs
 import csv
 import io
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import product
 from typing import IO, Any
 
@@ -24,6 +24,8 @@ _GUESSED_BYTES = 1 << 16
 START = 1 << 16
 """Bytes of a CSV file that show its separator."""
 _CHUNK = 1 << 20
+_FIRST_LINE = 1 << 24
+"""Most characters of a line that are read to count its columns."""
 _INTACT = 10
 """Letters that are UTF-8 for each byte that is not, at least, in a file that is UTF-8 elsewhere."""
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
@@ -230,6 +232,31 @@ def has_plain_quotes(lines: Iterable[str]) -> bool:
         if len(counts) > 1 or any(len(c) > 1 and c[0] == c[-1] == '"' for c in cells):
             return False
     return True
+
+
+def columns_in(file: IO[bytes], encoding: str, **marks: Any) -> int:
+    """Return the number of columns in the first line of a CSV file; little more is read.
+
+    The marks are those of `csv.reader`.
+
+    Example:
+        >>> [columns_in(io.BytesIO(text), UTF8) for text in (b"a,b\\n,,", b'"a\\n,b",c')]
+        [2, 2]
+    """
+    text, left = as_text(file, encoding), _FIRST_LINE
+
+    def lines() -> Iterator[str]:
+        nonlocal left
+        while line := text.readline(left):
+            left -= len(line)
+            yield line
+
+    before = csv.field_size_limit(_FIRST_LINE)
+    try:
+        return len(next(csv.reader(lines(), **marks), []))
+    finally:
+        csv.field_size_limit(before)
+        text.detach()
 
 
 def lacks_header(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> bool:

@@ -162,6 +162,11 @@ def test_a_narrow_or_zoomed_page_does_not_scroll_sideways_and_axe_finds_no_barri
     visitor.open_all_sections()
     assert [*each_window()]
     assert_no_barrier(visitor, page.get_by_label("Replace what is there"))
+    page.set_viewport_size({"width": 390, "height": 844})  # a phone
+    assert_no_barrier(visitor)
+    assert page.locator("#lm-dataset").bounding_box()["width"] > 300
+    name = page.get_by_label("Name", exact=True)
+    assert name.evaluate("(e) => e.scrollWidth <= e.clientWidth"), "the whole name is seen"
 
 
 def assert_no_barrier(visitor: Visitor, *boxes: Any) -> None:

@@ -180,6 +180,22 @@ def test_an_example_is_planned_and_the_html_of_a_dropped_file_is_shown_as_text(
     assert page.locator("#lm-columns img, #lm-columns script").count() == 0
 
 
+def test_an_example_replaces_a_trained_adapter_only_at_the_second_click(
+    visitor: Visitor, web: Web
+) -> None:
+    page = visitor.page
+    visitor.plan(web.owner.dataset("book", {"train.jsonl": TRAIN}))
+    visitor.make()
+    page.evaluate("document.querySelector('[data-focus]').dataset.trained = ''")
+    example = page.get_by_role("button", name="Support tickets", exact=True)
+    example.click()
+    page.get_by_text("To go on, click the example again.").wait_for()
+    assert page.locator("[data-trained]").is_visible()
+    example.click()
+    expect(page.locator("#lm-verdict [data-announce^='train.jsonl']")).to_be_attached()
+    expect(page.locator("[data-focus]")).to_be_hidden()
+
+
 def test_the_proposed_instruction_is_filled_in_and_no_choice_until_it_is_changed(
     visitor: Visitor, user: Account
 ) -> None:
