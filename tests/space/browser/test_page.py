@@ -184,7 +184,7 @@ def test_an_example_replaces_a_trained_adapter_only_at_the_second_click(
     visitor: Visitor, web: Web
 ) -> None:
     page = visitor.page
-    visitor.plan(web.owner.dataset("book", {"train.jsonl": TRAIN}))
+    visitor.plan(web.owner.dataset("example", {"train.jsonl": TRAIN}))
     visitor.make()
     page.evaluate("document.querySelector('[data-focus]').dataset.trained = ''")
     example = page.get_by_role("button", name="Support tickets", exact=True)

@@ -32,7 +32,7 @@ def web_with_model(
 ) -> Iterator[Web]:
     """The Space with the bank in the package, which trains and counts unasked, in float32.
 
-    It trains for 30 s, and for a minute if it is asked for more time. Answers have eight tokens at
+    It trains for 20 s, and longer if it is asked for more time. Answers have eight tokens at
     most: those of the base model rarely end before that.
     """
     owner, home = enrol(), tmp_path_factory.mktemp("model")
@@ -40,7 +40,7 @@ def web_with_model(
         world.hub, home, token=owner.token, HF_LORAMETA_NO_BASE="", on_hub=True,
         ONEDNN_MAX_CPU_ISA="AVX2",  # which is slow in bfloat16
         before="from hf_lorameta.engines import scoring; scoring.MAX_NEW_TOKENS = 8\n"
-        "from hf_lorameta.pipeline import budget; budget.DEFAULT_BUDGET = 30.0",
+        "from hf_lorameta.pipeline import budget; budget.DEFAULT_BUDGET = 20.0",
     ) as space:  # fmt: skip
         yield Web(space, owner)
 
