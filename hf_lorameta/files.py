@@ -51,6 +51,20 @@ def hidden_sibling(path: Path, suffix: str) -> Path:
     return path.with_name(name)
 
 
+def expanded(name: str | Path) -> Path:
+    """Return a path with the home folder in place of ``~``; that of an unknown user stays as it is.
+
+    Example:
+        >>> expanded("~/a") == Path.home() / "a", str(expanded("~no-such-user/a"))
+        (True, '~no-such-user/a')
+    """
+    path = Path(name)
+    try:
+        return path.expanduser()
+    except RuntimeError:  # no such user
+        return path
+
+
 def resolved(path: Path) -> Path:
     """Return an absolute path without symbolic links.
 

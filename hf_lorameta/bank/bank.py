@@ -43,7 +43,7 @@ from hf_lorameta.data.counts.profile import ProfileTable
 from hf_lorameta.data.counts.tokenizer import load_encode, vocab_size
 from hf_lorameta.embedded import EMBEDDED
 from hf_lorameta.errors import BankError, IntegrityError, Option, UsageError
-from hf_lorameta.files import sha256
+from hf_lorameta.files import expanded, sha256
 from hf_lorameta.formats.lora_file import AdapterFile
 from hf_lorameta.formats.lora_layout import Layout, Module
 from hf_lorameta.hub.base_model_info import BaseModelInfo
@@ -136,7 +136,7 @@ class Bank:
             'HuggingFaceTB/SmolLM2-135M-Instruct'
         """
         name = name or os.environ.get(BANK_VARIABLE) or None
-        folder = Path(name).expanduser() if name else None
+        folder = expanded(name) if name else None
         if folder is None or folder.is_dir():
             refuse_revision(revision)
             return cls(folder) if folder else cls.embedded()

@@ -33,6 +33,7 @@ from hf_lorameta.data.chat_form import CHAT
 from hf_lorameta.data.columns.columns import Columns, check_columns
 from hf_lorameta.data.dataset import Dataset, open_dataset
 from hf_lorameta.errors import ManifestError, first_line, problem_of
+from hf_lorameta.files import expanded
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.repo import is_repo_id, on_hub
 
@@ -167,7 +168,7 @@ class BankEntry(EntrySettings):
     def relative_to(self, folder: Path) -> "BankEntry":
         """Return a copy with absolute paths; relative ones start from `folder`."""
         paths = {
-            name: str((folder / Path(value).expanduser()).absolute())
+            name: str((folder / expanded(value)).absolute())
             for name in ("adapter", "dataset")
             if is_path(value := getattr(self, name))
         }

@@ -6,7 +6,7 @@ from hf_lorameta.bank.bank import Bank, refuse_revision
 from hf_lorameta.bank.index import NO_BANK
 from hf_lorameta.embedded import EMBEDDED
 from hf_lorameta.errors import BankError, Option, UsageError
-from hf_lorameta.files import resolved
+from hf_lorameta.files import expanded, resolved
 from hf_lorameta.hub.base_model_info import BaseModelInfo
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.packaged_model import SMOLLM2
@@ -108,5 +108,5 @@ def _bank_for(
 
 def _is_same(base_model: str, other: str | Path) -> bool:
     """Whether two names are of one base model: Hub ids, or paths of one folder."""
-    one, two = (str(resolved(Path(name).expanduser())).lower() for name in (base_model, other))
+    one, two = (str(resolved(expanded(name))).lower() for name in (base_model, other))
     return one == two

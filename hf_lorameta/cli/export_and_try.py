@@ -17,7 +17,7 @@ from hf_lorameta.cli.options import (
 from hf_lorameta.cli.output import emit, prints_json
 from hf_lorameta.data.prompt import from_option
 from hf_lorameta.errors import AdapterError, Option, UsageError
-from hf_lorameta.files import resolved
+from hf_lorameta.files import expanded, resolved
 from hf_lorameta.quoting import shell
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def export(
     from hf_lorameta.hub.packaged_model import SMOLLM2, SMOLLM2_GGUF
     from hf_lorameta.pipeline.adapter_folder import base_model_of, locate_adapter
 
-    output = output or Path(f"{resolved(Path(adapter).expanduser()).name}.gguf")
+    output = output or Path(f"{resolved(expanded(adapter)).name}.gguf")
     if output.is_dir():
         raise UsageError(f"{output} is a folder", hint=Option("output", "FILE"))
     if output.exists() and not overwrite:

@@ -26,6 +26,7 @@ from hf_lorameta.errors import (
     UsageError,
     first_line,
 )
+from hf_lorameta.files import expanded
 from hf_lorameta.formats.gguf_metadata import base_config, read_metadata
 from hf_lorameta.hub.cache import caching
 from hf_lorameta.hub.client import Hub
@@ -93,7 +94,7 @@ def local_path(base_model: str) -> Path | None:
     Example:
         >>> local_path("org/model")
     """
-    path = Path(base_model).expanduser()
+    path = expanded(base_model)
     return path if path.is_dir() or (path.suffix == ".gguf" and path.is_file()) else None
 
 

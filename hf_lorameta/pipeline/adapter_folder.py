@@ -12,7 +12,7 @@ from hf_lorameta.cards import gguf_usage, model_card
 from hf_lorameta.cards.chart import CHART_FILE
 from hf_lorameta.data.sources.files import is_local
 from hf_lorameta.errors import AdapterError, Option, UsageError
-from hf_lorameta.files import refuse_other_files, resolved, similar_name, writing
+from hf_lorameta.files import expanded, refuse_other_files, resolved, similar_name, writing
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE, check_adapter
 from hf_lorameta.formats.peft_config import CONFIG_FILE, LoraConfig
 from hf_lorameta.hub.client import Hub
@@ -57,7 +57,7 @@ def locate_adapter(
         AdapterError: the repo holds no safetensors adapter.
         HubError: the repo is missing or cannot be reached.
     """
-    folder = Path(name).expanduser()
+    folder = expanded(name)
     if folder.is_dir() and str(name):
         return folder
     if folder.exists() or not is_repo_id(str(name)):

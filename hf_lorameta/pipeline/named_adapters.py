@@ -8,7 +8,7 @@ from hf_lorameta.bank.adapter_repo import check_base_model, stated_license
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.index import GeneralEntry
 from hf_lorameta.errors import AdapterError, UsageError, sanitize
-from hf_lorameta.files import sha256
+from hf_lorameta.files import expanded, sha256
 from hf_lorameta.formats.lora_file import AdapterFile, check_adapter
 from hf_lorameta.formats.lora_layout import Layout, Module, canonical_order
 from hf_lorameta.formats.peft_config import CONFIG_FILE, LoraConfig
@@ -59,7 +59,7 @@ def open_named(name: str, hub: Hub, open_bank: Callable[[], Bank]) -> NamedAdapt
         AdapterError: it is damaged, or not a plain LoRA of one rank.
         HubError: a repo does not exist or the Hub cannot be reached.
     """
-    folder = Path(name).expanduser()
+    folder = expanded(name)
     if folder.is_dir():
         return _in_folder(folder, name)
     repo_id, _, revision = name.partition("@")
@@ -102,7 +102,7 @@ def _in_bank(name: str, bank: Bank) -> NamedAdapter:
         raise UsageError(
             f"{sanitize(name)} is neither a folder, nor a Hub id of the form user/adapter, nor an "
             f"adapter of the bank {bank.id}",
-            hint=similar_adapter(Path(name).expanduser())
+            hint=similar_adapter(expanded(name))
             or "hf-lorameta bank list shows the names of a bank's adapters",
         )
     entry = entries[0]

@@ -53,6 +53,17 @@ def test_a_name_that_is_too_long_is_refused(cli: Shell, data: Path, bank: Built)
         assert "Next:  use a shorter name" in done.err
 
 
+def test_the_home_of_an_unknown_user_is_no_folder(cli: Shell, data: Path) -> None:
+    for words in (
+        ("plan", "-d", "~no-such-user/rows.csv"),
+        ("plan", "-d", data, "--bank", "~no-such-user/bank"),
+        ("inspect", "~no-such-user/adapter"),
+    ):
+        done = cli(*words, code=None)
+        assert done.code != 1, "that of a bug"
+        assert "Error: ~no-such-user/" in done.err
+
+
 def test_names_of_255_bytes_are_written_and_read(
     cli: Shell, data: Path, tmp_path: Path, bank: Built
 ) -> None:

@@ -24,7 +24,7 @@ from hf_lorameta.data.sources.reading_errors import reading
 from hf_lorameta.data.sources.split_names import Splits, pick_split, split_name
 from hf_lorameta.data.sources.text_formats import encoding_of, lacks_header
 from hf_lorameta.errors import DatasetError
-from hf_lorameta.files import sha256, similar_name
+from hf_lorameta.files import expanded, sha256, similar_name
 from hf_lorameta.hub.repo import ON_HUB
 
 
@@ -35,7 +35,7 @@ def is_local(name: str | Path) -> bool:
         >>> is_local("data/rows.csv"), is_local(__file__), is_local("user/rows")
         (True, True, False)
     """
-    path = Path(name).expanduser()
+    path = expanded(name)
     return not str(name).startswith(ON_HUB) and (ending(path) in FORMATS or path.is_file())
 
 
@@ -56,7 +56,7 @@ def find_files(name: str | Path) -> list[Path]:
     Raises:
         DatasetError: a file is missing, or is a folder or a stream.
     """
-    path = Path(name).expanduser()
+    path = expanded(name)
     files = [path]
     if _wild(str(name)):
         files = sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
@@ -101,7 +101,7 @@ def similar_file(path: Path) -> list[str]:
 
 
 def _wild(text: str) -> bool:
-    return glob.has_magic(text) and not Path(text).expanduser().exists()
+    return glob.has_magic(text) and not expanded(text).exists()
 
 
 def splits_of(file: Path) -> list[str]:

@@ -13,6 +13,7 @@ from hf_lorameta.data.sources.raw_dataset import RawDataset, prepared_datasets
 from hf_lorameta.data.sources.reading_errors import reading
 from hf_lorameta.data.sources.split_names import Splits, pick_split, split_name
 from hf_lorameta.errors import EmptyDatasetError
+from hf_lorameta.files import expanded
 from hf_lorameta.hub.repo import PinnedRepo
 
 _SAVED = ("state.json", "dataset_dict.json")
@@ -21,7 +22,7 @@ _SAVED = ("state.json", "dataset_dict.json")
 
 def is_folder(name: str | Path) -> bool:
     """Whether a name is that of a folder on this disk, also if a Hub dataset has the same name."""
-    return Path(name).expanduser().is_dir()
+    return expanded(name).is_dir()
 
 
 def open_folder(
@@ -73,7 +74,7 @@ def digest_of(path: Path) -> str:
 
 
 def _resolved(name: str | Path) -> Path:
-    return Path(name).expanduser().resolve()
+    return expanded(name).resolve()
 
 
 def _as_repo(name: str | Path) -> RepoFiles:

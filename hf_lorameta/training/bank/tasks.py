@@ -14,6 +14,7 @@ from hf_lorameta.data.prompt import check_template
 from hf_lorameta.data.sources.files import is_local
 from hf_lorameta.data.sources.folders import digest_of
 from hf_lorameta.errors import DatasetError, UsageError
+from hf_lorameta.files import expanded
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.repo import is_repo_id, on_hub
 
@@ -134,7 +135,7 @@ def read_tasks(
     """
     tasks: list[Task] = []
     for name in names:
-        path = Path(name).expanduser()
+        path = expanded(name)
         if path.is_dir():
             tasks += _of_folder(path)
         elif path.suffix in _MANIFEST_SUFFIXES:
