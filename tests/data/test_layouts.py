@@ -469,3 +469,19 @@ def test_other_columns_of_labels_are_named_where_one_is_proposed() -> None:
     with pytest.raises(ColumnsError, match="also possible: input=Body,output=Dept") as caught:
         find_columns(TableView(["Body", "Prio", "Dept"], {}, sample))
     assert str(caught.value.columns) == "input=Body,output=Prio"
+
+
+def test_a_headline_is_no_output_of_its_section() -> None:
+    rows = [{"headline": f"Why it rains {i}", "section": "ab"[i % 2]} for i in range(12)]
+    found = find_columns(TableView(list(rows[0]), {}, rows))
+    assert str(found) == "input=headline,output=section"
+
+
+def test_a_category_that_all_rows_have_is_no_output_if_others_differ() -> None:
+    rows = [
+        {"product_category": "Books", "star_rating": 1 + i % 5, "review_body": f"It rains {i}."}
+        for i in range(12)
+    ]
+    with pytest.raises(ColumnsError) as error:
+        find_columns(TableView(list(rows[0]), {}, rows))
+    assert str(error.value.columns) == "input=review_body,output=star_rating"

@@ -60,7 +60,10 @@ def output_columns(table: TableView) -> list[str]:
     if answers and table.named(known.QUESTIONS):
         return answers
     weak = [n for n in table.named(known.WEAK_OUTPUTS) if n in usable]
+    weak = [n for n in weak if n != longest or n not in table.named(known.TITLES)]
     labels = [n for n in usable if normalized(n).endswith(known.LABEL_ENDINGS)]
+    if any(map(table.repeats, usable)):  # others tell the rows apart
+        labels = [n for n in labels if not table.is_same(n)]
     if labels:
         return labels + weak
     if "text" in table.by_key and len(usable) > 2:

@@ -12,6 +12,7 @@ import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from functools import cache
+from itertools import chain, islice
 from pathlib import Path, PurePosixPath
 from shutil import rmtree
 from tempfile import mkdtemp
@@ -31,6 +32,8 @@ MAX_NAME = 100
 MAX_CELL = 50_000_000
 """Bytes of a value in a database."""
 MAX_COLUMNS = 1000
+_TITLES = 9
+"""Rows above the names of the columns, at most."""
 _BLOCK = 1 << 20
 _VIRTUAL = re.compile(r"\s*create\s+virtual\b", re.IGNORECASE)
 _SQLITE = b"SQLite format 3\0"
@@ -52,7 +55,8 @@ def list_parts(path: Path, form: FileFormat) -> dict[str, str]:
         raise _not_well_formed(path, form) from None
     usable = usable_names(path, found, form.parts)
     if not usable:
-        raise EmptyDatasetError(f"{path.name} has no {form.parts} with rows")
+        advice = "unpack it, and name a file of it" if form.reader == "archive" else ""
+        raise EmptyDatasetError(f"{path.name} has no {form.parts} with rows", hint=advice)
     short = [stem(name) for name in usable]
     splits = short if len(set(short)) == len(short) and form.reader == "archive" else usable
     return {
@@ -175,12 +179,19 @@ def _sheets(path: Path) -> list[str]:
 
 
 def _sheet_rows(path: Path, name: str, header: bool) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a sheet that have any cell; the first one may name the columns."""
+    """Yield the rows of a sheet that have any cell; the first one may name the columns.
+
+    Rows of one cell above one of several are titles, and left out.
+    """
     import python_calamine as calamine
 
     with calamine.load_workbook(str(path)) as book:
         rows = book.get_sheet_by_name(name).iter_rows()
         cells = (row[:MAX_COLUMNS] for row in rows if any(cell != "" for cell in row))
+        above = list(islice(cells, _TITLES + 1))
+        filled_cells = [sum(cell != "" for cell in row) for row in above]
+        titles = next((i for i, count in enumerate(filled_cells) if count > 1), 0)
+        cells = chain(above[titles:], cells)
         names = _distinct([str(cell).strip() for cell in next(cells, [])]) if header else []
         for row in cells:
             keys = names or [f"column_{number}" for number in range(1, len(row) + 1)]

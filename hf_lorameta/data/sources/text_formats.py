@@ -263,7 +263,8 @@ def lacks_header(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> boo
     """Whether the first line of a CSV file is a row rather than the names of the columns.
 
     It is a row if one of its cells occurs several times in its column, if a cell and its column
-    are numbers, or if all cells are sentences or numbers.
+    are numbers, or if all cells are sentences or numbers. Short ones, such as ``Go.``, are
+    sentences if most of their column end like some.
 
     Args:
         names: of the columns.
@@ -274,6 +275,8 @@ def lacks_header(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> boo
         True
         >>> lacks_header(["text", "label"], [{"text": "Sun!", "label": "good"}] * 3)
         False
+        >>> lacks_header(["Go.", "Geh."], [{"Go.": "Run!", "Geh.": "Lauf!"}] * 3)
+        True
     """
     if list(names) == [str(i) for i in range(len(names))]:
         return False  # numbered by a program
@@ -302,5 +305,8 @@ def _is_sentence(name: str, values: Sequence[Any]) -> bool:
     """Whether a name ends like a sentence, or it is as long as one, as the values are."""
     if len(name.split()) >= _WORDS and name.rstrip().endswith(_ENDS):
         return True
+    if name.rstrip().endswith(_ENDS) and values:
+        ended = sum(str(value).rstrip().endswith((*_ENDS, "?")) for value in values)
+        return 2 * ended > len(values)
     length = sum(len(str(value)) for value in values) / max(len(values), 1)
     return len(name.split()) >= _WORDS and min(len(name), length) >= _LENGTH
