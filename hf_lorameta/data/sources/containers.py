@@ -187,11 +187,11 @@ def _sheet_rows(path: Path, name: str, header: bool) -> Iterator[dict[str, Any]]
 
     with calamine.load_workbook(str(path)) as book:
         rows = book.get_sheet_by_name(name).iter_rows()
-        cells = (row[:MAX_COLUMNS] for row in rows if any(cell != "" for cell in row))
-        above = list(islice(cells, _TITLES + 1))
-        filled_cells = [sum(cell != "" for cell in row) for row in above]
-        titles = next((i for i, count in enumerate(filled_cells) if count > 1), 0)
-        cells = chain(above[titles:], cells)
+        filled_rows = (row[:MAX_COLUMNS] for row in rows if any(cell != "" for cell in row))
+        first = list(islice(filled_rows, _TITLES + 1))
+        counts = [sum(cell != "" for cell in row) for row in first]
+        titles = next((row for row, count in enumerate(counts) if count > 1), 0)
+        cells = chain(first[titles:], filled_rows)
         names = _distinct([str(cell).strip() for cell in next(cells, [])]) if header else []
         for row in cells:
             keys = names or [f"column_{number}" for number in range(1, len(row) + 1)]
