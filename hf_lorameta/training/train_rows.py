@@ -7,7 +7,7 @@ of a few wrong answers, while further training still raises the share of right o
 Of many rows, some are held out; if the gain on these is within its standard error, a generated
 adapter stays as it was. Few rows are divided into folds if there is time: an adapter is
 trained on the rows outside of each fold, and answers those of the fold. Then one is trained on all
-rows, for the number of steps that was best.
+rows, for as many steps as the folds chose.
 """
 
 import logging
