@@ -2,7 +2,7 @@
 
 import inspect
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
 from contextlib import aclosing, contextmanager
 from functools import partial
 from inspect import Parameter, Signature
@@ -35,10 +35,31 @@ from work.planning import (
 from work.visit import known
 
 F = TypeVar("F", bound=Callable[..., Any])
-_DATASET = ("dataset", *CHOICES, "file")
-OPTIONS = ("metric", "coefficients", "combine", "top_k", "temperature", "rank")
-"""Of a recipe; an empty value or 0 is the default."""
-_TARGET = ("repo_id", "visibility", "overwrite")
+_DATASET = {
+    "dataset": "id of a dataset on the Hugging Face Hub, as user/name; empty with a file.",
+    "config": "configuration; empty for the only or default one.",
+    "split": "split; empty for train, or the only one.",
+    "columns": "as input=question,output=answer; empty detects them.",
+    "instruction": "put before every input, for rows that hold none.",
+    "template": "with {instruction} and {input}; chat: the base model's own; empty: the usual.",
+    "file": "a data file instead, such as .csv, .jsonl or .parquet.",
+}
+"""What callers read of the inputs that say which rows to read, by name."""
+OPTIONS = {
+    "metric": "distance between datasets.",
+    "coefficients": "rule that turns distances into coefficients.",
+    "combine": "how the adapters are merged.",
+    "top_k": "use only the k largest coefficients; 0 uses all.",
+    "temperature": "of the softmin; below 1 is sharper.",
+    "rank": "of the adapter; 0 for the default.",
+}
+"""The same of a recipe; an empty value or 0 is the default."""
+_TARGET = {
+    "repo_id": "where it is published, as user/name; empty names it after the dataset.",
+    "visibility": "of the repo, private or public; none publishes nothing.",
+    "overwrite": "replace an adapter that the repo already holds.",
+}
+"""The same of where an adapter is published."""
 MCP_TOOLS = ("plan", "generate")
 _SHOW_SECONDS = 1.0
 """Seconds until numbers of the same step are sent again."""
@@ -87,23 +108,25 @@ def _target() -> dict[str, Any]:
     }
 
 
-def _naming_inputs(names: Sequence[str]) -> Callable[[F], F]:
-    """Name the inputs in the signature of an endpoint: Gradio documents only those it finds there.
+def _naming_inputs(described: Mapping[str, str]) -> Callable[[F], F]:
+    """Name the inputs in the signature of an endpoint, and describe them in its docstring.
 
-    The docstring describes them.
+    Gradio documents only those that it finds there.
     """
 
     def named(function: F) -> F:
         itself, request, token, _ = inspect.signature(function).parameters.values()
-        inputs = [Parameter(name, Parameter.KEYWORD_ONLY, default=None) for name in names]
+        inputs = [Parameter(name, Parameter.KEYWORD_ONLY, default=None) for name in described]
         function.__signature__ = Signature([itself, request, token, *inputs])  # type: ignore[attr-defined]
+        lines = (f"    {name}: {text}" for name, text in described.items())
+        function.__doc__ = "\n".join([inspect.getdoc(function) or "", "", "Args:", *lines])
         return function
 
     return named
 
 
 class Endpoints:
-    """Functions of the endpoints; Gradio shows their docstrings to callers.
+    """Functions of the endpoints; Gradio shows their docstrings and inputs to callers.
 
     Args:
         loader: provides the bank, whose adapters are combined, and the base model.
@@ -116,28 +139,13 @@ class Endpoints:
     ) -> None:
         self._loader, self._settings, self._lines = loader, settings, lines
 
-    @_naming_inputs((*_DATASET, *OPTIONS))
+    @_naming_inputs(_DATASET | OPTIONS)
     async def plan(
         self, request: gr.Request, oauth_token: gr.OAuthToken | None, **inputs: Any
     ) -> dict[str, Any]:
         """Show which LoRA adapters would be combined for a dataset, and their distances.
 
         Reads the dataset's rows, changes nothing, writes nothing.
-
-        Args:
-            dataset: id of a dataset on the Hugging Face Hub, as user/name; empty with a file.
-            file: a data file instead, such as .csv, .jsonl or .parquet.
-            config: configuration; empty for the only or default one.
-            split: split; empty for train, or the only one.
-            columns: as input=question,output=answer; empty detects them.
-            instruction: put before every input, for rows that hold none.
-            template: with {instruction} and {input}; chat: the base model's own; empty: the usual.
-            metric: distance between datasets.
-            coefficients: rule that turns distances into coefficients.
-            combine: how the adapters are merged.
-            top_k: use only the k largest coefficients; 0 uses all.
-            temperature: of the softmin; below 1 is sharper.
-            rank: of the adapter; 0 for the default.
         """
         credential, found = credential_of(oauth_token), list[PlanResult]()
         with _explained():
@@ -151,7 +159,7 @@ class Endpoints:
                     pass
             return found[0].plan.to_dict()
 
-    @_naming_inputs((*_DATASET, *_TARGET))
+    @_naming_inputs(_DATASET | _TARGET)
     async def generate(
         self, request: gr.Request, oauth_token: gr.OAuthToken | None, **inputs: Any
     ) -> AsyncIterator[tuple[str | None, dict[str, Any]]]:
@@ -163,18 +171,6 @@ class Endpoints:
         ``hf-lorameta generate`` writes, and the result is what it prints: the verdict, the counts
         (check) and the recipe. With oauth_token, which MCP callers do not send, it is published in
         one commit.
-
-        Args:
-            dataset: id of a dataset on the Hugging Face Hub, as user/name; empty with a file.
-            file: a data file instead, such as .csv, .jsonl or .parquet.
-            config: configuration; empty for the only or default one.
-            split: split; empty for train, or the only one.
-            columns: as input=question,output=answer; empty detects them.
-            instruction: put before every input, for rows that hold none.
-            template: with {instruction} and {input}; chat: the base model's own; empty: the usual.
-            repo_id: where it is published, as user/name; empty names it after the dataset.
-            visibility: of the repo, private or public; none publishes nothing.
-            overwrite: replace an adapter that the repo already holds.
         """
         credential, call = credential_of(oauth_token), call_of(request)
         with _explained():

@@ -1,4 +1,4 @@
-"""SpaceSettings of a Space, read from environment variables; `README.md` explains each."""
+"""Settings of a Space, read from environment variables; `README.md` explains each."""
 
 import json
 import os
