@@ -19,6 +19,16 @@ Turn = tuple[str, str]
 """(role, text) of one turn."""
 
 
+def one_text(turns: Iterable[Turn]) -> str:
+    """Return the texts of turns as one, with blank lines between.
+
+    Example:
+        >>> one_text([("user", "hi"), ("assistant", "hello")])
+        'hi\\n\\nhello'
+    """
+    return "\n\n".join(text for _, text in turns)
+
+
 class ChatMode(BaseModel):
     """How a base model's chat template was run, and what it puts around further turns.
 
@@ -105,7 +115,7 @@ class ChatMode(BaseModel):
         return system, rest
 
     def _text(self, turns: Iterable[Turn]) -> str:
-        text = "\n\n".join(text for _, text in turns)
+        text = one_text(turns)
         return text.strip() if self.strips else text
 
 
@@ -189,7 +199,7 @@ class ChatForm(NamedTuple):
     def _text(self, turns: Sequence[Turn]) -> str:
         mode = self.chat
         if mode is None:
-            return self.template.replace(PROMPT, "\n\n".join(text for _, text in turns))
+            return self.template.replace(PROMPT, one_text(turns))
         start, _, end = self.template.partition(PROMPT)
         system, rest = mode.sides(turns)
         if system and mode.around_system:

@@ -7,7 +7,7 @@ keeps the turns that it was made of, see `hf_lorameta.data.chat_form.ChatPrompt`
 from collections.abc import Sequence
 from itertools import dropwhile, takewhile
 
-from hf_lorameta.data.chat_form import ASSISTANT, SYSTEM, USER, ChatForm, ChatPrompt, Turn
+from hf_lorameta.data.chat_form import ASSISTANT, SYSTEM, USER, ChatForm, ChatPrompt, Turn, one_text
 from hf_lorameta.types import Row
 
 
@@ -72,7 +72,9 @@ def _in_chat(form: ChatForm, prompt: str, shots: Sequence[Row]) -> str:
     if form.has_turns:
         shown = [turn for said, output in examples for turn in (*said, (ASSISTANT, output))]
         return form.prompt([*turns[:count], *shown, *turns[count:]])
-    message = prompt_text(_joined(turns[count:]), [(_joined(said), out) for said, out in examples])
+    message = prompt_text(
+        one_text(turns[count:]), [(one_text(said), out) for said, out in examples]
+    )
     return form.prompt([*turns[:count], (USER, message)])
 
 
@@ -97,7 +99,3 @@ def _example(form: ChatForm, prompt: str) -> Sequence[Turn]:
 
 def _is_system(turn: Turn) -> bool:
     return turn[0] == SYSTEM
-
-
-def _joined(turns: Sequence[Turn]) -> str:
-    return "\n\n".join(text for _, text in turns)

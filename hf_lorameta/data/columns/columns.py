@@ -15,7 +15,7 @@ from pydantic import (
     model_serializer,
 )
 
-from hf_lorameta.data.chat_form import SYSTEM, USER, ChatForm, ChatMode, Turn
+from hf_lorameta.data.chat_form import SYSTEM, USER, ChatForm, ChatMode, Turn, one_text
 from hf_lorameta.data.columns.names import LANGUAGE
 from hf_lorameta.data.prompt import PROMPT, check_template, join_instruction
 from hf_lorameta.errors import ColumnsError, Option, UsageError
@@ -172,7 +172,7 @@ class Columns(BaseModel):
         if self.template and PROMPT in self.template:
             form = ChatForm(self.template, self.chat)
             return form.prompt(self.spoken(instruction, turns))
-        return join_instruction(instruction, _joined(turns), self.template)
+        return join_instruction(instruction, one_text(turns), self.template)
 
     def spoken(self, instruction: str, turns: Sequence[Turn]) -> list[Turn]:
         """Return the turns that the form of a chat is put around.
@@ -181,7 +181,7 @@ class Columns(BaseModel):
         """
         if self.chat and (self.messages or len(turns) > 1):
             return [(SYSTEM, instruction), *turns] if instruction else list(turns)
-        return [(USER, join_instruction(instruction, _joined(turns)))]
+        return [(USER, join_instruction(instruction, one_text(turns)))]
 
     def with_prompt(self, instruction: str | None, template: str | ChatForm | None) -> "Columns":
         """Return a copy with an instruction and a template for every row; None keeps the old one.
@@ -194,10 +194,6 @@ class Columns(BaseModel):
             form = template if isinstance(template, ChatForm) else ChatForm(template, None)
             update |= form._asdict()
         return check_columns(self.model_copy(update=update))
-
-
-def _joined(turns: Sequence[Turn]) -> str:
-    return "\n\n".join(text for _, text in turns)
 
 
 ColumnsLike: TypeAlias = Columns | Mapping[str, Any] | str

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-from hf_lorameta.data.chat_form import ASSISTANT, SYSTEM, USER, Turn
+from hf_lorameta.data.chat_form import ASSISTANT, SYSTEM, USER, Turn, one_text
 from hf_lorameta.data.columns.cells import from_json
 
 _ROLE_KEYS = ("role", "from", "speaker", "user", "author")
@@ -126,7 +126,7 @@ def unknown_roles(values: Sequence[object]) -> tuple[set[str], set[str]]:
 
 def conversation_text(value: Sequence[Any]) -> str:
     """Return all turns as one text."""
-    return "\n\n".join(text for _, text in _turns(value))
+    return one_text(_turns(value))
 
 
 def _turns(value: Sequence[Any]) -> Iterator[Turn]:
