@@ -74,9 +74,7 @@ def ending(path: PurePath | str) -> str:
         >>> ending("rows.jsonl.gz"), ending("rows.CSV")
         ('.jsonl', '.csv')
     """
-    path = PurePath(path)
-    packed = path.suffix.lower() in COMPRESSIONS
-    return (path.with_suffix("") if packed else path).suffix.lower()
+    return _unpacked(PurePath(path)).suffix.lower()
 
 
 def stem(name: str) -> str:
@@ -87,7 +85,8 @@ def stem(name: str) -> str:
         ('rows', 'rows', 'v1.5', 'v1.gz')
     """
     path = PurePath(name)
-    if ending(path) not in FORMATS:
-        return path.name
-    packed = path.suffix.lower() in COMPRESSIONS
-    return (path.with_suffix("") if packed else path).stem
+    return _unpacked(path).stem if ending(path) in FORMATS else path.name
+
+
+def _unpacked(path: PurePath) -> PurePath:
+    return path.with_suffix("") if path.suffix.lower() in COMPRESSIONS else path
