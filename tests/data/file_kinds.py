@@ -197,7 +197,7 @@ KINDS = [
     Kind("10kGNAD", {"train.csv": lines(lambda i: f"{['Sport', 'Web', 'Wirtschaft'][i % 3]};" + (f"'{text(i, 20)}; so {text(i)}'" if i % 4 == 1 else text(i, 30)))}, "input=column_2,output=column_1", 'Sport'),
     Kind("tnews", {"train.json": jsonl(rows(lambda i: {"label": f"{100 + i % 3}", "label_desc": ["news_car", "news_edu", "news_pet"][i % 3], "sentence": f"新闻 {i} 标题很长", "keywords": "" if i % 2 else "新闻,标题"}))}, "input=sentence,output=label_desc", 'news_car', asks=1),
     Kind("toutiao", {"toutiao_cat_data.txt": lines(lambda i: f"65{i}_!_{100 + i % 3}_!_{['news_car', 'news_edu', 'news_pet'][i % 3]}_!_新闻 {i} 标题很长_!_新闻,标题")}, "input=column_4,output=column_3", 'news_car', asks=2),
-    Kind("trec", {"train_5500.label": ("".join(f"{['DESC:manner', 'ENTY:cremat'][i % 2]} How did {text(i)} ?\n" for i in range(ROWS)) + "LOC:other What is the café ?\n").encode("latin-1")}, "input=column_2,output=column_1", 'DESC:manner', asks=1),
+    Kind("trec", {"train_5500.label": ("".join(f"{['DESC:manner', 'ENTY:cremat'][i % 2]} How did {text(i)} ?\n" for i in range(ROWS)) + "LOC:other What is the café ?\n").encode("latin-1")}, "input=text,output=label", 'DESC:manner', asks=1),
     Kind("20news folder", {f"20news/{g}/{i + 100}": f"From: a@b.c\nSubject: {text(i, 3)}\n\n{text(i, 20)}\n".encode() for g in ("sci.med", "rec.autos") for i in range(8)}, refused="without data files"),
     # --- pairs
     Kind("sts", {"sts-train.csv": lines(lambda i: f"main-captions\tMSRvid\t2012test\t{i:04}\t{i % 5}.{i % 4}00\t{text(i)}\t{QUOTE * (i == 5)}{text(i, 5)}")}, "input=column_6,input=column_7,output=column_5", '0.0', asks=1),
@@ -290,8 +290,20 @@ KINDS = [
     Kind("folder of txt tables", {"folder/train.txt": lines(lambda i: f"{text(i)}\t{MOODS[i % 3]}")}, "input=column_1,output=column_2", 'negative'),
     Kind("folder of iob", {"folder/train.iob": lines(lambda i: f"BOS {text(i)} EOS\tO {'O ' * 8}{INTENTS[i % 3]}")}, "input=column_1,output=column_2", 'O O O O O O O O O card_arrival'),
     Kind("folder with train and test tables", {f"folder/{s}.txt": lines(lambda i: f"{i}\t{text(i)}\t{MOODS[i % 3]}", "id\ttext\tlabel\n") for s in ("train", "test")}, "input=text,output=label", 'negative'),
-    Kind("folder of parallel", {"folder/all.nl": lines(text), "folder/all.cm": lines(lambda i: f"ls {i}")}, refused="without data files"),
+    Kind("folder of parallel", {"folder/all.cm": lines(lambda i: f"ls {i}"), "folder/all.nl": lines(text)}, "input=input,output=output", "Sun snow", asks=1),
     Kind("feather", {"rows.feather": b"ARROW1\0\0"}, refused="save it as CSV or JSON lines"),
     Kind("xml absa", {"Restaurants_Train.xml": b"<sentences><sentence id='1'><text>Good food</text></sentence></sentences>"}, refused="save its rows as CSV"),
+    # --- those that fresh eyes tried
+    Kind("10kGNAD first label once", {"train.csv": lines(lambda i: f"{['Etat', 'Web', 'Sport'][min(i, 1) + i % 2 if i != 9 else 0]};{text(i, 30)}{', so' * (i % 3)}")}, "input=column_2,output=column_1", "Etat"),
+    Kind("trec txt", {"train_5500.txt": lines(lambda i: f"{['NUM:dist', 'DESC:def', 'HUM:ind'][i % 3]} How far is {text(i)} ?")}, "input=text,output=label", "NUM:dist", asks=1),
+    Kind("labels first txt", {"train.txt": lines(lambda i: f"{['ham', 'spam'][i % 2]} {text(i)}")}, "output=text", "ham Sun"),
+    Kind("babi", {"qa1_train.txt": lines(lambda i: f"1 John went {text(i)}\n2 Mary went {text(i, 3)}\n3 Where is John? \thallway\t1\n4 Ann went {text(i, 2)}\n5 Where is Mary? \tkitchen\t2", count=12)}, "input=input,output=output", "hallway", asks=1),
+    Kind("personachat", {"train_self_original.txt": lines(lambda i: f"1 your persona: i like {text(i)}\n2 your persona: i have {text(i, 3)}\n3 hi , how are you ?\ti am {text(i, 2)}\t\ta|b|c\n4 what is it ?\tmy {text(i, 3)}\t\ta|b|c", count=12)}, "input=input,output=output", "i am Sun snow 0.", asks=1),
+    Kind("dailydialog", {"dialogues_text.txt": lines(lambda i: " __eou__ ".join([text(i + k, 5) for k in range(2 + i % 3)]) + " __eou__")}, "input=input,output=output", "Milk blue two", asks=1),
+    Kind("pubtator", {"CDR_TrainingSet.PubTator.txt": lines(lambda i: f"{i + 227508}|t|{text(i)}\n{i + 227508}|a|{text(i, 30)}\n{i + 227508}\t0\t3\tSun\tChemical\tD009270\n{i + 227508}\t9\t12\tegg\tDisease\tD003000\n")}, refused="tabs"),
+    Kind("allennlp", {"sentences.tsv": lines(lambda i: "\t".join(f"{w}###{'N' if k % 2 else 'V'}" for k, w in enumerate(text(i, 5 + i % 3).split())))}, "input=tokens,output=tags", "V N V N V N", asks=1),
+    Kind("brown", {"ca01.txt": lines(lambda i: " ".join(f"{w}/{'nn' if k % 2 else 'vb'}" for k, w in enumerate(text(i, 5 + i % 3).split())))}, "input=tokens,output=tags", "vb nn vb nn vb nn", asks=1),
+    Kind("polarity", {"rt-polaritydata/rt-polarity.pos": lines(text, count=12), "rt-polaritydata/rt-polarity.neg": lines(lambda i: text(i + 30), count=12)}, "input=text,output=label", "pos", asks=1),
+    Kind("polarity file", {"rt-polarity.pos": lines(text, count=12), "rt-polarity.neg": lines(lambda i: text(i + 30), count=12)}, "input=text,output=label", "pos", asks=1),
 ]
 # fmt: on

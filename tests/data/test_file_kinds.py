@@ -13,7 +13,7 @@ from hf_lorameta.hub.client import Hub
 from tests.conftest import write_files
 from tests.data.file_kinds import KINDS, Kind
 
-_MAKES_ROWS = re.compile(r"(\(printf|sed|awk) .*?> (rows\.tsv)")
+_MAKES_ROWS = re.compile(r"(\(printf|sed|awk) .*?> (rows\.(tsv|conll))")
 
 
 def asked_about(name: str, options: dict[str, Any]) -> DatasetError:

@@ -247,15 +247,35 @@ def test_two_files_with_as_many_lines_are_to_be_joined(tmp_path: Path) -> None:
     assert list(open_dataset(tmp_path / "rows.tsv").rows()) == [("list files", "ls")] * 12
 
 
-def test_lines_that_begin_with_labels_are_to_be_made_a_table(tmp_path: Path) -> None:
-    lines = [f"{['DESC:manner', 'LOC:city'][i % 2]} How did it go {i} ?" for i in range(20)]
-    (tmp_path / "train_5500.label").write_text("\n".join(lines) + "\n")
-    with pytest.raises(DatasetError, match="does not end in") as error:
-        open_dataset(tmp_path / "train_5500.label")
-    command = error.value.hint.partition("label: ")[2].partition(", and name")[0]
+def test_a_note_has_the_command_for_lines_that_may_begin_with_labels(tmp_path: Path) -> None:
+    lines = [f"{['ham', 'spam'][i % 2]} How did it go {i} ?" for i in range(20)]
+    (tmp_path / "train.txt").write_text("\n".join(lines) + "\n")
+    dataset = open_dataset(tmp_path / "train.txt")
+    assert dataset.columns.names() == ["text"]
+    note = next(remark.text for remark in dataset.remarks if "label: " in remark.text)
+    command = note.partition("label: ")[2].partition(", and name")[0]
     subprocess.run(["bash", "-c", command], cwd=tmp_path, check=True)
     rows = list(open_dataset(tmp_path / "rows.tsv").rows())
-    assert rows[0] == ("How did it go 0 ?", "DESC:manner")
+    assert rows[0] == ("How did it go 0 ?", "ham")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        pytest.param("{i}. Then do it", id="numbered"),
+        pytest.param("{i} eggs and some milk", id="counted"),
+        pytest.param("Ann: is it {i} or not", id="speakers"),
+        pytest.param("What is it that he did {i} times?", id="questions"),
+        pytest.param("He said </s> is {i} of them", id="a mark"),
+        pytest.param("He said it {i} times </s>", id="an end"),
+        pytest.param("see http://a.b/{i} or c/d", id="slashes"),
+    ],
+)
+def test_texts_are_not_taken_for_another_layout(tmp_path: Path, line: str) -> None:
+    lines = [line.replace("{i}", f"{i % 4 + 1}") for i in range(20)]
+    lines[7] = "Who is\tit? She said so."
+    (tmp_path / "texts.txt").write_text("\n".join(lines) + "\n")
+    assert open_dataset(tmp_path / "texts.txt").head(1) == [("", lines[0])]
 
 
 def test_files_of_a_folder_in_several_encodings_are_not_to_be_downloaded(tmp_path: Path) -> None:

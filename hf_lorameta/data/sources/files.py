@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from hf_lorameta.data.sources.containers import list_parts, rows_in, unpack, usable_names
-from hf_lorameta.data.sources.file_formats import format_of, join_with
+from hf_lorameta.data.sources.file_formats import format_of
 from hf_lorameta.data.sources.formats import FORMATS, FileFormat, ending
 from hf_lorameta.data.sources.json_rows import rows_by_path
+from hf_lorameta.data.sources.line_layouts import other_readings
 from hf_lorameta.data.sources.raw_dataset import (
     RawDataset,
     no_cache,
@@ -190,5 +191,5 @@ def open_files(
         )
     raw = read_builder(builder, first.name, split, guard)
     if form.reader == "text" and len(files) == 1 and raw.columns == ["text"]:
-        raw = replace(raw, notes=(*raw.notes, *map(_capitalized, join_with(first))))
+        raw = replace(raw, notes=(*raw.notes, *map(_capitalized, other_readings(first))))
     return replace(raw, revision=f"sha256:{digest(files)}")

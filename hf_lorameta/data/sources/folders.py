@@ -8,6 +8,7 @@ from pathlib import Path
 from hf_lorameta.data.sources.data_files import CARD_FILES, is_data_file, read_alone
 from hf_lorameta.data.sources.files import digest, open_files, refuse_stream
 from hf_lorameta.data.sources.hub_repos import RepoFiles, open_split
+from hf_lorameta.data.sources.line_layouts import readings_of_folder
 from hf_lorameta.data.sources.memory import rows_in_memory
 from hf_lorameta.data.sources.raw_dataset import RawDataset, prepared_datasets
 from hf_lorameta.data.sources.reading_errors import reading
@@ -88,7 +89,10 @@ def _as_repo(name: str | Path) -> RepoFiles:
     if not data:
         raise EmptyDatasetError(
             f"{name} is a folder without data files",
-            hint="name a file, or end the files' names in .txt if they are texts",
+            hint=[
+                *readings_of_folder([folder / path for path in files]),
+                "name a file, or end the files' names in .txt if they are texts",
+            ],
         )
     cards = [path for path in files if str(path) in CARD_FILES]
     names = "\n".join(map(str, [*cards, *data]))

@@ -263,8 +263,8 @@ def lacks_header(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> boo
     """Whether the first line of a CSV file is a row rather than the names of the columns.
 
     It is a row if one of its cells occurs several times in its column, if a cell and its column
-    are numbers, or if all cells are sentences or numbers. Short ones, such as ``Go.``, are
-    sentences if most of their column end like some.
+    are numbers, or if each cell is a sentence, a number or again in its column. Short ones, such
+    as ``Go.``, are sentences if most of their column end like some.
 
     Args:
         names: of the columns.
@@ -283,7 +283,9 @@ def lacks_header(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> boo
     columns = [(name, [row[name] for row in rows if row.get(name) is not None]) for name in names]
     if any(map(_is_value, *zip(*columns, strict=True))):
         return True
-    return all(_is_number(name) or _is_sentence(name, values) for name, values in columns)
+    return all(
+        _is_number(name) or _is_sentence(name, values) or name in values for name, values in columns
+    )
 
 
 def _is_value(name: str, values: Sequence[Any]) -> bool:

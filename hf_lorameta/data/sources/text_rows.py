@@ -16,7 +16,7 @@ _COMMENT = re.compile(r"# \w+ =|# newdoc|# newpar|#\t")
 _SEPARATORS = "\t|;@"
 _PROSE = re.compile(r"\w[.,!?;]$")
 _REPEATED = 3
-"""How often tags occur on average, at least."""
+"""How often one of few tags or labels occurs on average, at least."""
 _WORD, _TAG = 1, 3
 """Fields that are read of CoNLL-U lines, which have ten; of other lines, the first and the last,
 or the two behind a number that counts the words.
@@ -50,9 +50,9 @@ def _form(start: Sequence[str]) -> Form:
     if filled and all(line.startswith(_LABEL) for line in filled):
         return _labeled
     words = [fields for sentence in _sentences(start) for fields in sentence]
-    tags = {fields[-1] for fields in words}
+    tags = [fields[-1] for fields in words]
     alike = len(set(map(len, words))) == 1 and len(words[0]) > 1
-    few = _REPEATED * len(tags) <= len(words) and not any(map(_PROSE.search, tags))
+    few = repeat(tags) and not any(map(_PROSE.search, set(tags)))
     return _tagged if alike and few and len(words) < len(start) else _plain
 
 
@@ -77,9 +77,19 @@ def separator_between(lines: Sequence[str]) -> str:
         if len(counts := {line.count(mark) for line in filled}) > 1 or counts == {0}:
             continue
         ends = zip(*(line.split(mark)[:: line.count(mark)] for line in filled), strict=True)
-        if mark == "\t" or any(_REPEATED * len(set(cells)) <= len(filled) for cells in ends):
+        if mark == "\t" or any(map(repeat, ends)):
             return mark
     return ""
+
+
+def repeat(texts: Sequence[str]) -> bool:
+    """Whether few different texts occur often, as tags and labels do.
+
+    Example:
+        >>> repeat(["PER", "O", "O"] * 2), repeat(["It", "rains", "."])
+        (True, False)
+    """
+    return _REPEATED * len(set(texts)) <= len(texts)
 
 
 def is_tagged_or_labeled(lines: Sequence[str]) -> bool:
