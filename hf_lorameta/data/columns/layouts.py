@@ -38,6 +38,7 @@ LAYOUTS: tuple[Columns, ...] = (
 """Known layouts. One whose columns are a subset of another fitting layout's is ignored."""
 _MOST_PATHS = 10_000
 """Most fields inside objects that are gone through."""
+_TO_JSON = ".to_json('rows.jsonl', orient='records', lines=True), and name rows.jsonl"
 _SHOWN_ROWS = 3
 """Rows that are shown where no columns are proposed."""
 
@@ -66,6 +67,16 @@ def ask(table: TableView, problem: str = "") -> DatasetError:
     inputs, outputs = table.named(known.INPUTS), output_columns(table)
     guess = guess_columns(table)
     texts = [n for n in table.usable if table.kind(n) == "text"]
+    for name in filter(table.is_by_language, table.usable):
+        if table.kind(name) == "fields":
+            continue
+        one = table.text_field(name).replace(".", ".0.")
+        problem = f"{name} has the same text in several languages, of which {one} is the first"
+        return unclear(table, problem)
+    if len(spoken := [n for n in texts if known.TWO_LETTERS.fullmatch(normalized(n))]) > 2:
+        return unclear(table, f"{', '.join(spoken)} may be translated into each other")
+    if not (guess and guess.input) and (spans := _spans(table)):
+        return spans
     if len(texts) > 1 < len(table.sample) and len(set(map(str, table.sample))) == 1:
         guess = None  # equal rows do not tell what is asked and what is answered
     if not (guess and guess.input and texts):
@@ -74,7 +85,7 @@ def ask(table: TableView, problem: str = "") -> DatasetError:
             _, _, field = inside.answer.partition(".0.")
             joined = f"''.join(piece[{field!r}] for piece in row[{pieces!r}])"
             problem = f"each row has a list of pieces of text in {pieces}"
-            return unclear(table, problem, advice=f"make one text of them first, such as {joined}")
+            return _unread(table, problem, f"make one text of them first, such as {joined}")
         guesses = filter(None, (inside, guess))
         guess = max(guesses, key=lambda columns: len(columns.names()), default=None)
     if guess and guess.input and not guess.output:
@@ -96,9 +107,29 @@ def ask(table: TableView, problem: str = "") -> DatasetError:
     return unclear(table, problem or unknown, guess, alone, *_with_other_labels(guess, table))
 
 
+def _spans(table: TableView) -> DatasetError | None:
+    """Return the error for a text beside a list of its spans: start, end and label of each."""
+    texts = [n for n in table.usable if table.kind(n) == "text"]
+    for name in table.names if texts else ():
+        first = next(iter(table.values(name)), None)
+        if isinstance(first, list) and first and all(map(_is_span, first)):
+            text = max(texts, key=table.mean_length)
+            span = f"row[{text!r}][start:end] + ': ' + label"
+            listed = f"'; '.join({span} for start, end, label in row[{name!r}])"
+            problem = f"each row has spans of {text} in {name}"
+            return _unread(table, problem, f"make one text of them first, such as {listed}")
+    return None
+
+
+def _is_span(value: object) -> bool:
+    return isinstance(value, list) and list(map(type, value)) == [int, int, str]
+
+
 def _with_other_labels(guess: Columns | None, table: TableView) -> Iterator[Columns]:
-    """Yield a guess whose output are labels with other columns of labels, which are as likely."""
-    if guess and guess.input and isinstance(guess.output, str) and table.repeats(guess.output):
+    """Yield a guess whose output are labels, or lists, with other columns of labels instead."""
+    if not (guess and guess.input):
+        return
+    if table.repeats(guess.answer) or table.kind(guess.answer) == "list":
         for name in table.usable:
             if name not in guess.names() and table.repeats(name):
                 yield guess.model_copy(update={"output": name})
@@ -124,6 +155,11 @@ def unclear(
     error = kind(f"{problem}{also}; all columns: {all_of(table.names)}", hint=[*options, advice])
     error.columns, error.rows = next(filter(None, proposals), None), shown
     return error
+
+
+def _unread(table: TableView, problem: str, advice: str) -> ColumnsError:
+    """Return an error for rows that no columns read, with how to convert them."""
+    return ColumnsError(f"{problem}; all columns: {all_of(table.names)}", hint=advice)
 
 
 def unread_columns(columns: Columns, table: TableView) -> list[str]:
@@ -152,17 +188,39 @@ def _tagged_words(table: TableView) -> None:
         raise unclear(table, problem, Columns(input=word, output=tag))
 
 
+def _replies(table: TableView) -> None:
+    """Tables of messages that name the message that they reply to, of which pandas makes pairs."""
+    texts = [n for n in table.usable if table.kind(n) == "text" and table.holds_words(n)]
+    for before in filter(lambda name: known.BEFORE.fullmatch(normalized(name)), table.names):
+        own = [name for name in table.names if _refers(table, before, name)]
+        if own and texts:
+            text = max(texts, key=table.mean_length)
+            pairs = (
+                f"rows.merge(rows, left_on={before!r}, right_on={own[0]!r}, suffixes=('', '_0'))"
+                f"[[{text + '_0'!r}, {text!r}]].set_axis(['input', 'output'], axis=1)"
+            )
+            problem = f"each row is a message, and {before} the one that it replies to"
+            advice = f"make rows of a message and its reply in pandas: {pairs}{_TO_JSON}"
+            raise _unread(table, problem, advice)
+
+
+def _refers(table: TableView, before: str, name: str) -> bool:
+    """Whether a column holds ids of another column, of other rows."""
+    pairs = [[str(row.get(n)).removesuffix(".0") for n in (before, name)] for row in table.sample]
+    ids = [own for _, own in pairs]
+    known_ids = set(ids) - {"None", "nan", ""}
+    others = any(other in known_ids for other, _ in pairs)
+    return others and len(set(ids)) == len(ids) and not any(a == b for a, b in pairs)
+
+
 def _lists_of_questions(table: TableView) -> None:
     """Tables whose rows are lists of questions and answers, of which pandas can make rows."""
     for name in table.named(("questions",)):
         counts = {n: [_length(row.get(n)) for row in table.sample] for n in table.names}
         lists = [n for n in table.names if table.kind(n) == "list" and counts[n] == counts[name]]
         if len(lists) > 1:
-            raise ColumnsError(
-                f"each row has lists of {', '.join(lists)}; all columns: {all_of(table.names)}",
-                hint=f"make a row of each in pandas: rows.explode({lists!r})"
-                ".to_json('rows.jsonl', orient='records', lines=True), and name rows.jsonl",
-            )
+            advice = f"make a row of each in pandas: rows.explode({lists!r}){_TO_JSON}"
+            raise _unread(table, f"each row has lists of {', '.join(lists)}", advice)
 
 
 def _length(value: object) -> int:
@@ -329,7 +387,7 @@ def _named_output(table: TableView) -> Columns | None:
         return None
     inputs = input_columns(table, set(outputs))
     if len(outputs) == 1 and inputs and is_sure(table, inputs, outputs[0]):
-        output: str | tuple[str, ...] = table.text_field(outputs[0])
+        output: str | tuple[str, ...] = table.text_field(outputs[0], like=inputs)
         if outputs == (numbered := numbered_outputs(table))[:1]:
             output = tuple(numbered)
         return Columns(instruction=_system(table), input=tuple(inputs), output=output)
@@ -358,6 +416,11 @@ def _plain_text(table: TableView) -> Columns | None:
         prompts = [n for n in table.named(("prompt", "instruction", "question")) if table.values(n)]
         if prompts and not table.is_within(prompts[0], [text]):
             raise ask(table, f"{text} alone would leave {prompts[0]} unread")
+        if len(titles := table.named(known.TITLES)) > 1:
+            problem = f"{text} alone would leave {' and '.join(titles)} unread"
+            raise unclear(
+                table, problem, advice=f"if that is meant, read it as it is: output={text}"
+            )
         if others := _beside_text(table, text):
             guess = Columns(input=text, output=table.text_field(others[0]))
             problem = f"the output may be {' or '.join(others)}"
@@ -400,6 +463,7 @@ def _inputs_only(table: TableView) -> Columns | None:
 
 RULES: tuple[Callable[[TableView], Columns | None], ...] = (
     _tagged_words,
+    _replies,
     _lists_of_questions,
     _conversation,
     multiple_choice,

@@ -15,7 +15,7 @@ CONTEXTS = (
 QUESTIONS = (
     "question", "query", "prompt", "problem", "claim", "hypothesis", "goal", "input",
     "question_stem", "question_concept", "question_text", "question_body", "aspect", "word",
-    "statement",
+    "statement", "questions",
 )  # fmt: skip
 TEXTS = (
     "text", "sentence", "dialogue", "dialog", "content", "body", "review", "review_body",
@@ -73,10 +73,14 @@ CHOICE = re.compile(r"(?:(choice|option|sol|solution|op|opt|answer|ans|ending)_?
 RIGHT = (
     "accept", "answer", "answer_key", "label", "correct_answer", "correct", "correct_option", "cop",
     "answer_index", "answer_idx", "correct_idx", "correct_answer_id", "correct_choice", "target",
-    "gold",
+    "gold", "answers",
 )  # fmt: skip
 CONVERSATIONS = (
     "messages", "conversations", "conversation", "dialog", "dialogue", "turns", "chat",
     "utterances", "contents", "data",
 )  # fmt: skip
+BEFORE = re.compile(r"parent(_id)?|(in_)?(reply|response)_to(_.*)?")
+"""The message that a message replies to."""
 LANGUAGE = re.compile(r"[a-z]{2,3}(_[a-z]{2,4})?")
+TWO_LETTERS = re.compile(r"[a-z]{2}(_[a-z]{2,4})?")
+"""A language, where three letters may be a word."""

@@ -149,13 +149,14 @@ def compared_pair(texts: Sequence[str]) -> list[str] | None:
 
 def is_sure(table: TableView, inputs: Sequence[str], output: str) -> bool:
     """Whether these inputs are the only sensible ones for the output."""
-    if "questions" in table.by_key and "questions" not in inputs:
+    columns = [name.partition(".")[0] for name in inputs]
+    listed = (path for path in inputs if normalized(path.partition(".")[0]) == "questions")
+    if "questions" in table.by_key and not any(map(table.holds_single_texts, listed)):
         return False
-    if any(table.is_by_language(name.partition(".")[0]) for name in (*inputs, output)):
+    if any(map(table.is_by_language, (*columns, output))):
         return False
     if len(inputs) == 1:
         return True
-    columns = [name.partition(".")[0] for name in inputs]
     keys = list(map(normalized, columns))
     questions = set(keys) & set(known.QUESTIONS) - {"input", "prompt"}
     asked = bool(questions) and not set(keys).isdisjoint((*known.CONTEXTS, *known.TEXTS))

@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 from hf_lorameta.data.columns import names as known
-from hf_lorameta.data.columns.cells import is_whole, texts_in
+from hf_lorameta.data.columns.cells import is_whole, texts_in, value_at
 from hf_lorameta.data.columns.conversations import (
     conversation_turns,
     is_conversation,
@@ -155,7 +155,7 @@ class TableView:
         """
         cells = (v if isinstance(v, (list, tuple)) else [v] for v in self.values(name))
         values = [item for items in cells for item in items]
-        whole = all(v.strip().isdecimal() if isinstance(v, str) else is_whole(v) for v in values)
+        whole = all(map(_is_whole_number, values))
         return whole and name not in self.labels and are_labels(list(map(str, values)))
 
     def words_of(self, name: str) -> str | None:
@@ -181,12 +181,8 @@ class TableView:
         return None
 
     def _holds_whole_numbers(self, name: str) -> bool:
-        """Whether all values of a column are whole numbers, which may be texts."""
         values = self.values(name)
-        return bool(values) and all(
-            value.strip().isdecimal() if isinstance(value, str) else is_whole(value)
-            for value in values
-        )
+        return bool(values) and all(map(_is_whole_number, values))
 
     @property
     def flags(self) -> list[str]:
@@ -215,6 +211,10 @@ class TableView:
         texts = (" ".join(texts_in(value)).strip() for value in self.values(name))
         return not self.is_same(name) and any(re.search(r"\s", text) for text in texts)
 
+    def holds_single_texts(self, path: str) -> bool:
+        """Whether a path leads to one text in each row, and no lists of them."""
+        return all(len(list(texts_in(value_at(row, path)))) < 2 for row in self.sample)
+
     def holds_single_words(self, name: str) -> bool:
         """Whether all of a column's texts are single words."""
         texts = [str(value).split() for value in self.values(name)]
@@ -229,8 +229,10 @@ class TableView:
         lengths = [len(str(value)) for value in self.values(name)]
         return sum(lengths) / max(len(lengths), 1)
 
-    def text_field(self, name: str) -> str:
+    def text_field(self, name: str, like: Sequence[str] = ()) -> str:
         """Return the path of a column's text: of several fields, that with the longest texts.
+
+        One that ends the paths of other columns, `like` which it is to be read, comes first.
 
         Example:
             >>> rows = [{"answers": {"answer_start": [3], "text": ["a"]}}]
@@ -247,7 +249,12 @@ class TableView:
             for key in values[0]
             if not any(_mixes_kinds(fields.get(key)) for fields in values)
         }
-        best = max(lengths, key=lambda key: (key in ("text", "value"), lengths[key]), default="")
+        same = {path.partition(".")[2] for path in like}
+        best = max(
+            lengths,
+            key=lambda key: (key in same, key in ("text", "value"), lengths[key]),
+            default="",
+        )
         return f"{name}.{best}" if lengths.get(best) else name
 
     def numbered_fields(self, name: str) -> list[str]:
@@ -264,10 +271,18 @@ class TableView:
         return [f"{name}.{key}" for pair in pairs if pair[1] in texts for key in pair]
 
     def is_by_language(self, name: str) -> bool:
-        """Whether a column holds the same text in several languages, as fields by their codes."""
-        values = self.values(name) if self.kind(name) == "fields" else []
-        keys = list(map(str, values[0])) if values else []
-        return len(keys) > 1 and all(map(known.LANGUAGE.fullmatch, keys))
+        """Whether a column holds the same text in several languages, in fields or a list of them.
+
+        Example:
+            >>> rows = [{"name": [{"language": "en", "x": "a"}, {"language": "de", "x": "b"}]}]
+            >>> TableView(["name"], {}, rows).is_by_language("name")
+            True
+        """
+        first = next(iter(self.values(name)), None) if self.kind(name) in ("fields", "list") else ()
+        codes = set(map(str, first)) if isinstance(first, Mapping) else set()
+        if isinstance(first, (list, tuple)):
+            codes = {str(item.get("language")) for item in first if isinstance(item, Mapping)}
+        return len(codes) > 1 and all(map(known.LANGUAGE.fullmatch, codes))
 
     def is_within(self, name: str, others: Sequence[str]) -> bool:
         """Whether all texts of a column also appear in the other columns of their row."""
@@ -317,6 +332,11 @@ def normalized(name: str) -> str:
     """
     name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name.strip())
     return re.sub(r"[\s\-]+", "_", name).lower()
+
+
+def _is_whole_number(value: object) -> bool:
+    """Whether a cell is a whole number, which may be a text."""
+    return value.strip().isdecimal() if isinstance(value, str) else is_whole(value)
 
 
 def _mixes_kinds(value: object) -> bool:

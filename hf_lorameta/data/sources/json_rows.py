@@ -16,6 +16,7 @@ from hf_lorameta.errors import DatasetError
 Rows = list[dict[str, Any]]
 _ESCAPED = "\\ud"
 _ASKING = {"question", "query", "prompt", "instruction", "input", "context", "passage", "text"}
+_EXAMPLES = {"patterns", "examples", "questions", "queries", "prompts"}
 _CHATS = {"messages", "conversation", "conversations", "dialog", "dialogue", "turns", "chat"}
 _SPEAKERS = ({"role", "content"}, {"from", "value"})
 
@@ -114,8 +115,8 @@ def rows_by_path(file: IO[bytes], name: str, encoding: str = UTF8) -> dict[str, 
     One that holds columns, or rows by their ids, has one list, whose path is empty. Columns
     are lists of the same length, or, as pandas writes them, values by the row's number. An object
     with a text of its own, or with turns, is a row, not one that holds rows. Where each row holds a
-    list of questions or contexts, as in SQuAD's own files, the items of those lists are the rows;
-    turns of a chat are not.
+    list of questions or contexts, as in SQuAD's own files, or of examples of an intent, the items
+    of those lists are the rows; turns of a chat are not.
 
     Example:
         >>> import io
@@ -125,6 +126,8 @@ def rows_by_path(file: IO[bytes], name: str, encoding: str = UTF8) -> dict[str, 
         {'data.items': [{'text': 'a'}, {'text': 'b'}]}
         >>> paths('{"data": [{"title": "T", "qas": [{"question": "a"}, {"question": "b"}]}]}')
         {'data.qas': [{'title': 'T', 'question': 'a'}, {'title': 'T', 'question': 'b'}]}
+        >>> paths('{"intents": [{"tag": "hi", "patterns": ["a", "b"]}]}')
+        {'intents': [{'tag': 'hi', 'patterns': 'a'}, {'tag': 'hi', 'patterns': 'b'}]}
         >>> paths('{"q": ["a", "b"], "a": ["c", "d"]}')
         {'': [{'q': 'a', 'a': 'c'}, {'q': 'b', 'a': 'd'}]}
         >>> paths('{"q": {"0": "a", "1": "b"}, "a": {"0": "c", "1": "d"}}')
@@ -197,7 +200,12 @@ def _are_all(kind: type, items: Any) -> bool:
 
 
 def _unfolded(path: str, rows: Rows) -> tuple[str, Rows]:
-    """Return the path and the items of lists of questions or contexts that rows hold."""
+    """Return the path and the items of lists of questions, contexts or examples that rows hold."""
+    lengths = {key: [_number_of_texts(row.get(key)) for row in rows] for key in rows[0]}
+    for key in filter(_EXAMPLES.__contains__, lengths):
+        alone = list(lengths.values()).count(lengths[key]) == 1  # no list of answers to them
+        if alone and min(lengths[key]) >= 0 < max(lengths[key]):
+            return path, [row | {key: item} for row in rows for item in row[key]]
     for key in (key for key in rows[0] if key not in _CHATS):
         items: list[Any] = [row.get(key) for row in rows]
         asking = _ASKING - {"text"}
@@ -206,6 +214,10 @@ def _unfolded(path: str, rows: Rows) -> tuple[str, Rows]:
             inner = [row | i for row, own in zip(above, items, strict=True) for i in own]
             return _unfolded(f"{path}.{key}", inner)
     return path, rows
+
+
+def _number_of_texts(value: Any) -> int:
+    return len(value) if value == [] or _are_all(str, value) else -1
 
 
 def _transposed(found: dict[str, Any]) -> Rows:
