@@ -3,6 +3,7 @@
 A `Recipe` is frozen and is stored with its result in ``recipe.json``.
 """
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
@@ -147,6 +148,8 @@ class Recipe(_Settings):
             other rows, a quarter of all is held out; few rows are divided into folds instead.
         steps: take exactly so many steps, on all of these rows. The recipe of an adapter that was
             trained has them.
+        schedule: steps after which the learning rate is zero; None is `steps`. The recipe of an
+            adapter has them if it is not from the last one.
         check: score the adapter on this many rows that were not trained on, and refuse it if the
             base model has a lower loss; None does not check.
 
@@ -210,6 +213,12 @@ class Recipe(_Settings):
         description="Take exactly so many steps of --train, as the card of an adapter states that "
         "was made within a time limit.",
     )
+    schedule: int | None = Field(
+        default=None,
+        ge=1,
+        description="Steps after which the learning rate is zero, at least --steps, if the card of "
+        "an adapter states them.",
+    )
     check: int | None = Field(
         default=None,
         ge=4,
@@ -224,6 +233,12 @@ class Recipe(_Settings):
             raise RecipeError(
                 f"got steps={self.steps}, expected none without train",
                 hint=Option("steps", change="leave out"),
+            )
+        if self.schedule is not None and self.schedule < (self.steps or math.inf):
+            expected = f"at least steps, {self.steps}" if self.steps else "none without steps"
+            raise RecipeError(
+                f"got schedule={self.schedule}, expected {expected}",
+                hint=Option("schedule", change="leave out"),
             )
 
     @property
@@ -262,11 +277,12 @@ class Replay(Recipe):
     """The settings that make an adapter again, whatever time or limits there are then.
 
     They are those that were asked for, apart from what came out: `max_rows` is the number of rows
-    that were read if a limit ended the reading, and `train` and `steps` are those of the training.
+    that were read if a limit ended the reading, and `train`, `steps` and `schedule` are those of
+    the training.
     """
 
     @classmethod
-    def after(cls, asked: Recipe, **came_out: int) -> "Replay":
+    def after(cls, asked: Recipe, **came_out: int | None) -> "Replay":
         """Return the settings that were asked for, with what came out.
 
         Example:

@@ -127,6 +127,7 @@ def test_the_papers_recipe_has_its_settings_unless_others_are_given() -> None:
         "rank": None,
         "train": None,
         "steps": None,
+        "schedule": None,
         "check": None,
     }
     assert recipe.seed == 3

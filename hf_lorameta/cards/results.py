@@ -51,6 +51,7 @@ class Training:
         folds: number of folds of its rows that chose the number of steps; 0 if held-out rows did.
         layers: number of layers trained, the upper ones; 0 if all were.
         outputs: how many different outputs its rows have.
+        schedule: steps after which the learning rate was to be zero; perhaps more than `steps`.
     """
 
     rows: int
@@ -61,6 +62,7 @@ class Training:
     folds: int = 0
     layers: int = 0
     outputs: int = 0
+    schedule: int = 0
 
 
 @dataclass(frozen=True)

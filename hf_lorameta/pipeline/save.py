@@ -210,7 +210,11 @@ class Generation(SavableAdapter):
         training = self.outcome.training
         if training is None or not training.steps:
             return self.plan.replay
-        return Replay.after(self.plan.replay, train=training.rows, steps=training.steps)
+        steps, schedule = training.steps, training.schedule
+        return Replay.after(
+            self.plan.replay,
+            train=training.rows, steps=steps, schedule=schedule if schedule > steps else None,
+        )  # fmt: skip
 
     @cached_property
     def remarks(self) -> tuple[Remark, ...]:

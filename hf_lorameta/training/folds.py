@@ -28,16 +28,6 @@ class FoldPlan(NamedTuple):
         """Number of all steps."""
         return (self.folds + 1) * self.steps
 
-    @property
-    def points(self) -> tuple[int, ...]:
-        """After how many steps the rows of a fold are scored.
-
-        Example:
-            >>> FoldPlan(4, 24).points
-            (8, 16, 24)
-        """
-        return tuple(self.steps * part // 3 for part in (1, 2, 3))
-
 
 def fold_plan(steps: int, affordable: float) -> FoldPlan | None:
     """Return how to train on few rows; None if there is no time for two folds.

@@ -22,6 +22,7 @@ def train_further(
     seed: int,
     *,
     steps: int | None = None,
+    schedule: int | None = None,
     deadline: Deadline | None = None,
     progress: StageProgress = no_progress,
     hint: Sequence[Advice] = (),
@@ -35,6 +36,7 @@ def train_further(
         rank: r of the modules that the training adds.
         seed: of these, and of the order of the rows.
         steps: as for `train`.
+        schedule: as for `train`.
         deadline: as for `train`.
         progress: called after each step with (title, steps done, likely steps in all).
         hint: what to do if there is not enough memory.
@@ -58,5 +60,5 @@ def train_further(
     show = partial(progress, f"Training {part} on {len(rows.few) or count} rows")
     return train(
         model, part, start, rows, settings,
-        steps=steps, deadline=deadline, progress=show, hint=hint,
+        steps=steps, schedule=schedule, deadline=deadline, progress=show, hint=hint,
     )  # fmt: skip

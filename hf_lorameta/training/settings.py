@@ -1,14 +1,15 @@
 """How an adapter is trained; needs no torch."""
 
-from dataclasses import asdict, dataclass
+import math
+from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar
 
 from hf_lorameta.errors import Option, UsageError
 
 MOST_FEW_ROWS = 100
 """Of so many rows and fewer, none is held out if there is time for folds."""
-_FEW_STEPS = {32: 24, MOST_FEW_ROWS + 1: 48}
-"""Steps of a training of fewer rows than these."""
+_FEW_STEPS = {32: (24, 0.35), MOST_FEW_ROWS + 1: (48, 0.7)}
+"""Steps of a training of fewer rows than these, and a factor of the learning rate."""
 _MOST_STEPS = 192
 
 UNTRAINED = 0.25
@@ -18,6 +19,11 @@ _RATE = 0.576
 
 AdamW's best rate is inversely proportional to the width, the size of the states between layers
 (muP, arXiv 2203.03466).
+"""
+_CONSTANT = 0.6
+"""Share of a generated adapter's steps before the learning rate falls.
+
+How many fit into the time is known better then.
 """
 _EPOCHS = 8
 """How often all rows are trained on, unless they are few or very many."""
@@ -37,9 +43,12 @@ class Settings:
         steps: maximum number of optimizer steps.
         rows: rows in one step.
         lr: peak learning rate of AdamW.
-        warmup: steps of linear warm-up; linear decay to zero follows.
+        warmup: steps of linear warm-up.
+        constant: share of the steps at the peak learning rate, with the warm-up; linear decay to
+            zero follows.
         clip: maximum norm of the gradient.
-        evaluate_every: steps between two scores of held-out rows.
+        measurements: how often other rows are scored while the rate falls, evenly, besides the
+            moment before it.
         significant: whether a gain of held-out rows has to exceed its standard error.
         equal_rows: whether each row of a step has the same weight, however long its output is;
             otherwise each output token has.
@@ -54,8 +63,9 @@ class Settings:
     rows: int = 8
     lr: float = 2e-3
     warmup: int = 8
+    constant: float = 0.0
     clip: float = 1.0
-    evaluate_every: int = 24
+    measurements: int = 1
     significant: bool = True
     equal_rows: bool = False
     seed: int = 0
@@ -73,16 +83,56 @@ class Settings:
             if value is not None and value < minimum:
                 raise UsageError(f"{name} is {value}, expected at least {minimum}")
 
-    def learning_rate(self, step: int) -> float:
-        """Return the learning rate of step 0, 1, …: linear warm-up, then linear decay to zero.
+    @property
+    def measured(self) -> tuple[int, ...]:
+        """After how many steps other rows are scored.
 
         Example:
-            >>> settings = Settings(steps=4, warmup=2, lr=1.0)
-            >>> [settings.learning_rate(step) for step in range(4)]
-            [0.5, 1.0, 1.0, 0.5]
+            >>> Settings(steps=24, constant=0.6).measured
+            (14, 24)
+            >>> Settings(steps=24, measurements=3).measured
+            (8, 16, 24)
+        """
+        start, count = self._decay_start, self.measurements
+        points = {start + (self.steps - start) * part // count for part in range(count + 1)}
+        return tuple(sorted(points - {0}))
+
+    @property
+    def _decay_start(self) -> int:
+        """After how many steps the learning rate falls."""
+        return int(self.constant * self.steps)
+
+    def ending_after(self, taken: int, likely: float) -> "Settings | None":
+        """Return settings whose learning rate falls from now on, if it is time for that.
+
+        The rate of the steps that were taken is the same with these settings.
+
+        Args:
+            taken: steps so far.
+            likely: how many there will be in all.
+
+        Returns:
+            None if it is too early, or none of these steps is left out.
+
+        Example:
+            >>> settings = Settings(steps=192, constant=0.6)
+            >>> settings.ending_after(17, likely=30), settings.ending_after(18, likely=30).steps
+            (None, 30)
+        """
+        if not int(self.constant * likely) <= taken < self._decay_start:
+            return None
+        return replace(self, steps=math.ceil(taken / self.constant))
+
+    def learning_rate(self, step: int) -> float:
+        """Return the learning rate of step 0, 1, …: linear warm-up, constant, then linear decay.
+
+        Example:
+            >>> settings = Settings(steps=5, warmup=2, constant=0.6, lr=1.0)
+            >>> [settings.learning_rate(step) for step in range(5)]
+            [0.5, 1.0, 1.0, 1.0, 0.5]
         """
         rising = (step + 1) / self.warmup if self.warmup else 1.0
-        falling = (self.steps - step) / max(self.steps - self.warmup, 1)
+        falling = (self.steps - step) / max(self.steps - max(self.warmup, self._decay_start), 1)
         return self.lr * min(rising, falling, 1.0)
 
 
@@ -111,6 +161,7 @@ class BankSettings(Settings):
     """
 
     significant: bool = False
+    measurements: int = 4
     targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj")
     held_out: int = 32
     max_length: int = MAX_LENGTH
@@ -141,7 +192,7 @@ class BankSettings(Settings):
             lr=self.general_lr,
             warmup=min(self.warmup, steps),
             clip=self.clip,
-            evaluate_every=max(steps // _GENERAL_MEASUREMENTS, 1),
+            measurements=_GENERAL_MEASUREMENTS,
             significant=self.significant,
             equal_rows=True,
             seed=self.seed,
@@ -179,9 +230,10 @@ def settings_for(rows: int, width: int, rank: int, seed: int) -> Settings:
         >>> [settings_for(rows, 576, 16, 0).steps for rows in (12, 64, 120, 2000)]
         [24, 48, 120, 250]
         >>> [round(settings_for(64, width, 16, 0).lr, 5) for width in (576, 4096)]
-        [0.001, 0.00014]
+        [0.0007, 0.0001]
     """
-    few = (steps for most, steps in _FEW_STEPS.items() if rows < most)
+    few = (settings for most, settings in _FEW_STEPS.items() if rows < most)
     many = max(min(_EPOCHS * rows // Settings.rows, _MOST_STEPS), rows // Settings.rows)
-    steps = next(few, many)
-    return Settings(rank=rank, lr=_RATE / width, warmup=4, steps=steps, seed=seed)
+    steps, factor = next(few, (many, 1.0))
+    lr = factor * _RATE / width
+    return Settings(rank=rank, steps=steps, lr=lr, warmup=4, constant=_CONSTANT, seed=seed)

@@ -13,8 +13,9 @@ rows, for as many steps as the folds chose.
 import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
+from statistics import fmean
 from typing import Any, NamedTuple
 
 import torch
@@ -38,7 +39,7 @@ from hf_lorameta.training.trainer import (
 )
 from hf_lorameta.types import Progress, Row, no_progress
 
-_FIRST_STEPS = 2
+_FIRST_STEPS = 3
 """Steps that show how long one takes; the first one takes longer."""
 _SCORING_SHARE = 0.1
 """Share of the time of a training that scoring held-out rows may take."""
@@ -103,6 +104,7 @@ class Trained:
         rows: number of rows it was trained on.
         steps: of the adapter; 0 if none helped.
         taken: steps of the training, perhaps more.
+        schedule: steps after which the learning rate was to be zero.
         layers: number of layers that were trained, the upper ones; 0 if all were.
         gain: of the rows that decided; None if none did.
         folds: adapters that answer rows that they were not trained on; empty without folds.
@@ -114,6 +116,7 @@ class Trained:
     rows: int = 0
     steps: int = 0
     taken: int = 0
+    schedule: int = 0
     layers: int = 0
     gain: Gain | None = None
     folds: Sequence[Fold] = ()
@@ -136,6 +139,7 @@ def train(
     settings: Callable[[int], Settings],
     *,
     steps: int | None = None,
+    schedule: int | None = None,
     deadline: Deadline | None = None,
     checkpoint: Checkpoint | None = None,
     progress: Progress = no_progress,
@@ -153,6 +157,8 @@ def train(
         rows: to train on, and others that decide.
         settings: returns the settings of a training on so many rows.
         steps: how many to take, whatever other rows say; None lets other rows decide.
+        schedule: steps after which the learning rate is zero; None is `steps`. Without these, it
+            is as many as the settings have, or as there is time for.
         deadline: the training ends when less time is left than a step and scoring took.
         checkpoint: where the state of a training with held-out rows is kept, which goes on from
             there; an interruption is then raised.
@@ -170,7 +176,10 @@ def train(
             trainer, part, start, rows, deadline or Deadline(), checkpoint, progress, settings
         )
         try:
-            training.run(steps)
+            if steps is None:
+                training.run()
+            else:
+                training.take(steps, schedule or steps)
         except KeyboardInterrupt:
             if checkpoint:
                 raise
@@ -213,25 +222,30 @@ class _Training:
         self._deadline, self._checkpoint, self._progress = deadline, checkpoint, progress
         self._settings_for, self._settings = settings, settings(len(rows.train))
         self._best = trainer.start
-        self._done, self._step_seconds, self._score_seconds = 0, 0.0, 0.0
+        self._done, self._score_seconds = 0, 0.0
+        self._durations = list[float]()
 
-    def run(self, given: int | None) -> None:
-        """Train for a given number of steps, or for as long as other rows gain."""
-        trainer, rows, first = self._trainer, self._rows, given or _FIRST_STEPS
+    def take(self, steps: int, schedule: int) -> None:
+        """Take so many steps, of a schedule."""
+        self._settings = replace(self._settings, steps=schedule)
+        order = batches(self._rows.train, self._settings)
+        while self._trainer.taken < steps:
+            self._step(next(order), steps)
+        self._keep(steps, len(self._rows.train))
+
+    def run(self) -> None:
+        """Train for as long as other rows gain and time is left."""
+        trainer, rows = self._trainer, self._rows
         stored = self._checkpoint.load() if self._checkpoint else None
         if stored:
             trainer.resume(stored.taken, stored.vectors)
             self._done = self.result.taken = stored.taken
         order = islice(batches(rows.train, self._settings), trainer.taken, None)
-        while trainer.taken < first and not (given is None and self._deadline.passed):
-            self._step(next(order), given or self._likely_steps())
-        if given is not None:
-            self._keep(given, len(rows.train))
-            return
+        while trainer.taken < _FIRST_STEPS and not self._deadline.passed:
+            self._step(next(order), self._likely_steps())
         if not trainer.taken:  # preparing took all the time
             return
-        affordable = self._deadline.left() / max(self._step_seconds, 1e-9)
-        if rows.few and (plan := fold_plan(self._settings_for(len(rows.few)).steps, affordable)):
+        if rows.few and (plan := self._fold_plan()):
             self._train_in_folds(plan)
         else:
             self._train_with_held_out(order, stored)
@@ -252,11 +266,16 @@ class _Training:
         clock, trainer = self._deadline.clock, self._trainer
         started = clock()
         trainer.step(batch, self._settings.learning_rate(trainer.taken))
-        self._step_seconds = max(clock() - started, 1e-9)
+        self._durations.append(max(clock() - started, 1e-9))
         self.result.seconds += self._step_seconds
         self.result.taken = trainer.taken
         self._done += 1
         self._progress(self._done, max(likely, self._done))
+
+    @property
+    def _step_seconds(self) -> float:
+        """How long the latest step took; 0 before the first."""
+        return self._durations[-1] if self._durations else 0.0
 
     def _likely_steps(self) -> int:
         """Return how many steps there will be, if each takes as long as the latest."""
@@ -274,7 +293,7 @@ class _Training:
         result, trainer = self.result, self._trainer
         self._best = trainer.parameters() if parameters is None else parameters
         result.weights = trainer.weights(self._best)
-        result.steps, result.rows = steps, rows
+        result.steps, result.schedule, result.rows = steps, self._settings.steps, rows
         result.layers = self._part.layers - self._part.first if self._part.first else 0
 
     # --- held-out rows ---
@@ -282,21 +301,29 @@ class _Training:
     def _train_with_held_out(
         self, order: Iterator[list[Tokens]], stored: State | None = None
     ) -> None:
-        trainer, settings, rows = self._trainer, self._settings, self._rows
+        trainer, rows = self._trainer, self._rows
         self.result.rows, scored = len(rows.train), 0
         start = self._score_start()
         gain = self.result.gain = Gain(start, start)
         if stored and stored.steps:
             self._keep(stored.steps, len(rows.train), stored.best.to(trainer.start))
             gain = self.result.gain = Gain(start, trainer.score(start.rows, self._best))
-        while trainer.taken < settings.steps and self._has_time(self._score_seconds):
+        while trainer.taken < self._settings.steps and self._has_time(self._score_seconds):
             self._step(next(order), self._likely_steps())
-            if trainer.taken % settings.evaluate_every == 0:
+            if self._deadline.limited:
+                self._end_in_time()
+            if trainer.taken in self._settings.measured:
                 gain, scored = self._keep_if_better(gain), trainer.taken
             if self._checkpoint:
                 self._checkpoint.save(self._state)
         if trainer.taken > scored:
             self._keep_if_better(gain)
+
+    def _end_in_time(self) -> None:
+        """Let the learning rate fall to zero when the time is over, if not all steps fit in."""
+        taken, scoring = self._trainer.taken, 2 * self._score_seconds
+        likely = taken + (self._deadline.left() - scoring) / fmean(self._durations[1:])
+        self._settings = self._settings.ending_after(taken, likely) or self._settings
 
     def _state(self) -> State:
         trainer = self._trainer
@@ -311,7 +338,7 @@ class _Training:
         parts, done, planned = list[HeldOutLosses](), 0, self._likely_steps()
         stop = _FIRST_HELD_OUT if self._deadline.limited else len(rows)
         seconds = _SCORING_SHARE * planned * self._step_seconds
-        measurements = 1 + math.ceil(planned / self._settings.evaluate_every)
+        measurements = 2 + self._settings.measurements
         while part := rows[done:stop]:  # what a row takes is measured again: the first take longer
             started = clock()
             parts.append(trainer.score(part, trainer.start))
@@ -343,13 +370,17 @@ class _Training:
 
     # --- folds ---
 
+    def _fold_plan(self) -> FoldPlan | None:
+        steps = self._settings_for(len(self._rows.few)).steps
+        return fold_plan(steps, self._deadline.left() / self._step_seconds)
+
     def _train_in_folds(self, plan: FoldPlan) -> None:
         """Let folds choose the number of steps, then train on all rows.
 
         If time does not suffice for one fold, rows are held out instead.
         """
         rows, trainer = self._rows.few, self._trainer
-        self._settings, self._done = self._settings_for(len(rows)), 0
+        self._settings, self._done = replace(self._settings_for(len(rows)), steps=plan.steps), 0
         finished = self._finished_folds(plan)
         trainer.restart()
         if not finished:
@@ -398,7 +429,7 @@ class _Training:
             if not self._has_time(plan.steps * self._step_seconds):
                 return None
             self._step(next(order), plan.total)
-            if trainer.taken in plan.points:
+            if trainer.taken in self._settings.measured:
                 fold.scores[trainer.taken] = trainer.score([rows[i] for i in indices])
                 fold.parameters[trainer.taken] = trainer.parameters()
         return fold

@@ -138,7 +138,8 @@ def test_the_recorded_steps_make_the_adapter_of_a_timed_training_again(
     assert (training.rows, timed.outcome.drawn) == (trained, drawn)
     assert 0 < training.steps <= 21
     assert (recorded.train, recorded.steps) == (trained, training.steps)
-    again = make(tiny_bank, new, **{**settings, "train": trained, "steps": recorded.steps})
+    made = recorded.model_dump(include={"train", "steps", "schedule"})
+    again = make(tiny_bank, new, **settings | made)
     assert again.replay == recorded
     assert same_weights(again, timed)
     assert again.outcome.drawn == drawn

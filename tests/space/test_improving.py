@@ -231,7 +231,7 @@ def test_a_training_without_gain_or_time_leaves_the_adapter(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     if not over:
-        fast_training(monkeypatch.setattr, steps=4, warmup=1, evaluate_every=2)
+        fast_training(monkeypatch.setattr, steps=4, warmup=1, measurements=2)
         scores = "hf_lorameta.training.trainer.HeldOutLosses.by_row"
         monkeypatch.setattr(scores, property(lambda one: 0 * one.losses.probabilities))
     shown, job = Shown(), jobs.Job(120)

@@ -38,7 +38,7 @@ def test_a_few_steps_lower_the_loss_on_smollm2(
     lines = (EVERYDAY / f"{TASK}.train.jsonl").read_text("utf-8").splitlines(True)
     (tasks / f"{TASK}.train.jsonl").write_text("".join(lines[:24]), "utf-8")
     settings = BankSettings(
-        steps=6, rows=4, held_out=4, evaluate_every=6, warmup=1, general_steps=2, general_rows=4
+        steps=6, rows=4, held_out=4, measurements=1, warmup=1, general_steps=2, general_rows=4
     )
     hub = Hub(False)
     base = TrainingBase.find(BASE_MODEL, None, hub)

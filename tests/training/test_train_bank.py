@@ -37,10 +37,10 @@ from hf_lorameta.training.trainer import HeldOutLosses, Trainer  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SETTINGS = BankSettings(
-    rank=4, steps=8, lr=0.02, warmup=2, evaluate_every=4, general_steps=0, forms=False
+    rank=4, steps=8, lr=0.02, warmup=2, measurements=2, general_steps=0, forms=False
 )
 OPTIONS = ("--rank", 4, "--steps", 12, "--lr", 0.02, "--dtype", "float32", "--no-forms")
-COMMAND_SETTINGS = replace(SETTINGS, steps=12, warmup=8, evaluate_every=24)
+COMMAND_SETTINGS = replace(SETTINGS, steps=12, warmup=8, measurements=4)
 """What the command makes of `OPTIONS` and ``--general-steps 0``."""
 ROOT = Path(__file__).parents[2]
 

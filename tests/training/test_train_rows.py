@@ -48,7 +48,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    fast_training(monkeypatch.setattr, steps=12, rows=4, evaluate_every=3)
+    fast_training(monkeypatch.setattr, steps=12, rows=4, measurements=3)
 
 
 def load(base: Path) -> Any:
@@ -76,6 +76,11 @@ def train(base: Path, rows: TrainingRows = HELD_OUT, **options: Any) -> Trained:
     assert list(model.model.layers) == layers
     assert not [m for m in model.modules() if type(m).__module__.startswith("hf_lorameta")]
     return result
+
+
+def train_again(base: Path, result: Trained, rows: TrainingRows = HELD_OUT) -> Trained:
+    """Take the steps of a result again, on given rows."""
+    return train(base, rows, steps=result.steps, schedule=result.schedule)
 
 
 def content(weights: LoraWeights) -> list[bytes]:
@@ -182,10 +187,10 @@ def probabilities(monkeypatch: pytest.MonkeyPatch, by_step: dict[int, float]) ->
 
 
 def test_the_best_state_is_kept_not_the_last(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    probabilities(monkeypatch, {0: 0.1, 3: 0.5, 6: 0.7, 9: 0.6, 12: 0.7})
+    probabilities(monkeypatch, {0: 0.1, 4: 0.6, 8: 0.7, 12: 0.7})
     result = train(base)
-    assert result.steps == 6
-    assert content(train(base, steps=6).weights) == content(result.weights)
+    assert result.steps == 8
+    assert content(train(base, steps=8, schedule=12).weights) == content(result.weights)
 
 
 def test_a_gain_within_its_standard_error_leaves_the_adapter_as_it_was(
@@ -209,7 +214,7 @@ def test_each_row_is_answered_by_an_adapter_that_was_trained_on_the_rows_outside
     assert sorted(i for fold in result.folds for i in fold.indices) == list(range(16))
     for indices, weights in result.folds:
         others = [row for i, row in enumerate(FEW) if i not in indices]
-        alone = train(base, TrainingRows(others), steps=result.steps)
+        alone = train_again(base, result, TrainingRows(others))
         assert content(alone.weights) == content(weights)
 
 
@@ -218,7 +223,7 @@ def test_the_adapter_of_folds_is_trained_on_all_rows_for_the_steps_that_were_bes
 ) -> None:
     result = train(base, FOLDED)
     assert (result.rows, result.steps in (4, 8, 12)) == (16, True)
-    again = train(base, TrainingRows(FEW), steps=result.steps)
+    again = train_again(base, result, TrainingRows(FEW))
     assert content(again.weights) == content(result.weights)
     assert has_gained(result)
     assert len(gain_of(result).end.rows) == 16
@@ -297,7 +302,7 @@ def test_rows_are_held_out_where_time_does_not_suffice_for_one_fold(
     assert list(gain_of(result).start.rows) == FEW[12:]
     assert has_gained(result)
     assert clock.now <= 40
-    again = train(base, steps=result.steps)
+    again = train_again(base, result)
     assert content(again.weights) == content(result.weights)
 
 
@@ -314,9 +319,21 @@ def test_a_deadline_gives_the_best_so_far_and_its_steps_the_same_bytes(
     assert seen == list(range(1, steps + 1))
     assert has_gained(timed)
     assert 0 < timed.steps <= steps
-    again = train(base, steps=timed.steps)
+    again = train_again(base, timed)
     assert (again.steps, again.gain) == (timed.steps, None)
     assert content(again.weights) == content(timed.weights)
+
+
+def test_the_learning_rate_reaches_zero_when_the_time_is_over(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fast_training(monkeypatch.setattr, steps=40, rows=4, constant=0.6)
+    clock = Timed(monkeypatch, 1.0, 0.5)  # the first step takes longer
+    result = train(base, deadline=clock.deadline(11.5))
+    assert (result.taken, result.schedule) == (21, 22)  # time for 21.5
+    again = train_again(base, result)
+    assert content(again.weights) == content(result.weights)
+    assert content(train(base, steps=result.steps, schedule=40).weights) != content(result.weights)
 
 
 def test_without_time_the_adapter_stays_as_it_was(base: Path) -> None:
@@ -348,8 +365,8 @@ def test_the_deadline_is_kept_where_steps_and_scores_take_long(
         base, deadline=clock.deadline(93), progress=lambda _, *counts: shown.append(counts)
     )
     assert shown[1] == (2, 9)  # of the 73 seconds left, seven more steps take 70
-    assert result.steps == 6
-    assert clock.now == 6 * 10 + 3 * 7  # another step and its score would take too long
+    assert result.steps == 7
+    assert clock.now == 7 * 10 + 3 * 7  # another step and its score would take too long
 
 
 @pytest.mark.parametrize(("seconds", "count"), [(0.0, 16), (30.0, 8)])
@@ -374,7 +391,7 @@ def test_an_interrupted_training_keeps_the_best_so_far(base: Path) -> None:
     assert result.interrupted
     assert result.steps
     assert has_gained(result)
-    assert content(train(base, steps=result.steps).weights) == content(result.weights)
+    assert content(train_again(base, result).weights) == content(result.weights)
 
 
 def test_more_steps_than_the_training_has_are_refused(base: Path) -> None:
@@ -393,25 +410,26 @@ def test_a_training_that_is_interrupted_before_a_step_helped_has_no_result(
 def test_an_interruption_within_folds_trains_on_all_rows_if_one_is_finished(
     base: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    result = train(base, FOLDED, progress=interrupting(2 + 12 + 5))
+    result = train(base, FOLDED, progress=interrupting(3 + 12 + 5))
     assert (result.interrupted, len(result.folds), result.rows) == (True, 1, 16)
     assert has_gained(result)
     assert caplog.messages == [
         f"The training was interrupted after 1 fold. Training on all rows for {result.steps} "
         "steps; Ctrl-C ends this, too"
     ]
-    again = train(base, TrainingRows(FEW), steps=result.steps)
+    again = train_again(base, result, TrainingRows(FEW))
     assert content(again.weights) == content(result.weights)
 
 
-@pytest.mark.parametrize(("stops", "folds"), [([2 + 4 * 12 + 1], 4), ([2 + 12 + 5, 20], 1)])
+@pytest.mark.parametrize(("stops", "folds"), [([3 + 4 * 12 + 1], 4), ([3 + 12 + 5, 21], 1)])
 def test_an_interrupted_training_on_all_rows_keeps_its_steps(
     base: Path, stops: list[int], folds: int
 ) -> None:
     result = train(base, FOLDED, progress=interrupting(*stops))
     assert (result.interrupted, result.steps, result.rows) == (True, 1, 16)
     assert len(result.folds) == folds
-    assert content(train(base, TrainingRows(FEW), steps=1).weights) == content(result.weights)
+    again = train_again(base, result, TrainingRows(FEW))
+    assert content(again.weights) == content(result.weights)
 
 
 def interrupting(*stops: int) -> Show:

@@ -27,7 +27,7 @@ from hf_lorameta.training.train_rows import Trained, TrainingRows, train  # noqa
 from hf_lorameta.training.trainer import TrainedPart, Trainer, batches  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-FAST: dict[str, Any] = {"rank": 4, "rows": 4, "lr": 0.02, "warmup": 2, "evaluate_every": 3}
+FAST: dict[str, Any] = {"rank": 4, "rows": 4, "lr": 0.02, "warmup": 2}
 ROWS = TrainingRows(tokens(1, 20), tokens(1, 31)[24:])
 NOTHING = LoraWeights((), ())
 

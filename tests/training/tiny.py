@@ -78,7 +78,7 @@ def write_bank(make_folder: Callable[[str], Path], topics: int = 3, **changes: A
     """Train a bank in a few steps, for a random base model in a folder."""
     from hf_lorameta.training.settings import BankSettings
 
-    settings: dict[str, Any] = {"rank": 4, "steps": 8, "lr": 0.02, "warmup": 2, "evaluate_every": 4}
+    settings: dict[str, Any] = {"rank": 4, "steps": 8, "lr": 0.02, "warmup": 2, "measurements": 2}
     settings |= {"general_steps": 0, "forms": False, **changes}
     base, tasks = write_base(make_folder("base")), write_tasks(make_folder("tasks"), topics)
     folder = make_folder("banks") / "bank"
