@@ -15,6 +15,8 @@ from functools import cache
 from os import environ
 from pathlib import Path
 
+from hf_lorameta.paths import expanded
+
 _DAY = 86400.0
 
 logger = logging.getLogger(__name__)
@@ -30,7 +32,7 @@ def cache_dir() -> Path:
     from huggingface_hub import constants  # reads variables that options set
 
     chosen = environ.get("HF_LORAMETA_CACHE")
-    return Path(chosen or Path(constants.HF_HOME, "lorameta")).expanduser().absolute()
+    return expanded(chosen or Path(constants.HF_HOME, "lorameta")).absolute()
 
 
 def writable_cache() -> Path:

@@ -43,7 +43,7 @@ from hf_lorameta.data.counts.profile import ProfileTable
 from hf_lorameta.data.counts.tokenizer import load_encode, vocab_size
 from hf_lorameta.embedded import EMBEDDED
 from hf_lorameta.errors import BankError, IntegrityError, Option, UsageError
-from hf_lorameta.files import expanded, sha256
+from hf_lorameta.files import sha256
 from hf_lorameta.formats.lora_file import AdapterFile
 from hf_lorameta.formats.lora_layout import Layout, Module
 from hf_lorameta.hub.base_model_info import BaseModelInfo
@@ -51,6 +51,7 @@ from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.packaged_model import SMOLLM2
 from hf_lorameta.hub.repo_info import ListedBank
 from hf_lorameta.method.output_prior import OutputPrior
+from hf_lorameta.paths import expanded
 from hf_lorameta.quoting import shell
 from hf_lorameta.types import Encode, FactorPair, FloatArray, Progress, no_progress
 

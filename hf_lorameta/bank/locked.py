@@ -8,7 +8,8 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from hf_lorameta.errors import BankError, UsageError
-from hf_lorameta.files import hidden_sibling, resolved, writing
+from hf_lorameta.files import hidden_sibling, writing
+from hf_lorameta.paths import resolved
 
 
 @contextmanager

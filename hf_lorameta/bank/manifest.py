@@ -33,9 +33,9 @@ from hf_lorameta.data.chat_form import CHAT
 from hf_lorameta.data.columns.columns import Columns, check_columns
 from hf_lorameta.data.dataset import Dataset, open_dataset
 from hf_lorameta.errors import ManifestError, first_line, problem_of
-from hf_lorameta.files import expanded
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.repo import is_repo_id, on_hub
+from hf_lorameta.paths import expanded
 
 _FOLDER = re.compile(r"(?!.*(\.\.|--))[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*")
 _MAX_NAME, _MAX_ADAPTER = 90, 200

@@ -6,10 +6,10 @@ from hf_lorameta.bank.bank import Bank, refuse_revision
 from hf_lorameta.bank.index import NO_BANK
 from hf_lorameta.embedded import EMBEDDED
 from hf_lorameta.errors import BankError, Option, UsageError
-from hf_lorameta.files import expanded, resolved
 from hf_lorameta.hub.base_model_info import BaseModelInfo
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.packaged_model import SMOLLM2
+from hf_lorameta.paths import expanded, resolved
 from hf_lorameta.quoting import shell_word
 
 

@@ -21,7 +21,7 @@ from hf_lorameta.cli.options import (
 )
 from hf_lorameta.cli.output import emit, stage_bars
 from hf_lorameta.data.prompt import from_option
-from hf_lorameta.files import resolved
+from hf_lorameta.paths import resolved
 from hf_lorameta.tables import plural
 from hf_lorameta.training.settings import BankSettings
 

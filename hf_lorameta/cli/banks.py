@@ -19,7 +19,7 @@ from hf_lorameta.cli.options import (
 )
 from hf_lorameta.cli.output import emit, stage_bars
 from hf_lorameta.errors import BankError, IntegrityError
-from hf_lorameta.files import resolved
+from hf_lorameta.paths import resolved
 from hf_lorameta.tables import table
 
 if TYPE_CHECKING:

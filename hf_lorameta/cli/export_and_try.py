@@ -17,7 +17,7 @@ from hf_lorameta.cli.options import (
 from hf_lorameta.cli.output import emit, prints_json
 from hf_lorameta.data.prompt import from_option
 from hf_lorameta.errors import AdapterError, Option, UsageError
-from hf_lorameta.files import expanded, resolved
+from hf_lorameta.paths import expanded, resolved
 from hf_lorameta.quoting import shell
 
 if TYPE_CHECKING:

@@ -26,7 +26,6 @@ from hf_lorameta.errors import (
     UsageError,
     first_line,
 )
-from hf_lorameta.files import expanded
 from hf_lorameta.formats.gguf_metadata import base_config, read_metadata
 from hf_lorameta.hub.cache import caching
 from hf_lorameta.hub.client import Hub
@@ -42,6 +41,7 @@ from hf_lorameta.hub.packaged_model import (
 from hf_lorameta.hub.repo import PinnedRepo, Token
 from hf_lorameta.hub.repo_info import fetch_repo
 from hf_lorameta.hub.retry import patience
+from hf_lorameta.paths import expanded
 
 logger = logging.getLogger(__name__)
 

@@ -12,11 +12,12 @@ from hf_lorameta.cards import gguf_usage, model_card
 from hf_lorameta.cards.chart import CHART_FILE
 from hf_lorameta.data.sources.files import is_local
 from hf_lorameta.errors import AdapterError, Option, UsageError
-from hf_lorameta.files import expanded, refuse_other_files, resolved, similar_name, writing
+from hf_lorameta.files import refuse_other_files, similar_name, writing
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE, check_adapter
 from hf_lorameta.formats.peft_config import CONFIG_FILE, LoraConfig
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.repo import PinnedRepo, is_repo_id
+from hf_lorameta.paths import expanded, resolved
 from hf_lorameta.quoting import shell_word
 
 RECIPE_FILE = "recipe.json"

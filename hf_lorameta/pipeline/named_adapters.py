@@ -8,12 +8,13 @@ from hf_lorameta.bank.adapter_repo import check_base_model, stated_license
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.index import GeneralEntry
 from hf_lorameta.errors import AdapterError, UsageError, sanitize
-from hf_lorameta.files import expanded, sha256
+from hf_lorameta.files import sha256
 from hf_lorameta.formats.lora_file import AdapterFile, check_adapter
 from hf_lorameta.formats.lora_layout import Layout, Module, canonical_order
 from hf_lorameta.formats.peft_config import CONFIG_FILE, LoraConfig
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.repo import is_repo_id
+from hf_lorameta.paths import expanded
 from hf_lorameta.pipeline.adapter_folder import (
     fetch_adapter,
     generated_parts,

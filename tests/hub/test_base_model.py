@@ -95,6 +95,8 @@ def test_cache_dir_follows_the_environment(tmp_path: Path, monkeypatch: pytest.M
     assert cache_dir() == tmp_path / "lorameta"
     monkeypatch.setenv("HF_LORAMETA_CACHE", "~/mine")
     assert cache_dir() == Path.home() / "mine"
+    monkeypatch.setenv("HF_LORAMETA_CACHE", "~no-such-user/mine")
+    assert cache_dir() == Path("~no-such-user/mine").absolute()
     monkeypatch.delenv("HF_LORAMETA_CACHE")
     monkeypatch.setattr(constants, "HF_HOME", str(tmp_path / "home"))
     assert cache_dir() == tmp_path / "home" / "lorameta"

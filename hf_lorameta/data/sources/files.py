@@ -25,8 +25,9 @@ from hf_lorameta.data.sources.reading_errors import reading
 from hf_lorameta.data.sources.split_names import Splits, pick_split, split_name
 from hf_lorameta.data.sources.text_formats import encoding_of, lacks_header
 from hf_lorameta.errors import DatasetError
-from hf_lorameta.files import expanded, sha256, similar_name
+from hf_lorameta.files import sha256, similar_name
 from hf_lorameta.hub.repo import ON_HUB
+from hf_lorameta.paths import expanded
 
 
 def is_local(name: str | Path) -> bool:

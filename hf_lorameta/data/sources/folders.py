@@ -14,8 +14,8 @@ from hf_lorameta.data.sources.raw_dataset import RawDataset, prepared_datasets
 from hf_lorameta.data.sources.reading_errors import reading
 from hf_lorameta.data.sources.split_names import Splits, pick_split, split_name
 from hf_lorameta.errors import EmptyDatasetError
-from hf_lorameta.files import expanded
 from hf_lorameta.hub.repo import PinnedRepo
+from hf_lorameta.paths import expanded
 
 _SAVED = ("state.json", "dataset_dict.json")
 """Files of a folder that `datasets` wrote with ``save_to_disk``."""

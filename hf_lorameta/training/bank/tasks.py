@@ -14,9 +14,9 @@ from hf_lorameta.data.prompt import check_template
 from hf_lorameta.data.sources.files import is_local
 from hf_lorameta.data.sources.folders import digest_of
 from hf_lorameta.errors import DatasetError, UsageError
-from hf_lorameta.files import expanded
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.repo import is_repo_id, on_hub
+from hf_lorameta.paths import expanded
 
 _TRAIN_SUFFIX = ".train.jsonl"
 _VALIDATION_SUFFIX = ".validation.jsonl"
