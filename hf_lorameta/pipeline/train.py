@@ -14,7 +14,7 @@ from hf_lorameta.pipeline.session import Session
 from hf_lorameta.pipeline.stages import Unseen, Work
 
 if TYPE_CHECKING:
-    from hf_lorameta.training.train_rows import Trained
+    from hf_lorameta.training.trained import Trained
 
 _SHARE_BEFORE_CHECK = 0.88
 """Share of the time that is for training where a check follows."""
@@ -65,7 +65,7 @@ class Train:
     def _trained(self, work: Work, session: Session, end: Deadline) -> Work:
         from hf_lorameta.training.further import train_further
         from hf_lorameta.training.settings import MAX_LENGTH
-        from hf_lorameta.training.train_rows import TrainingRows, encode_rows
+        from hf_lorameta.training.trained import TrainingRows, encode_rows
 
         adapter, rows, evaluator = work.adapter, work.rows, session.evaluator
         left = end.left() * (_SHARE_BEFORE_CHECK if self.checked else 1)

@@ -9,7 +9,8 @@ from hf_lorameta.engines.scoring import LoraWeights
 from hf_lorameta.engines.transformers.decoder import width
 from hf_lorameta.errors import Advice, Option, RecipeError
 from hf_lorameta.training.settings import Settings, settings_for
-from hf_lorameta.training.train_rows import Trained, TrainingRows, train
+from hf_lorameta.training.train_rows import train
+from hf_lorameta.training.trained import Trained, TrainingRows
 from hf_lorameta.training.trainer import TrainedPart
 from hf_lorameta.types import StageProgress, no_progress
 

@@ -11,9 +11,8 @@ rows, for as many steps as the folds chose.
 """
 
 import logging
-import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from statistics import fmean
 from typing import Any, NamedTuple
@@ -23,12 +22,12 @@ import torch
 from hf_lorameta.deadline import Deadline
 from hf_lorameta.engines.row_tokens import Tokens
 from hf_lorameta.engines.scoring import LoraWeights
-from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
 from hf_lorameta.errors import Advice
 from hf_lorameta.tables import plural
 from hf_lorameta.training.checkpoint import Checkpoint, State
 from hf_lorameta.training.folds import FoldPlan, divided, fold_plan
 from hf_lorameta.training.settings import Settings
+from hf_lorameta.training.trained import Fold, Gain, Trained, TrainingRows
 from hf_lorameta.training.trainer import (
     HeldOutLosses,
     TrainedPart,
@@ -37,7 +36,7 @@ from hf_lorameta.training.trainer import (
     is_significant,
     joined,
 )
-from hf_lorameta.types import Progress, Row, no_progress
+from hf_lorameta.types import Progress, no_progress
 
 _FIRST_STEPS = 3
 """Steps that show how long one takes; the first one takes longer."""
@@ -47,88 +46,6 @@ _FIRST_HELD_OUT = 8
 """Held-out rows that are scored whatever time it takes."""
 
 logger = logging.getLogger(__name__)
-
-
-class TrainingRows(NamedTuple):
-    """Encoded rows.
-
-    Attributes:
-        train: to train on.
-        held_out: others, which decide how many steps are taken; with none, all are.
-        few: all rows, if they may be divided into folds; else none.
-    """
-
-    train: Sequence[Tokens]
-    held_out: Sequence[Tokens] = ()
-    few: Sequence[Tokens] = ()
-
-
-def encode_rows(evaluator: TorchEvaluator, length: int, rows: Sequence[Row]) -> list[Tokens]:
-    """Encode rows in at most `length` tokens; outputs are cut off at half that length."""
-    return [
-        row._replace(output=row.output[: length // 2]).truncated(length, evaluator.start_tokens)
-        for row in evaluator.encode(rows)
-    ]
-
-
-class Gain(NamedTuple):
-    """Scores of the rows that decided.
-
-    Attributes:
-        start: before the training.
-        end: with the result, or with the adapters of the folds.
-    """
-
-    start: HeldOutLosses
-    end: HeldOutLosses
-
-
-class Fold(NamedTuple):
-    """Rows, and an adapter that was not trained on them.
-
-    Attributes:
-        indices: of the rows, among all that were divided.
-        weights: the adapter.
-    """
-
-    indices: Sequence[int]
-    weights: LoraWeights
-
-
-@dataclass
-class Trained:
-    """An adapter after a training.
-
-    Attributes:
-        weights: the adapter.
-        rows: number of rows it was trained on.
-        steps: of the adapter; 0 if none helped.
-        taken: steps of the training, perhaps more.
-        schedule: steps after which the learning rate was to be zero.
-        layers: number of layers that were trained, the upper ones; 0 if all were.
-        gain: of the rows that decided; None if none did.
-        folds: adapters that answer rows that they were not trained on; empty without folds.
-        seconds: that all steps took.
-        interrupted: whether the user ended the training.
-    """
-
-    weights: LoraWeights
-    rows: int = 0
-    steps: int = 0
-    taken: int = 0
-    schedule: int = 0
-    layers: int = 0
-    gain: Gain | None = None
-    folds: Sequence[Fold] = ()
-    seconds: float = 0.0
-    interrupted: bool = False
-
-    @property
-    def losses(self) -> tuple[float, float]:
-        """Losses of the rows that decided, before and after, in nats per token; NaN without."""
-        if self.gain is None:
-            return math.nan, math.nan
-        return self.gain.start.losses.per_token, self.gain.end.losses.per_token
 
 
 def train(

@@ -57,7 +57,7 @@ def test_losses_and_answers_agree(pair: Pair) -> None:
 def test_training_agrees(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     from hf_lorameta.training import trainer
     from hf_lorameta.training.further import train_further
-    from hf_lorameta.training.train_rows import TrainingRows
+    from hf_lorameta.training.trained import TrainingRows
 
     monkeypatch.setattr(trainer, "UNTRAINED", 0.0)
     start, factors = LoraWeights(LAYOUT, random_pairs(LAYOUT, rank=2, scale=0.1)), []

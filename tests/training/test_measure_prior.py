@@ -22,7 +22,7 @@ from hf_lorameta.training.bank.measure_prior import (  # noqa: E402 - they impor
     measure_prior,
 )
 from hf_lorameta.training.target_layers import find_layout  # noqa: E402
-from hf_lorameta.training.train_rows import TrainingRows  # noqa: E402
+from hf_lorameta.training.trained import TrainingRows  # noqa: E402
 
 TASKS = [TrainingRows(tokens(i, 12), tokens(i, 2)) for i in range(3)]
 LIKELY = 7

@@ -25,11 +25,7 @@ from hf_lorameta.training import further, train_rows, trainer  # noqa: E402
 from hf_lorameta.training.further import train_further  # noqa: E402
 from hf_lorameta.training.settings import Settings  # noqa: E402
 from hf_lorameta.training.target_layers import with_all_projections  # noqa: E402
-from hf_lorameta.training.train_rows import (  # noqa: E402
-    Gain,
-    Trained,
-    TrainingRows,
-)
+from hf_lorameta.training.trained import Gain, Trained, TrainingRows  # noqa: E402
 from hf_lorameta.training.trainer import HeldOutLosses, Trainer, batches  # noqa: E402
 
 FEW = [row._replace(output=[5] * len(row.output)) for row in tokens(1, 16)]

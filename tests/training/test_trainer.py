@@ -23,7 +23,8 @@ from hf_lorameta.training.checkpoint import Checkpoint  # noqa: E402
 from hf_lorameta.training.device import DevicePlan  # noqa: E402
 from hf_lorameta.training.settings import Settings  # noqa: E402
 from hf_lorameta.training.target_layers import find_layout  # noqa: E402
-from hf_lorameta.training.train_rows import Trained, TrainingRows, train  # noqa: E402
+from hf_lorameta.training.train_rows import train  # noqa: E402
+from hf_lorameta.training.trained import Trained, TrainingRows  # noqa: E402
 from hf_lorameta.training.trainer import TrainedPart, Trainer, batches  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")

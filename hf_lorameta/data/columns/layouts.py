@@ -4,13 +4,13 @@
 or raises an error with a proposal.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from hf_lorameta.data.columns import names as known
 from hf_lorameta.data.columns.cells import as_object, value_at
 from hf_lorameta.data.columns.choices import multiple_choice
-from hf_lorameta.data.columns.columns import Columns, all_of
+from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.data.columns.conversations import is_conversation, unknown_roles
 from hf_lorameta.data.columns.roles import (
     guess_columns,
@@ -21,7 +21,15 @@ from hf_lorameta.data.columns.roles import (
     preferred_text,
 )
 from hf_lorameta.data.columns.table_view import IDS, TableView, normalized
-from hf_lorameta.errors import ColumnsError, DatasetError, Option, UnlabeledDatasetError
+from hf_lorameta.data.columns.unread_tables import (
+    lists_of_questions,
+    replies,
+    spans_error,
+    tagged_words,
+    unclear,
+    unreadable,
+)
+from hf_lorameta.errors import DatasetError, UnlabeledDatasetError
 
 LAYOUTS: tuple[Columns, ...] = (
     Columns(instruction="instruction", input="input", output="output"),
@@ -38,9 +46,6 @@ LAYOUTS: tuple[Columns, ...] = (
 """Known layouts. One whose columns are a subset of another fitting layout's is ignored."""
 _MOST_PATHS = 10_000
 """Most fields inside objects that are gone through."""
-_TO_JSON = ".to_json('rows.jsonl', orient='records', lines=True), and name rows.jsonl"
-_SHOWN_ROWS = 3
-"""Rows that are shown where no columns are proposed."""
 
 
 def find_columns(table: TableView) -> Columns:
@@ -75,7 +80,7 @@ def ask(table: TableView, problem: str = "") -> DatasetError:
         return unclear(table, problem)
     if len(spoken := [n for n in texts if known.TWO_LETTERS.fullmatch(normalized(n))]) > 2:
         return unclear(table, f"{', '.join(spoken)} may be translated into each other")
-    if not (guess and guess.input) and (spans := _spans(table)):
+    if not (guess and guess.input) and (spans := spans_error(table)):
         return spans
     if len(texts) > 1 < len(table.sample) and len(set(map(str, table.sample))) == 1:
         guess = None  # equal rows do not tell what is asked and what is answered
@@ -85,7 +90,7 @@ def ask(table: TableView, problem: str = "") -> DatasetError:
             _, _, field = inside.answer.partition(".0.")
             joined = f"''.join(piece[{field!r}] for piece in row[{pieces!r}])"
             problem = f"each row has a list of pieces of text in {pieces}"
-            return _unread(table, problem, f"make one text of them first, such as {joined}")
+            return unreadable(table, problem, f"make one text of them first, such as {joined}")
         guesses = filter(None, (inside, guess))
         guess = max(guesses, key=lambda columns: len(columns.names()), default=None)
     if guess and guess.input and not guess.output:
@@ -107,24 +112,6 @@ def ask(table: TableView, problem: str = "") -> DatasetError:
     return unclear(table, problem or unknown, guess, alone, *_with_other_labels(guess, table))
 
 
-def _spans(table: TableView) -> DatasetError | None:
-    """Return the error for a text beside a list of its spans: start, end and label of each."""
-    texts = [n for n in table.usable if table.kind(n) == "text"]
-    for name in table.names if texts else ():
-        first = next(iter(table.values(name)), None)
-        if isinstance(first, list) and first and all(map(_is_span, first)):
-            text = max(texts, key=table.mean_length)
-            span = f"row[{text!r}][start:end] + ': ' + label"
-            listed = f"'; '.join({span} for start, end, label in row[{name!r}])"
-            problem = f"each row has spans of {text} in {name}"
-            return _unread(table, problem, f"make one text of them first, such as {listed}")
-    return None
-
-
-def _is_span(value: object) -> bool:
-    return isinstance(value, list) and list(map(type, value)) == [int, int, str]
-
-
 def _with_other_labels(guess: Columns | None, table: TableView) -> Iterator[Columns]:
     """Yield a guess whose output are labels, or lists, with other columns of labels instead."""
     if not (guess and guess.input):
@@ -133,33 +120,6 @@ def _with_other_labels(guess: Columns | None, table: TableView) -> Iterator[Colu
         for name in table.usable:
             if name not in guess.names() and table.repeats(name):
                 yield guess.model_copy(update={"output": name})
-
-
-def unclear(
-    table: TableView,
-    problem: str,
-    *proposals: Columns | None,
-    advice: str = "",
-    kind: type[DatasetError] = ColumnsError,
-) -> DatasetError:
-    """Return an error that proposes columns; its `columns` are the first proposal."""
-    proposed = list(dict.fromkeys(map(str, filter(None, proposals))))
-    options = [Option("columns", columns) for columns in proposed]
-    shown: Sequence[Mapping[str, Any]] = ()
-    if not proposed and any(table.kind(name) == "text" for name in table.usable):
-        options = [Option("columns", "input=COLUMN,output=COLUMN")]
-        shown = table.sample[:_SHOWN_ROWS]
-    elif not proposed and not advice:
-        advice = "choose a dataset with texts, or name fields of columns: output=COLUMN.FIELD"
-    also = f"; also possible: {' or '.join(proposed[1:])}" if proposed[1:] else ""
-    error = kind(f"{problem}{also}; all columns: {all_of(table.names)}", hint=[*options, advice])
-    error.columns, error.rows = next(filter(None, proposals), None), shown
-    return error
-
-
-def _unread(table: TableView, problem: str, advice: str) -> ColumnsError:
-    """Return an error for rows that no columns read, with how to convert them."""
-    return ColumnsError(f"{problem}; all columns: {all_of(table.names)}", hint=advice)
 
 
 def unread_columns(columns: Columns, table: TableView) -> list[str]:
@@ -173,58 +133,6 @@ def unread_columns(columns: Columns, table: TableView) -> list[str]:
 
 
 # --- rules --------------------------------------------------------------------------------------
-
-
-def _tagged_words(table: TableView) -> None:
-    """Tables of tagged words, whose rows have to become sentences first, as pandas can do."""
-    named = (table.named(keys) for keys in (known.SENTENCES, known.WORDS, known.WORD_TAGS))
-    number, word, tag = (next(iter(names), "") for names in named)
-    single = number and tag and table.holds_single_words(word)
-    single = single and 2 * len(set(map(str, table.values(number)))) <= len(table.sample)
-    if single and not table.is_within(word, [number]):
-        lists = f"tokens=({word!r}, list), tags=({tag!r}, list)"
-        sentences = f"rows.ffill().groupby({number!r}, sort=False).agg({lists})"
-        problem = f"each row is a single word; in pandas, these are its sentences: {sentences}"
-        raise unclear(table, problem, Columns(input=word, output=tag))
-
-
-def _replies(table: TableView) -> None:
-    """Tables of messages that name the message that they reply to, of which pandas makes pairs."""
-    texts = [n for n in table.usable if table.kind(n) == "text" and table.holds_words(n)]
-    for before in filter(lambda name: known.BEFORE.fullmatch(normalized(name)), table.names):
-        own = [name for name in table.names if _refers(table, before, name)]
-        if own and texts:
-            text = max(texts, key=table.mean_length)
-            pairs = (
-                f"rows.merge(rows, left_on={before!r}, right_on={own[0]!r}, suffixes=('', '_0'))"
-                f"[[{text + '_0'!r}, {text!r}]].set_axis(['input', 'output'], axis=1)"
-            )
-            problem = f"each row is a message, and {before} the one that it replies to"
-            advice = f"make rows of a message and its reply in pandas: {pairs}{_TO_JSON}"
-            raise _unread(table, problem, advice)
-
-
-def _refers(table: TableView, before: str, name: str) -> bool:
-    """Whether a column holds ids of another column, of other rows."""
-    pairs = [[str(row.get(n)).removesuffix(".0") for n in (before, name)] for row in table.sample]
-    ids = [own for _, own in pairs]
-    known_ids = set(ids) - {"None", "nan", ""}
-    others = any(other in known_ids for other, _ in pairs)
-    return others and len(set(ids)) == len(ids) and not any(a == b for a, b in pairs)
-
-
-def _lists_of_questions(table: TableView) -> None:
-    """Tables whose rows are lists of questions and answers, of which pandas can make rows."""
-    for name in table.named(("questions",)):
-        counts = {n: [_length(row.get(n)) for row in table.sample] for n in table.names}
-        lists = [n for n in table.names if table.kind(n) == "list" and counts[n] == counts[name]]
-        if len(lists) > 1:
-            advice = f"make a row of each in pandas: rows.explode({lists!r}){_TO_JSON}"
-            raise _unread(table, f"each row has lists of {', '.join(lists)}", advice)
-
-
-def _length(value: object) -> int:
-    return len(value) if isinstance(value, (list, tuple)) else -1
 
 
 def _conversation(table: TableView) -> Columns | None:
@@ -462,9 +370,9 @@ def _inputs_only(table: TableView) -> Columns | None:
 
 
 RULES: tuple[Callable[[TableView], Columns | None], ...] = (
-    _tagged_words,
-    _replies,
-    _lists_of_questions,
+    tagged_words,
+    replies,
+    lists_of_questions,
     _conversation,
     multiple_choice,
     _known_layout,

@@ -35,7 +35,8 @@ from hf_lorameta.training.bank.one_task import (
 )
 from hf_lorameta.training.bank.tasks import Task
 from hf_lorameta.training.settings import Settings
-from hf_lorameta.training.train_rows import TrainingRows, train
+from hf_lorameta.training.train_rows import train
+from hf_lorameta.training.trained import TrainingRows
 from hf_lorameta.training.trainer import TrainedPart
 from hf_lorameta.types import StageProgress
 

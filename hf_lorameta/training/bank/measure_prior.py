@@ -15,7 +15,7 @@ from hf_lorameta.engines.transformers.one_pass import output_logits
 from hf_lorameta.engines.transformers.row_mode import RowMode, row_mode, rows_apart
 from hf_lorameta.formats.lora_layout import Layout, Module
 from hf_lorameta.method.output_prior import ARCHITECTURES, OutputPrior
-from hf_lorameta.training.train_rows import TrainingRows
+from hf_lorameta.training.trained import TrainingRows
 from hf_lorameta.types import FactorPair, FloatArray, Progress, no_progress
 
 _DIMENSIONS = 256

@@ -25,7 +25,7 @@ from hf_lorameta.training.bank.forms import Forms
 from hf_lorameta.training.bank.tasks import Task
 from hf_lorameta.training.checkpoint import Checkpoint
 from hf_lorameta.training.settings import BankSettings
-from hf_lorameta.training.train_rows import Trained, TrainingRows, encode_rows
+from hf_lorameta.training.trained import Trained, TrainingRows, encode_rows
 
 _FORMAT = 4
 """Version of the training; adapters of another version are trained again."""

@@ -1,0 +1,94 @@
+"""What a training is given, encoded rows, and what it returns."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from hf_lorameta.engines.row_tokens import Tokens
+from hf_lorameta.engines.scoring import LoraWeights
+from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
+from hf_lorameta.training.trainer import HeldOutLosses
+from hf_lorameta.types import Row
+
+
+class TrainingRows(NamedTuple):
+    """Encoded rows.
+
+    Attributes:
+        train: to train on.
+        held_out: others, which decide how many steps are taken; with none, all are.
+        few: all rows, if they may be divided into folds; else none.
+    """
+
+    train: Sequence[Tokens]
+    held_out: Sequence[Tokens] = ()
+    few: Sequence[Tokens] = ()
+
+
+def encode_rows(evaluator: TorchEvaluator, length: int, rows: Sequence[Row]) -> list[Tokens]:
+    """Encode rows in at most `length` tokens; outputs are cut off at half that length."""
+    return [
+        row._replace(output=row.output[: length // 2]).truncated(length, evaluator.start_tokens)
+        for row in evaluator.encode(rows)
+    ]
+
+
+class Gain(NamedTuple):
+    """Scores of the rows that decided.
+
+    Attributes:
+        start: before the training.
+        end: with the result, or with the adapters of the folds.
+    """
+
+    start: HeldOutLosses
+    end: HeldOutLosses
+
+
+class Fold(NamedTuple):
+    """Rows, and an adapter that was not trained on them.
+
+    Attributes:
+        indices: of the rows, among all that were divided.
+        weights: the adapter.
+    """
+
+    indices: Sequence[int]
+    weights: LoraWeights
+
+
+@dataclass
+class Trained:
+    """An adapter after a training.
+
+    Attributes:
+        weights: the adapter.
+        rows: number of rows it was trained on.
+        steps: of the adapter; 0 if none helped.
+        taken: steps of the training, perhaps more.
+        schedule: steps after which the learning rate was to be zero.
+        layers: number of layers that were trained, the upper ones; 0 if all were.
+        gain: of the rows that decided; None if none did.
+        folds: adapters that answer rows that they were not trained on; empty without folds.
+        seconds: that all steps took.
+        interrupted: whether the user ended the training.
+    """
+
+    weights: LoraWeights
+    rows: int = 0
+    steps: int = 0
+    taken: int = 0
+    schedule: int = 0
+    layers: int = 0
+    gain: Gain | None = None
+    folds: Sequence[Fold] = ()
+    seconds: float = 0.0
+    interrupted: bool = False
+
+    @property
+    def losses(self) -> tuple[float, float]:
+        """Losses of the rows that decided, before and after, in nats per token; NaN without."""
+        if self.gain is None:
+            return math.nan, math.nan
+        return self.gain.start.losses.per_token, self.gain.end.losses.per_token
