@@ -75,7 +75,7 @@ class AdapterActions(Actions):
         model, job = self.bank_loader.model, Job(2 * self.settings.time_limit)
         Background(
             visit, job, self.lines["training"], call,
-            lambda job, show: trying.improve(adapter, result, model, job, show, seconds=seconds),
+            lambda job: trying.improve(adapter, result, model, job, seconds=seconds),
         )  # fmt: skip
 
     @in_turn

@@ -89,10 +89,6 @@ class Job:
             if not self.committed:
                 self._canceled.set()
 
-    def _cancel_if_unwanted(self) -> None:
-        if not self.call.wanted:
-            self.cancel()
-
     def commit(self) -> None:
         """Check, and ignore `cancel` from now on: what follows cannot be undone."""
         with self._lock:
@@ -101,8 +97,8 @@ class Job:
 
     @property
     def canceled(self) -> bool:
-        """Whether `cancel` was called in time."""
-        return self._canceled.is_set()
+        """Whether `cancel` was called, or the caller has left, in time."""
+        return self._canceled.is_set() or not (self.committed or self.call.wanted)
 
     def check(self) -> None:
         """Raise if the job should end.
@@ -111,7 +107,6 @@ class Job:
             Canceled: `cancel` was called, or the visitor has left.
             SpaceError: the time limit has passed.
         """
-        self._cancel_if_unwanted()
         if self.canceled:
             raise Canceled
         if time.monotonic() > self._deadline:
@@ -159,7 +154,6 @@ class Job:
         threading.Thread(target=body, name="lorameta-job", daemon=True).start()
         try:
             while not self.canceled:
-                self._cancel_if_unwanted()
                 try:
                     news = self._news.get(timeout=_REPORT_SECONDS)
                 except queue.Empty:
