@@ -48,13 +48,6 @@ def model(bank: Bank) -> trying.Model:
     return trying.Model(Session(bank, token=False))
 
 
-class Shown(list[tuple[generating.Adapter, str]]):
-    """What was shown, the latest last."""
-
-    def add(self, adapter: generating.Adapter, said: str) -> None:
-        self.append((adapter, said))
-
-
 @pytest.fixture(autouse=True)
 def fast(monkeypatch: pytest.MonkeyPatch) -> None:
     fast_training(monkeypatch.setattr, steps=12)
@@ -91,10 +84,10 @@ def adapter(result: PlanResult) -> Iterator[generating.Adapter]:
 def test_the_adapter_is_trained_and_answers_to_rows_that_it_has_not_seen_are_counted(
     number: int, trained: int, counted: int, bank: Bank, model: trying.Model
 ) -> None:
-    result, shown, job = planned(bank, number), Shown(), jobs.Job(120)
+    result, job = planned(bank, number), jobs.Job(120)
     adapter = generating.make_adapter(result, job)
-    assert not trying.improve(adapter, result, model, job, shown.add), "no time was missing"
-    [(improved, said)] = shown
+    improved, said, over = trying.improve(adapter, result, model, job)
+    assert not over, "no time was missing"
     in_folds = " Each was answered by an adapter that was not trained on it." * (number == 48)
     assert said == f"Trained on {trained} of your rows.{in_folds}"
     training, report = improved.generation.outcome.training, improved.generation.report
@@ -139,10 +132,9 @@ def test_the_page_and_the_command_line_make_the_same_adapter_of_a_file(
     start_forkserver()
     request = DatasetRequest(file=str(data))
     result = planning.make_plan(bank, request, recipe, 20_000, False, job)
-    made, shown = generating.make_adapter(result, job), Shown()
+    made = generating.make_adapter(result, job)
     start_clock()
-    trying.improve(made, result, model, job, shown.add, seconds=seconds)
-    [(adapter, _)] = shown
+    adapter = trying.improve(made, result, model, job, seconds=seconds).adapter
     start_clock()
     folder = generate(data, bank, recipe, budget=seconds).save_pretrained(tmp_path / "adapter")
     training = adapter.generation.outcome.training
@@ -161,9 +153,8 @@ def test_several_labels_of_a_trained_adapter_are_counted_in_any_order(
         plan=several,
         samples=[(text, words.replace(" ", ", ")) for text, words in result.samples],
     )
-    made, shown = generating.make_adapter(result, jobs.Job(120)), Shown()
-    trying.improve(made, result, model, jobs.Job(120), shown.add)
-    [(adapter, _)] = shown
+    made = generating.make_adapter(result, jobs.Job(120))
+    adapter = trying.improve(made, result, model, jobs.Job(120)).adapter
     report = adapter.generation.report
     assert report is not None
     scores = report.scores["generated"]
@@ -194,7 +185,7 @@ def test_a_try_during_a_training_goes_first_and_sees_nothing_of_it(
         report(text, *numbers, **more)
 
     monkeypatch.setattr(job, "report", try_in_training)
-    trying.improve(adapter, result, model, job, Shown().add)
+    trying.improve(adapter, result, model, job)
     assert tried == [alone]
     monkeypatch.setattr(trying, "_TRIES_SECONDS", 0.3)
     with model.one_try(jobs.Job(60)):
@@ -204,6 +195,20 @@ def test_a_try_during_a_training_goes_first_and_sees_nothing_of_it(
     start = time.monotonic()
     model.let_tries_go(job)
     assert time.monotonic() - start < 0.3
+
+
+def test_a_training_does_not_begin_before_the_thread_of_a_canceled_one_has_ended(
+    result: PlanResult, adapter: generating.Adapter, model: trying.Model
+) -> None:
+    """Its place in the line is free at once, and both would train the same model."""
+    later = jobs.Job(120)
+    thread = threading.Thread(target=trying.improve, args=(adapter, result, model, later))
+    with model.one_training(jobs.Job(60)):
+        thread.start()
+        time.sleep(0.5)
+        assert later.step.text == "Waiting for another request to end"
+    thread.join(60)
+    assert later.step.text != "Waiting for another request to end"
 
 
 def test_a_try_reads_so_many_tokens_of_a_prompt_whatever_its_length(
@@ -234,9 +239,8 @@ def test_a_training_without_gain_or_time_leaves_the_adapter(
         fast_training(monkeypatch.setattr, steps=4, warmup=1, evaluate_every=2)
         scores = "hf_lorameta.training.trainer.HeldOutLosses.by_row"
         monkeypatch.setattr(scores, property(lambda one: 0 * one.losses.probabilities))
-    shown, job = Shown(), jobs.Job(120)
-    assert trying.improve(adapter, result, model, job, shown.add, seconds=seconds) == over
-    [(same, said)] = shown
+    same, said, was_over = trying.improve(adapter, result, model, jobs.Job(120), seconds=seconds)
+    assert was_over == over
     assert "No training step helped" in said
     assert (same.folder / WEIGHTS).read_bytes() == (adapter.folder / WEIGHTS).read_bytes()
     assert same.generation.report is not None, "its answers are counted"
@@ -248,13 +252,12 @@ def test_more_time_that_does_not_help_leaves_the_trained_adapter(
     model: trying.Model,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    shown, job = Shown(), jobs.Job(120)
-    trying.improve(adapter, result, model, job, shown.add)
-    trained = shown[0][0]
+    job = jobs.Job(120)
+    trained = trying.improve(adapter, result, model, job).adapter
     fast_training(monkeypatch.setattr, steps=12, lr=1e-4)
-    trying.improve(trained, result, model, job, shown.add)
-    assert shown[1][0] is trained
-    assert "the adapter stays as it was" in shown[1][1]
+    same, said, _ = trying.improve(trained, result, model, job)
+    assert same is trained
+    assert "the adapter stays as it was" in said
 
 
 @pytest.mark.parametrize("how", ["cancel", "stop"])
@@ -268,7 +271,7 @@ def test_a_canceled_training_leaves_nothing_and_a_stopped_one_the_best_so_far(
     tmp_path: Path,
 ) -> None:
     """A training that has helped is stopped, and its adapter checked; or the check is left out."""
-    result, job, shown = planned(bank, 160), jobs.Job(120), Shown()
+    result, job = planned(bank, 160), jobs.Job(120)
     adapter, report, steps = generating.make_adapter(result, job), job.report, list[str]()
 
     def end_in_step(text: str, *numbers: int, **more: int) -> None:
@@ -281,11 +284,11 @@ def test_a_canceled_training_leaves_nothing_and_a_stopped_one_the_best_so_far(
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     if how == "cancel":
         with pytest.raises(jobs.Canceled):
-            trying.improve(adapter, result, model, job, shown.add)
+            trying.improve(adapter, result, model, job)
         assert list(tmp_path.iterdir()) == []
         return
-    assert trying.improve(adapter, result, model, job, shown.add), "more time may help"
-    [(improved, said)] = shown
+    improved, said, over = trying.improve(adapter, result, model, job)
+    assert over, "more time may help"
     assert said == "Trained on 120 of your rows."
     outcome = improved.generation.outcome
     assert outcome.interrupted == {"Training": "training", "Checking": "check"}[step]
@@ -295,10 +298,10 @@ def test_a_canceled_training_leaves_nothing_and_a_stopped_one_the_best_so_far(
 def test_a_training_that_is_stopped_before_it_helped_leaves_the_adapter(
     result: PlanResult, adapter: generating.Adapter, model: trying.Model
 ) -> None:
-    job, shown = jobs.Job(120), Shown()
+    job = jobs.Job(120)
     job.stopped = True
-    assert trying.improve(adapter, result, model, job, shown.add), "more time may help"
-    [(same, said)] = shown
+    same, said, over = trying.improve(adapter, result, model, job)
+    assert over, "more time may help"
     assert same is adapter
     assert "No training step helped in the time that it had" in said
 
