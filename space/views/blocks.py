@@ -8,8 +8,10 @@ from typing import Any, Literal
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from hf_lorameta import errors
+from hf_lorameta.cards.gguf_usage import BASE_FILE, GGUF_FILE, MODELFILE
 from hf_lorameta.data.sources.formats import FORMATS, ending
 from hf_lorameta.errors import LoraMetaError, Option
+from hf_lorameta.quoting import fenced, shell
 from work.jobs import TRY_AGAIN, SpaceError
 
 _TEMPLATES = Environment(
@@ -19,6 +21,10 @@ _TEMPLATES = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
+
+
+_TEMPLATES.globals |= {"base_file": BASE_FILE, "gguf_file": GGUF_FILE, "modelfile_name": MODELFILE}
+_TEMPLATES.filters |= {"fenced": fenced, "shell": lambda words: shell(*words)}
 
 
 def render(name: str, /, **values: Any) -> str:
