@@ -13,7 +13,6 @@ from actions import in_turn, last_wins
 from adapter_actions import AdapterActions
 from forms.html_forms import columns_form, columns_from_form
 from hf_lorameta.data.chat_form import CHAT
-from hf_lorameta.data.columns.columns import as_columns
 from hf_lorameta.errors import ColumnsError, LoraMetaError, UnlabeledDatasetError
 from hf_lorameta.pipeline.session import Session
 from hf_lorameta.recipe import Recipe
@@ -249,5 +248,4 @@ def _request_of(values: Mapping[str, Any]) -> DatasetRequest:
         if not is_upload(file):
             raise RequestError("The uploaded file is no longer there: choose it again")
         return DatasetRequest(file=file)
-    named: dict[str, Any] = {name: str(values.get(name) or "") for name in ("dataset", *CHOICES)}
-    return DatasetRequest(**named | {"columns": as_columns(named["columns"] or None)})
+    return DatasetRequest.of({name: str(values.get(name) or "") for name in ("dataset", *CHOICES)})

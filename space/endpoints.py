@@ -1,7 +1,6 @@
 """The endpoints /plan and /generate, which are also MCP tools."""
 
 import inspect
-import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
 from contextlib import aclosing, contextmanager
 from functools import partial
@@ -11,7 +10,6 @@ from typing import Any, TypeVar
 import gradio as gr
 
 from hf_lorameta import errors
-from hf_lorameta.data.columns.columns import as_columns
 from hf_lorameta.data.sources.formats import ON_PAGE
 from hf_lorameta.errors import LoraMetaError, Option
 from hf_lorameta.hub.repo import Token
@@ -25,13 +23,7 @@ from views.blocks import advice, message_of
 from work.bank_loader import BankLoader
 from work.jobs import Canceled, Job, SpaceError, Step, known_error
 from work.making import Making
-from work.planning import (
-    CHOICES,
-    SAMPLES,
-    DatasetRequest,
-    PlanResult,
-    make_plan,
-)
+from work.planning import CHOICES, SAMPLES, DatasetRequest, PlanResult, make_plan
 from work.visit import known
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -45,14 +37,8 @@ _DATASET = {
     "file": "a data file instead, such as .csv, .jsonl or .parquet.",
 }
 """What callers read of the inputs that say which rows to read, by name."""
-OPTIONS = {
-    "metric": "distance between datasets.",
-    "coefficients": "rule that turns distances into coefficients.",
-    "combine": "how the adapters are merged.",
-    "top_k": "use only the k largest coefficients; 0 uses all.",
-    "temperature": "of the softmin; below 1 is sharper.",
-    "rank": "of the adapter; 0 for the default.",
-}
+_RECIPE = ("metric", "coefficients", "combine", "top_k", "temperature", "rank")
+OPTIONS = {name: Recipe.model_fields[name].description or "" for name in _RECIPE}
 """The same of a recipe; an empty value or 0 is the default."""
 _TARGET = {
     "repo_id": "where it is published, as user/name; empty names it after the dataset.",
@@ -61,8 +47,6 @@ _TARGET = {
 }
 """The same of where an adapter is published."""
 MCP_TOOLS = ("plan", "generate")
-_SHOW_SECONDS = 1.0
-"""Seconds until numbers of the same step are sent again."""
 
 
 def add_endpoints(loader: BankLoader, settings: SpaceSettings, lines: Mapping[str, Line]) -> None:
@@ -145,7 +129,7 @@ class Endpoints:
     ) -> dict[str, Any]:
         """Show which LoRA adapters would be combined for a dataset, and their distances.
 
-        Reads the dataset's rows, changes nothing, writes nothing.
+        Reads the dataset's rows, changes nothing, writes nothing. Numbers of 0 are the defaults.
         """
         credential, found = credential_of(oauth_token), list[PlanResult]()
         with _explained():
@@ -190,9 +174,7 @@ class Endpoints:
     def _plan(
         self, inputs: dict[str, Any], recipe: Recipe, credential: Token, samples: int, job: Job
     ) -> PlanResult:
-        named = {name: inputs[name] for name in _DATASET}
-        kept = used(named["file"] or "")
-        request = DatasetRequest(**named | {"columns": as_columns(inputs["columns"] or None)})
+        kept, request = used(inputs["file"] or ""), DatasetRequest.of(inputs)
         most = self._settings.max_rows
         result = make_plan(self._loader.bank, request, recipe, most, credential, job, samples)
         del kept  # and with it the file
@@ -205,14 +187,11 @@ class Endpoints:
         line, limit = self._lines[name], self._settings.time_limit
         job = Job(2 * limit if name == "training" else limit)
         job.call = call
-        shown, at = "", 0.0
         async with aclosing(line.run(call, lambda: job.run(work), lambda: call.wanted)) as running:
             async for news in running:
-                now = time.monotonic()
                 if isinstance(news, int):
                     yield {"progress": "Waiting for the requests of others", "place": news}
-                elif isinstance(news, Step) and (news.text != shown or now - at > _SHOW_SECONDS):
-                    shown, at = news.text, now
+                elif isinstance(news, Step):
                     yield _progress(news)
         if not call.wanted:
             raise Canceled

@@ -16,7 +16,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from endpoints import MCP_TOOLS
 from hf_lorameta.errors import LoraMetaError
 from limits.lines import make_lines
-from limits.own_machine import only_own_page
 from limits.requests import VisitorLimits
 from page import build_page
 from settings import SpaceSettings
@@ -86,10 +85,7 @@ def serve(settings: SpaceSettings) -> None:
     blocks.queue(api_open=False)
     max_upload = settings.max_upload_mb * 1_000_000
     on_hub = settings.space_id is not None
-    middleware = [Middleware(_security_headers)]
-    if settings.own_machine:
-        middleware += [Middleware(only_own_page)]
-    middleware += [Middleware(VisitorLimits, on_hub=on_hub, max_upload=max_upload)]
+    limits = {"on_hub": on_hub, "max_upload": max_upload, "own_machine": settings.own_machine}
     blocks.launch(
         theme=THEME,
         share=False,  # Gradio shares in notebooks
@@ -100,7 +96,9 @@ def serve(settings: SpaceSettings) -> None:
         ssr_mode=False,
         max_file_size=max_upload,
         max_threads=len(lines) * settings.queue + _THREADS,  # those that wait count as well
-        app_kwargs={"middleware": middleware},
+        app_kwargs={
+            "middleware": [Middleware(_security_headers), Middleware(VisitorLimits, **limits)]
+        },
         mcp_server=True,
         prevent_thread_lock=True,
     )

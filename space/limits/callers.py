@@ -6,13 +6,16 @@ Limits are not counted by session, since a program can name as many sessions as 
 import re
 import time
 from dataclasses import dataclass, field
-from ipaddress import IPv6Address, ip_address, ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from itertools import takewhile
 from os import environ
 from typing import Any
+from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.types import Scope
+
+from settings import LOOPBACK
 
 _KEY = "lorameta_call"
 UNASKED_SECONDS = 60.0
@@ -77,8 +80,8 @@ def find_address(scope: Scope, *, on_hub: bool) -> str:
             have several lines, and an address a port.
     """
     lines = Headers(scope=scope).getlist("x-forwarded-for") if on_hub else []
-    hops = map(_without_port, reversed(",".join(lines).split(",")))
-    seen = filter(_is_public, takewhile(_is_address, hops))
+    hops = takewhile(bool, map(_parsed, reversed(",".join(lines).split(","))))
+    seen = (str(hop) for hop in hops if hop and hop.is_global)
     client = scope.get("client")
     return network(next(seen, client[0] if client else ""))
 
@@ -92,7 +95,7 @@ def opens_page(scope: Scope) -> bool:
 def from_another_site(scope: Scope) -> bool:
     """Return whether a page of another site sent a request, as browsers say, but to open this one.
 
-    Browsers that do not say which site it is state the origin of what writes.
+    Browsers that do not say which site it is state the origin of what writes, or the page.
 
     Example:
         >>> headers = [(b"sec-fetch-site", b"cross-site"), (b"sec-fetch-mode", b"cors")]
@@ -100,11 +103,30 @@ def from_another_site(scope: Scope) -> bool:
         True
     """
     headers = Headers(scope=scope)
-    site, origin = headers.get("sec-fetch-site", "none"), headers.get("origin")
+    site = headers.get("sec-fetch-site", "none")
+    origin = headers.get("origin", headers.get("referer"))
     if site == "none" and origin is not None:
         hosts = headers.get("host"), headers.get("x-forwarded-host"), environ.get("SPACE_HOST")
-        site = "same-origin" if origin.partition("://")[2] in hosts else "cross-site"
+        same = origin.partition("://")[2].partition("/")[0] in hosts
+        site = "same-origin" if same else "cross-site"
     return site not in ("same-origin", "none") and not opens_page(scope)
+
+
+def names_this_machine(scope: Scope) -> bool:
+    """Return whether a request names this machine as its host.
+
+    A page of another site can read the answers to its requests if the name of its host points to
+    this machine (DNS rebinding).
+
+    Example:
+        >>> [names_this_machine({"type": "http", "headers": [(b"host", host)]})
+        ...  for host in (b"127.0.0.1:7860", b"[::1]:7860", b"evil.example", b"[")]
+        [True, True, False, False]
+    """
+    try:
+        return urlsplit(f"//{Headers(scope=scope).get('host', '')}").hostname in LOOPBACK
+    except ValueError:
+        return False
 
 
 def network(address: str) -> str:
@@ -114,34 +136,22 @@ def network(address: str) -> str:
         >>> network("203.0.113.7"), network("2001:db8:1:2:3:4:5:6"), network("a socket")
         ('203.0.113.7', '2001:db8:1:2::/64', 'a socket')
     """
-    try:
-        parsed = ip_address(address)
-    except ValueError:
-        return address
+    parsed = _parsed(address)
     if isinstance(parsed, IPv6Address):
         mapped = parsed.ipv4_mapped
         return str(mapped or ip_network((parsed, _IPV6_PREFIX), strict=False))
-    return str(parsed)
+    return str(parsed or address)
 
 
-def _without_port(address: str) -> str:
-    """Return an address of a header without port and brackets.
+def _parsed(address: str) -> IPv4Address | IPv6Address | None:
+    """Return an address, of a header perhaps with a port and brackets; None if it is none.
 
     Example:
-        >>> [_without_port(a) for a in (" 1.2.3.4:80", "[2001:db8::1]:80", "2001:db8::1")]
-        ['1.2.3.4', '2001:db8::1', '2001:db8::1']
+        >>> [str(_parsed(a)) for a in (" 1.2.3.4:80", "[2001:db8::1]:80", "2001:db8::1", "x")]
+        ['1.2.3.4', '2001:db8::1', '2001:db8::1', 'None']
     """
     found = _WITH_PORT.fullmatch(address.strip())
-    return (found[1] or found[2]) if found else address.strip()
-
-
-def _is_address(address: str) -> bool:
     try:
-        ip_address(address)
+        return ip_address((found[1] or found[2]) if found else address.strip())
     except ValueError:
-        return False
-    return True
-
-
-def _is_public(address: str) -> bool:
-    return ip_address(address).is_global
+        return None

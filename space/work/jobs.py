@@ -22,7 +22,8 @@ Updates = dict[Any, Any]
 """New values or properties by component of the page."""
 Show = Callable[[], Updates]
 """Stores a result in the state of a visit, and returns the updates that show it."""
-_REPORT_SECONDS = 0.2
+_LOOK_SECONDS, _REPORT_SECONDS = 0.2, 1.0
+"""How often work is looked at, and seconds until numbers of the same step are shown again."""
 TRY_AGAIN = "Try again. If the error persists, please tell the owner of this Space."
 """Advice for an unexpected error."""
 logger = logging.getLogger("space")
@@ -155,7 +156,7 @@ class Job:
         try:
             while not self.canceled:
                 try:
-                    news = self._news.get(timeout=_REPORT_SECONDS)
+                    news = self._news.get(timeout=_LOOK_SECONDS)
                 except queue.Empty:
                     continue
                 if news is None:

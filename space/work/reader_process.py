@@ -163,11 +163,8 @@ def _send_result(
         return
     except LoraMetaError as known:
         error = known
-        if isinstance(error, DatasetError):
-            error.row, error.rows = (
-                None,
-                (),
-            )  # for the terminal, and may be longer than `MESSAGE_BYTES`
+        if isinstance(error, DatasetError):  # for the terminal, and may exceed `MESSAGE_BYTES`
+            error.row, error.rows = None, ()
     except BrokenPipeError:
         return  # the request has ended
     except MemoryError:
