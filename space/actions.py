@@ -201,16 +201,8 @@ class Actions:
         return {self.components.visit: visit}
 
     def _running(self, visit: Visit) -> Updates:
-        c = self.components
-        return {
-            c.visit: visit,
-            c.progress: progress_html("Starting"),
-            c.bar: gr.Row(visible=True),
-            c.make: gr.Button(visible=False),
-            c.cancel: gr.Button(visible=True),
-            c.stop: gr.Button(visible=False),
-            c.run_timer: gr.Timer(active=True),
-        }
+        shown = {self.components.run_timer: gr.Timer(active=True)}
+        return self._bar(visit, progress_html("Starting"), cancel=True) | shown
 
     def idle(self, visit: Visit) -> Updates:
         """Show that nothing runs except in the background; an empty bar is hidden."""
@@ -221,16 +213,25 @@ class Actions:
             background.ask()
             step = Step("Stopping") if stopped else background.job.step
             progress = progress_html(step.text, step.done, step.total)
-        to_make = ready and not made
-        return {
-            c.visit: visit,  # keeps it for another hour
-            c.progress: progress,
-            c.bar: gr.Row(visible=to_make or bool(progress)),
-            c.make: gr.Button(visible=to_make),
-            c.cancel: gr.Button(visible=False),
-            c.stop: gr.Button(visible=background is not None and not stopped),
+        to_stop = background is not None and not stopped
+        return self._bar(visit, progress, make=ready and not made, stop=to_stop) | {
             c.run_timer: gr.Timer(active=background is not None),
             c.verdict_step: gr.Column(visible=ready),
             c.details_step: gr.Column(visible=ready),
             c.result_step: gr.Column(visible=made),
+        }
+
+    def _bar(
+        self, visit: Visit, progress: str, *, make: bool = False, cancel: bool = False,
+        stop: bool = False,
+    ) -> Updates:  # fmt: skip
+        """Show the bar, if it has a progress or a button, and keep the visit for another hour."""
+        c = self.components
+        return {
+            c.visit: visit,
+            c.progress: progress,
+            c.bar: gr.Row(visible=make or bool(progress)),
+            c.make: gr.Button(visible=make),
+            c.cancel: gr.Button(visible=cancel),
+            c.stop: gr.Button(visible=stop),
         }

@@ -93,7 +93,7 @@ class AdapterActions(Actions):
         def work(job: Job) -> None:
             result, adapter = _made(visit)
             base, adapted = trying.answers(adapter, self.bank_loader.model, text, job)
-            prompt = adapter.plan.dataset.columns.prompt_of(text)
+            prompt = adapter.generation.plan.dataset.columns.prompt_of(text)
             expected = dict(result.samples).get(prompt, "")
             most = trying.PROMPT_TOKENS if len(prompt) > trying.PROMPT_TOKENS else 0
             html = view.answers_html(base, adapted, expected, text, most)
@@ -184,17 +184,12 @@ class AdapterActions(Actions):
     def _news(self, visit: Visit) -> Updates:
         """Show the best adapter so far, and what was counted."""
         c, (result, adapter) = self.components, _made(visit)
-        gguf, report = adapter.gguf, adapter.generation.report
-        first = self._is_first(visit)
+        gguf, report, busy = adapter.gguf, adapter.generation.report, visit.background is not None
+        first = (busy or visit.more) and not adapter.generation.outcome.training
         updates: Updates = {
             c.version: visit.version,
             c.heading: render("result.heading", adapter=adapter, number=visit.results, first=first),
-            c.verdict: verdict_html(
-                adapter.generation,
-                result.name,
-                visit.said,
-                busy=visit.background is not None,
-            ),
+            c.verdict: verdict_html(adapter.generation, result.name, visit.said, busy=busy),
             c.report: view.report_html(report, result) if report else "",
             c.card: view.card_body(adapter.read("README.md")),
             c.download: gr.DownloadButton(
@@ -208,18 +203,10 @@ class AdapterActions(Actions):
                 visible=gguf is not None,
             ),
             c.more: gr.Button(
-                "More time" if report else "Train and count right answers",
-                visible=visit.more,
+                "More time" if report else "Train and count right answers", visible=visit.more
             ),
         }
         return updates | self._later_version(visit)
-
-    def _is_first(self, visit: Visit) -> bool:
-        """Return whether the adapter was not trained, although it still can be here."""
-        result, adapter = _made(visit)
-        can_be = visit.background is not None or visit.more
-        trained = adapter.generation.outcome.training
-        return bool(can_be and not trained and self.bank_loader.rows_to_improve(result).train)
 
     def _later_version(self, visit: Visit) -> Updates:
         """Say that a version is later than the one that was saved, if it is."""

@@ -23,18 +23,18 @@ from views.blocks import advice, message_of
 from work.bank_loader import BankLoader
 from work.jobs import Canceled, Job, SpaceError, Step, known_error
 from work.making import Making
-from work.planning import CHOICES, SAMPLES, DatasetRequest, PlanResult, make_plan
+from work.planning import SAMPLES, DatasetRequest, PlanResult, make_plan
 from work.visit import known
 
 F = TypeVar("F", bound=Callable[..., Any])
 _DATASET = {
     "dataset": "id of a dataset on the Hugging Face Hub, as user/name; empty with a file.",
+    "file": "a data file instead, such as .csv, .jsonl or .parquet.",
     "config": "configuration; empty for the only or default one.",
     "split": "split; empty for train, or the only one.",
     "columns": "as input=question,output=answer; empty detects them.",
     "instruction": "put before every input, for rows that hold none.",
     "template": "with {instruction} and {input}; chat: the base model's own; empty: the usual.",
-    "file": "a data file instead, such as .csv, .jsonl or .parquet.",
 }
 """What callers read of the inputs that say which rows to read, by name."""
 _RECIPE = ("metric", "coefficients", "combine", "top_k", "temperature", "rank")
@@ -68,11 +68,12 @@ def add_endpoints(loader: BankLoader, settings: SpaceSettings, lines: Mapping[st
 
 def _dataset() -> dict[str, Any]:
     """Return a widget for each input that says which rows to read; its value is the default."""
-    inputs: dict[str, Any] = {
-        "dataset": gr.Textbox("", label="dataset"),
-        "file": gr.File(label="file", file_types=list(ON_PAGE)),
+    return {
+        name: gr.File(label=name, file_types=list(ON_PAGE))
+        if name == "file"
+        else gr.Textbox("", label=name)
+        for name in _DATASET
     }
-    return inputs | {name: gr.Textbox("", label=name) for name in CHOICES}
 
 
 def _options() -> dict[str, Any]:

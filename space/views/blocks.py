@@ -1,7 +1,6 @@
 """HTML from the templates, which escape all texts, and messages of errors."""
 
 from collections.abc import Collection, Iterable
-from html import escape
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,11 +35,7 @@ def render(name: str, /, **values: Any) -> str:
 
 def note(kind: Literal["info", "warning", "error"], title: str, lines: Iterable[str] = ()) -> str:
     """Return a box with a title and paragraphs."""
-    role = "alert" if kind == "error" else "note"
-    body = "".join(f"<p>{escape(line)}</p>" for line in lines if line)
-    return (
-        f'<div class="lm-note lm-{kind}" role="{role}"><strong>{escape(title)}</strong>{body}</div>'
-    )
+    return render("blocks.note", kind=kind, title=title, lines=lines)
 
 
 def progress_html(text: str, done: int = 0, total: int = 0) -> str:

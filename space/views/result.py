@@ -1,21 +1,18 @@
 """HTML and Markdown of answers and code, including code for another base model, all escaped."""
 
 import json
-import math
 import re
-from collections import Counter
 from functools import partial
 from pathlib import Path
 
 from hf_lorameta.cards.gguf_usage import MODELFILE, render_modelfile
 from hf_lorameta.cards.markdown import clean
 from hf_lorameta.cards.prompt_code import usage_program
-from hf_lorameta.cards.results import check_of
-from hf_lorameta.engines.scoring import Report, Sample, score
+from hf_lorameta.cards.results import Check, RightAnswers
+from hf_lorameta.engines.scoring import Report, Sample
 from hf_lorameta.hub.packaged_model import SMOLLM2, SMOLLM2_GGUF
 from hf_lorameta.pipeline.plan import Plan
 from hf_lorameta.pipeline.publish import command_to_publish, default_repo_id
-from hf_lorameta.pipeline.rows import SHOTS
 from hf_lorameta.quoting import fenced, shell, shell_file
 from settings import SpaceSettings, install_command
 from views.blocks import render
@@ -70,17 +67,11 @@ def report_html(report: Report, result: PlanResult) -> str:
 def example_html() -> str:
     """Return the result of the example, which ``python -m tests.tools.example_result`` wrote."""
     stored = json.loads(EXAMPLE_FILE.read_text(encoding="utf-8"))
-    samples = tuple(Sample(**sample) for sample in stored["samples"])
-    rows = [(sample.input, sample.reference) for sample in samples]
-    scores = {
-        method: score(math.inf, rows, [sample.outputs[method] for sample in samples], False)
-        for method in samples[0].outputs
-    }
-    most_frequent = max(Counter(output for _, output in rows).values())
-    report = Report(scores, samples, most_frequent)
+    check = Check(**stored["check"] | {"right": RightAnswers(**stored["check"]["right"])})
+    report = Report({}, tuple(Sample(**sample) for sample in stored["samples"]))
     return render(
-        "result.example", sample=best_example(report), total=len(samples),
-        scores=bars_of(check_of(report, SHOTS)), train=stored["train"], seconds=stored["seconds"],
+        "result.example", sample=best_example(report), total=check.rows, scores=bars_of(check),
+        train=stored["train"], seconds=stored["seconds"],
     )  # fmt: skip
 
 

@@ -24,6 +24,7 @@ from hf_lorameta.errors import LoraMetaError
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.repo import Token, is_repo_id, on_hub
 from hf_lorameta.pipeline.plan import Plan, plan_from_reading
+from hf_lorameta.pipeline.progress import with_progress
 from hf_lorameta.pipeline.read import Reading, TokenCounting, read_dataset, token_counting
 from hf_lorameta.pipeline.rows import POOL_ROWS
 from hf_lorameta.pipeline.session import Opening, Session
@@ -31,7 +32,7 @@ from hf_lorameta.quoting import command
 from hf_lorameta.recipe import Recipe
 from limits.kept import StoredRows
 from work.jobs import Job, SpaceError
-from work.reader_process import read, report_rows
+from work.reader_process import read, report
 
 CHOICES = ("config", "split", "columns", "instruction", "template")
 """What can be chosen about a dataset, by the names that links and the command line share."""
@@ -288,9 +289,8 @@ def _read(
     """Return what was read, its pool with short rows only; runs in a `reader_process`."""
     with hidden_path(request):
         dataset = request.file or on_hub(request.dataset or "")
-        opened = opening.open(dataset, Hub(credential), limits)
-        reported = replace(opened, rows=lambda: report_rows(opened.rows()))
-        reading = read_dataset(reported, recipe, counting, collect=samples)
+        opened = with_progress(opening.open(dataset, Hub(credential), limits), report)
+        reading = read_dataset(opened, recipe, counting, collect=samples)
         cut = ((end_of_prompt(text, SAMPLE_CHARACTERS), out[:SAMPLE_CHARACTERS])
                for text, out in reading.pool)  # fmt: skip
         return replace(reading, pool=tuple(cut))

@@ -357,7 +357,7 @@ def make_for_real(visit: Visit, folder: Path) -> None:
     made = plan(DATA_FOLDER / "train.jsonl")
     generation = Generation(made, made.layout, 16, (), 1.0)
     visit.adapter = SimpleNamespace(  # type: ignore[assignment]
-        archive=archive, gguf=None, plan=made, read=str, generation=generation
+        archive=archive, gguf=None, read=str, generation=generation
     )  # fmt: skip
     visit.plan_result = PlanResult(made, [(f"note {i}", "kind") for i in range(120)], "book")
     visit.request = DatasetRequest("u/d")
@@ -413,7 +413,8 @@ def test_a_job_uses_the_base_model_after_a_canceled_one_has_ended() -> None:
     go_on, most = threading.Event(), 0
     columns = SimpleNamespace(prompt_of=str)
     planned = SimpleNamespace(dataset=SimpleNamespace(columns=columns))
-    adapter: Any = SimpleNamespace(folder=SPACE, plan=planned)
+    made = SimpleNamespace(plan=planned)
+    adapter: Any = SimpleNamespace(folder=SPACE, generation=made)
 
     class SlowModel:
         max_length, max_new_tokens = 1024, 64

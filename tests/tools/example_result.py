@@ -47,7 +47,12 @@ def main() -> None:
     samples: list[dict[str, Any]] = report.to_dict()["samples"]
     for sample in samples:
         sample["input"] = bare_input(result, sample["input"])
-    stored = {"train": training.rows, "seconds": round(trying.TRAINING_SECONDS), "samples": samples}
+    stored = {
+        "train": training.rows,
+        "seconds": round(trying.TRAINING_SECONDS),
+        "check": made.outcome.to_dict()["check"],
+        "samples": samples,
+    }
     EXAMPLE_FILE.write_text(json.dumps(stored, indent=1, ensure_ascii=False) + "\n", "utf-8")
 
 
