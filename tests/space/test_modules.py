@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from html import unescape
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
@@ -219,6 +220,27 @@ def test_the_rows_to_train_and_check_on_are_those_of_the_command_line(
     assert trying.rows_of(result) == rows
     assert (len(rows.train), len(rows.held_out), len(rows.few)) == sizes
     assert 0.4 < sum(output == "good" for _, output in rows.train) / sizes[0] < 0.6
+
+
+@pytest.mark.parametrize(
+    "how", [{}, {"instruction": "Sort it."}, {"template": "Q: {input}\nA:"}, {"template": "chat"}]
+)
+def test_the_page_says_of_a_dataset_what_the_command_line_says(
+    how: dict[str, str], bank: Bank, tmp_path: Path
+) -> None:
+    rows = [{"q": f"Text {i}", "a": "" if i % 12 == 0 else "bad"} for i in range(36)]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in [*rows, {"q": "Text", "a": "good"}]))
+    columns = "input=q,output=a"
+    said = plan(path, columns=columns, **how)  # type: ignore[arg-type]
+    request = DatasetRequest.of({"file": str(path), "columns": columns, **how})
+    result = planning.make_plan(bank, request, Recipe(), 20_000, False, jobs.Job(120))
+    assert result.plan.to_dict() == said.to_dict(), "readings, counts and remarks"
+    page = unescape(plan_view.expected_html(result.plan, "rows", Rows()))
+    warnings = [remark.text for remark in said.remarks if remark.level == "warning"]
+    assert len(warnings) >= 2
+    for text in (*warnings, said.verdict.reason):
+        assert text in page
 
 
 @pytest.mark.parametrize(
