@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
+from html import unescape
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
@@ -31,6 +32,7 @@ from hf_lorameta.pipeline.publish import Consent, Target  # noqa: E402
 from hf_lorameta.pipeline.session import Session  # noqa: E402
 from hf_lorameta.recipe import Recipe  # noqa: E402 - they import torch
 from views import blocks  # noqa: E402
+from views.plan import verdict_html  # noqa: E402
 from work import generating, jobs, planning, trying  # noqa: E402
 from work.planning import DatasetRequest, PlanResult  # noqa: E402
 from work.reader_process import start_forkserver  # noqa: E402
@@ -136,12 +138,18 @@ def test_the_page_and_the_command_line_make_the_same_adapter_of_a_file(
     start_clock()
     adapter = trying.improve(made, result, model, job, seconds=seconds).adapter
     start_clock()
-    folder = generate(data, bank, recipe, budget=seconds).save_pretrained(tmp_path / "adapter")
+    command = generate(data, bank, recipe, budget=seconds)
+    folder = command.save_pretrained(tmp_path / "adapter")
     training = adapter.generation.outcome.training
     assert training
     assert (training.steps > 0, training.folds) == (True, folds_of)
     for name in ("recipe.json", "README.md", WEIGHTS):
         assert (adapter.folder / name).read_bytes() == (folder / name).read_bytes()
+    page = unescape(verdict_html(adapter.generation, "rows", "", busy=False))
+    assert command.verdict.title in page
+    assert all(remark.text in page for remark in command.remarks if remark.level == "warning")
+    if check := command.outcome.check:
+        assert f"{check.right.end} of {check.rows} right" in page
 
 
 def test_several_labels_of_a_trained_adapter_are_counted_in_any_order(
