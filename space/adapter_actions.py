@@ -172,8 +172,8 @@ class AdapterActions(Actions):
                 visit,
                 prompt=view.example_input(result),
                 repo_id=name,
-                visibility="private" if private else "public",
                 overwrite=False,
+                visibility="private" if private else "public",
             )
             | self._news(visit)
         )

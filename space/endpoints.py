@@ -16,7 +16,7 @@ from hf_lorameta.hub.repo import Token
 from hf_lorameta.pipeline.publish import Consent
 from hf_lorameta.recipe import REGISTRIES, Recipe
 from limits.callers import Call, call_of
-from limits.lines import FullError, Line
+from limits.lines import Line
 from limits.uploads import used
 from settings import SpaceSettings, credential_of
 from views.blocks import advice, message_of
@@ -46,7 +46,6 @@ _TARGET = {
     "overwrite": "replace an adapter that the repo already holds.",
 }
 """The same of where an adapter is published."""
-MCP_TOOLS = ("plan", "generate")
 
 
 def add_endpoints(loader: BankLoader, settings: SpaceSettings, lines: Mapping[str, Line]) -> None:
@@ -222,8 +221,6 @@ def _explained() -> Iterator[None]:
     """Turn errors into those that Gradio sends."""
     try:
         yield
-    except FullError as error:
-        raise gr.Error(str(error), print_exception=False) from None
     except Canceled:
         raise gr.Error("The caller has left", print_exception=False) from None
     except Exception as error:  # noqa: BLE001 - shown as a message

@@ -92,17 +92,24 @@ def opens_page(scope: Scope) -> bool:
     return scope["method"] in ("GET", "HEAD") and mode == "navigate"
 
 
-def from_another_site(scope: Scope) -> bool:
+def from_another_site(scope: Scope, *, own_machine: bool = False) -> bool:
     """Return whether a page of another site sent a request, as browsers say, but to open this one.
 
-    Browsers that do not say which site it is state the origin of what writes, or the page.
+    Browsers that do not say which site it is state the origin of what writes, or the page. A page
+    that this machine alone may open has no other host: the name of one may point to this machine,
+    so that its page can read the answers (DNS rebinding).
 
     Example:
         >>> headers = [(b"sec-fetch-site", b"cross-site"), (b"sec-fetch-mode", b"cors")]
         >>> from_another_site({"type": "http", "method": "GET", "headers": headers})
         True
+        >>> [from_another_site({"type": "http", "method": "GET", "headers": [(b"host", host)]},
+        ...  own_machine=True) for host in (b"127.0.0.1:7860", b"[::1]:7860", b"evil.example", b"[")]
+        [False, False, True, True]
     """
     headers = Headers(scope=scope)
+    if own_machine and _host_name(headers.get("host", "")) not in LOOPBACK:
+        return True
     site = headers.get("sec-fetch-site", "none")
     origin = headers.get("origin", headers.get("referer"))
     if site == "none" and origin is not None:
@@ -112,21 +119,12 @@ def from_another_site(scope: Scope) -> bool:
     return site not in ("same-origin", "none") and not opens_page(scope)
 
 
-def names_this_machine(scope: Scope) -> bool:
-    """Return whether a request names this machine as its host.
-
-    A page of another site can read the answers to its requests if the name of its host points to
-    this machine (DNS rebinding).
-
-    Example:
-        >>> [names_this_machine({"type": "http", "headers": [(b"host", host)]})
-        ...  for host in (b"127.0.0.1:7860", b"[::1]:7860", b"evil.example", b"[")]
-        [True, True, False, False]
-    """
+def _host_name(host: str) -> str | None:
+    """Return a host without its port; None if it is invalid."""
     try:
-        return urlsplit(f"//{Headers(scope=scope).get('host', '')}").hostname in LOOPBACK
+        return urlsplit(f"//{host}").hostname
     except ValueError:
-        return False
+        return None
 
 
 def network(address: str) -> str:

@@ -18,15 +18,7 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from limits.callers import (
-    Call,
-    Stream,
-    find_address,
-    from_another_site,
-    names_this_machine,
-    note_call,
-    opens_page,
-)
+from limits.callers import Call, Stream, find_address, from_another_site, note_call, opens_page
 from limits.routes import Kind, kind_of
 from limits.uploads import Uploads, is_upload
 from settings import LOOPBACK
@@ -89,19 +81,17 @@ class VisitorLimits:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        foreign = from_another_site(scope)
+        foreign = from_another_site(scope, own_machine=self._own_machine)
         if foreign:  # the sign-in's cookie comes along, since the Hub frames pages
             scope = {**scope, "session": {}}
         if "text/html" in Headers(scope=scope).get("accept", "") and opens_page(scope):
             send = _with_pages(send)
         incoming = _Incoming(receive)
         try:
-            if self._own_machine and not names_this_machine(scope):
+            if foreign and self._own_machine:
                 raise RefusedError(
-                    403, f"Open this page at {LOOPBACK[0]}: it answers no other host."
+                    403, f"This machine's own page alone is answered: {LOOPBACK[0]}."
                 )
-            if self._own_machine and foreign:
-                raise RefusedError(403, "Requests from other sites are refused.")
             address = find_address(scope, on_hub=self._on_hub)
             kind = kind_of(scope)
             if kind is None:

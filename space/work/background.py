@@ -14,9 +14,8 @@ from functools import partial
 from typing import Any
 
 from limits.callers import Call
-from limits.lines import FullError, Line
-from work.generating import Adapter
-from work.jobs import Canceled, Job, SpaceError, Step, Updates, known_error
+from limits.lines import Line
+from work.jobs import Canceled, Job, SpaceError, Step, known_error
 from work.trying import Improved
 
 LEFT_SECONDS = 120.0
@@ -71,40 +70,30 @@ class Background:
         self._call.stream = call.stream if call else self._call.stream
 
     async def _run(self) -> None:
-        job, said = self.job, ""
+        visit, job, improved, said = self._visit, self.job, list[Improved](), ""
 
         def wanted() -> bool:
             return not (job.stopped or job.canceled)
 
+        def work(job: Job) -> None:
+            improved.append(self._improve(job))
+
         try:
-            in_turn = self._line.run(self._call, lambda: job.run(self._work), wanted)
+            in_turn = self._line.run(self._call, lambda: job.run(work), wanted)
             async with aclosing(in_turn) as running:
                 async for news in running:
                     if isinstance(news, int):
                         up_to = f"up to {_EACH_MINUTES * news} minutes"
                         job.step = Step(f"Waiting for the training of others: {up_to}")
-                    elif not isinstance(news, Step):
-                        news()
         except Canceled:
             pass
-        except FullError as full:
-            said = str(full)
         except Exception as error:  # noqa: BLE001 - shown as a sentence
             known = known_error(error)
             hint = known.hint if isinstance(known, SpaceError) else ""
             said = f"{known}. {hint}".strip()
-        self._end(more=True, said=said)
-
-    def _work(self, job: Job) -> None:
-        improved = self._improve(job)
-        job.show(lambda: self._end(improved.adapter, improved.said, more=improved.time_was_over))
-
-    def _end(self, adapter: Adapter | None = None, said: str = "", *, more: bool) -> Updates:
-        """Give the visit what came out, unless that was done or something else goes on there."""
-        visit = self._visit
         with visit.lock:
             if visit.background is self:
-                visit.background, visit.more = None, more
-                visit.adapter, visit.said = adapter or visit.adapter, said or visit.said
+                found = improved or [Improved(visit.adapter, said or visit.said, True)]
+                visit.adapter, visit.said, visit.more = found[0]
+                visit.background = None
                 visit.version += 1
-        return {}

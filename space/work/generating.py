@@ -122,16 +122,10 @@ def find_target(
     """
     if credential is False:
         raise SpaceError("Saving needs an account: sign in first", hint="The button is above.")
-    hub = Hub(credential)
+    plan, hub = result.plan, Hub(credential)
     job.report("Checking the repo")
-    return target_for_dataset(
-        result.plan.dataset,
-        result.plan.bank,
-        hub,
-        chosen_name(result, repo_id, hub.user()),
-        consent,
-        name=result.name,
-    )
+    name = chosen_name(result, repo_id, hub.user())
+    return target_for_dataset(plan.dataset, plan.bank, hub, name, consent, name=result.name)
 
 
 class Saved(NamedTuple):
