@@ -28,7 +28,6 @@ _CANCELED = f'<div data-announce="Canceled">{note("info", "Canceled")}</div>'
 _AGAIN = note("warning", "All places in the line are taken", ["Asking again in a few seconds."])
 _AGAIN_SECONDS, _ASKING_SECONDS = 5.0, 60.0
 """How often, and for how long, a place is asked for."""
-_BUSY = note("error", "Too many people are using this page", ["Try again in a minute."])
 
 F = TypeVar("F", bound=Callable[..., Updates])
 
@@ -107,9 +106,9 @@ class Actions:
                         yield news if isinstance(news, dict) else self.nothing(visit) | shown
                 if begun:
                     return
-            except FullError:
+            except FullError as full:
                 if time.monotonic() > end:
-                    yield self.busy(visit)
+                    yield self.give_up(visit, full)
                     return
                 yield self.nothing(visit) | {progress: _AGAIN}
                 await asyncio.sleep(_AGAIN_SECONDS)
@@ -165,11 +164,11 @@ class Actions:
         return self.nothing(visit)
 
     @in_turn
-    def busy(self, visit: Visit) -> Updates:
+    def give_up(self, visit: Visit, full: FullError) -> Updates:
         """Give up a task that got no place in a line."""
         visit.drop_task()
         c = self.components
-        return self.idle(visit) | {c.progress: _BUSY, c.bar: gr.Row(visible=True)}
+        return self.idle(visit) | {c.progress: error_html(full), c.bar: gr.Row(visible=True)}
 
     @in_turn
     def cancel(self, visit: Visit, number: int) -> Updates:

@@ -155,28 +155,21 @@ class AdapterActions(Actions):
             published, target = visit.saved.published, visit.saved.published.target
             place, name, private = target.repo_id, target.repo_id, target.private
             saved = render("result.published", published=published)
-        return (
-            {
-                c.answers: "",
-                c.saved: saved,
-                c.result_step: gr.Column(visible=True),
-                c.no_model: note("info", no_model, [_ELSEWHERE]) if no_model else "",
-                c.try_form: gr.Column(visible=not no_model),
-                c.sign_in_to_save: gr.Column(visible=user is None),
-                c.publish_command: view.publish_markdown(result, folder, self.settings),
-                c.save_form: gr.Column(visible=user is not None),
-                c.ask_again: gr.Column(visible=False),
-                c.usage: view.usage_markdown(result, known(visit.request), place, self.settings),
-            }
-            | self.fill(
-                visit,
-                prompt=view.example_input(result),
-                repo_id=name,
-                overwrite=False,
-                visibility="private" if private else "public",
-            )
-            | self._news(visit)
-        )
+        shown: Updates = {
+            c.answers: "",
+            c.saved: saved,
+            c.result_step: gr.Column(visible=True),
+            c.no_model: note("info", no_model, [_ELSEWHERE]) if no_model else "",
+            c.try_form: gr.Column(visible=not no_model),
+            c.sign_in_to_save: gr.Column(visible=user is None),
+            c.publish_command: view.publish_markdown(result, folder, self.settings),
+            c.save_form: gr.Column(visible=user is not None),
+            c.ask_again: gr.Column(visible=False),
+            c.usage: view.usage_markdown(result, known(visit.request), place, self.settings),
+        }
+        visibility, prompt = "private" if private else "public", view.example_input(result)
+        fields = {"prompt": prompt, "repo_id": name, "visibility": visibility, "overwrite": False}
+        return shown | self.fill(visit, **fields) | self._news(visit)
 
     def _news_since(self, visit: Visit, version: int) -> Updates:
         return self._news(visit) if visit.adapter and version != visit.version else {}

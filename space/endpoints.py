@@ -67,12 +67,8 @@ def add_endpoints(loader: BankLoader, settings: SpaceSettings, lines: Mapping[st
 
 def _dataset() -> dict[str, Any]:
     """Return a widget for each input that says which rows to read; its value is the default."""
-    return {
-        name: gr.File(label=name, file_types=list(ON_PAGE))
-        if name == "file"
-        else gr.Textbox("", label=name)
-        for name in _DATASET
-    }
+    texts = {name: gr.Textbox("", label=name) for name in _DATASET if name != "file"}
+    return texts | {"file": gr.File(label="file", file_types=list(ON_PAGE))}
 
 
 def _options() -> dict[str, Any]:

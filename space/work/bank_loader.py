@@ -90,7 +90,8 @@ def fetch_base_model(bank: Bank) -> str:
         layers, width = layers_and_width(config_json(*base, False)) or (math.inf, 1)
         if 12 * layers * width**2 + index.vocab_size * width > most:
             return _TOO_LARGE
-        locate(*base, False)
+        if at_hand is None:
+            locate(*base, False)
     except (LoraMetaError, OSError) as error:
         logger.warning("adapters cannot be tried, counted or trained: %s", error)
         return _NOT_HERE

@@ -78,11 +78,7 @@ class Job:
         self._lock = threading.RLock()  # `commit` checks, which may cancel
         self._news: queue.SimpleQueue[Step | Show | Exception | None] = queue.SimpleQueue()
         self._reported = ("", 0.0)
-        self.restart()
-
-    def restart(self) -> None:
-        """Count the time limit from now on."""
-        self._deadline = time.monotonic() + self.time_limit
+        self._deadline = time.monotonic() + time_limit
 
     def cancel(self) -> None:
         """End the work at its next check, unless it was committed."""
@@ -140,7 +136,7 @@ class Job:
             Canceled: the job was canceled.
             LoraMetaError: raised by the work, or the time limit has passed.
         """
-        self.restart()
+        self._deadline = time.monotonic() + self.time_limit
 
         def body() -> None:
             try:
