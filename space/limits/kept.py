@@ -50,7 +50,7 @@ class Kept:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._visits: dict[str, tuple[ReferenceType["Visit"], str, int]] = {}  # the oldest first
+        self._visits: dict[str, tuple[ReferenceType[Visit], str, int]] = {}  # the oldest first
 
     def keep(self, visit: "Visit", address: str, size: int) -> None:
         """Count what a visit keeps now, in place of what it kept before, and make room for it."""
