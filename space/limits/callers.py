@@ -15,8 +15,7 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers
 from starlette.types import Scope
 
-from settings import LOOPBACK
-
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _KEY = "lorameta_call"
 UNASKED_SECONDS = 60.0
 """Seconds until a call whose answer nobody asks for is taken for abandoned."""
