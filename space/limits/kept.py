@@ -5,13 +5,10 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
 from weakref import ReferenceType, ref
 
 from hf_lorameta.types import Row
-
-if TYPE_CHECKING:  # visits import this module
-    from work.visit import Visit
 
 OF_ADDRESS, IN_ALL = 50_000_000, 500_000_000
 """Bytes that visits of an address, and all visits, may keep; they last an hour otherwise."""
@@ -42,6 +39,16 @@ class StoredRows(Sequence[Row]):
         return pickle.loads(self._rows[index])  # they never left this process
 
 
+class Keeper(Protocol):
+    """A visit that keeps a plan."""
+
+    key: str
+    lock: threading.RLock
+
+    def forget_plan(self) -> None:
+        """Drop the plan."""
+
+
 class Kept:
     """The visits that keep a plan; above a limit, the oldest ones forget theirs.
 
@@ -50,9 +57,9 @@ class Kept:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._visits: dict[str, tuple[ReferenceType[Visit], str, int]] = {}  # the oldest first
+        self._visits: dict[str, tuple[ReferenceType[Keeper], str, int]] = {}  # the oldest first
 
-    def keep(self, visit: "Visit", address: str, size: int) -> None:
+    def keep(self, visit: Keeper, address: str, size: int) -> None:
         """Count what a visit keeps now, in place of what it kept before, and make room for it."""
         with self._lock:
             living = {k: v for k, v in self._visits.items() if v[0]() and k != visit.key}
