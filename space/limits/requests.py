@@ -21,7 +21,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from limits.callers import Call, Stream, find_address, from_another_site, note_call, opens_page
 from limits.routes import Kind, kind_of
 from limits.uploads import Uploads, is_upload
-from settings import LOOPBACK
 
 BODY_BYTES = 300_000
 """Most bytes of a request, except uploads; the longest columns, instruction and template take a
@@ -89,9 +88,7 @@ class VisitorLimits:
         incoming = _Incoming(receive)
         try:
             if foreign and self._own_machine:
-                raise RefusedError(
-                    403, f"This machine's own page alone is answered: {LOOPBACK[0]}."
-                )
+                raise RefusedError(403, "Open this page at 127.0.0.1: it answers no other.")
             address = find_address(scope, on_hub=self._on_hub)
             kind = kind_of(scope)
             if kind is None:
