@@ -102,10 +102,10 @@ def from_another_site(scope: Scope, *, own_machine: bool = False) -> bool:
         >>> headers = [(b"sec-fetch-site", b"cross-site"), (b"sec-fetch-mode", b"cors")]
         >>> from_another_site({"type": "http", "method": "GET", "headers": headers})
         True
-        >>> for host in (b"127.0.0.1:7860", b"[::1]:7860", b"evil.example", b"["):
-        ...     scope = {"type": "http", "method": "GET", "headers": [(b"host", host)]}
-        ...     print(from_another_site(scope, own_machine=True), end=" ")
-        False False True True
+        >>> hosts = b"127.0.0.1:7860", b"[::1]:7860", b"evil.example", b"["
+        >>> scopes = ({"type": "http", "method": "GET", "headers": [(b"host", h)]} for h in hosts)
+        >>> [from_another_site(scope, own_machine=True) for scope in scopes]
+        [False, False, True, True]
     """
     headers = Headers(scope=scope)
     if own_machine and _host_name(headers.get("host", "")) not in LOOPBACK:
