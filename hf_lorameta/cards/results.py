@@ -168,12 +168,13 @@ class Check:
             yield Counted(MOST_FREQUENT, right.most_frequent)
         if right.classifier is not None:
             yield Counted(CLASSIFIER, right.classifier)
-        for method, count, score, loss in (
-            (BASE_METHOD, right.base, graded and graded.base, self.base),
-            (CHAT_METHOD, right.chat, graded and graded.chat, self.chat),
-            (FEW_SHOT, right.prompt, graded and graded.prompt, self.prompt),
-            (ADAPTER_METHOD, right.end, graded and graded.end, self.end),
-        ):
+        methods = BASE_METHOD, CHAT_METHOD, FEW_SHOT, ADAPTER_METHOD
+        counts = right.base, right.chat, right.prompt, right.end
+        losses = self.base, self.chat, self.prompt, self.end
+        scores: tuple[float | None, ...] = (None,) * len(methods)
+        if graded:
+            scores = graded.base, graded.chat, graded.prompt, graded.end
+        for method, count, score, loss in zip(methods, counts, scores, losses, strict=True):
             if count is not None:
                 yield Counted(method, count, score, loss)
 
