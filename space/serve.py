@@ -80,7 +80,9 @@ def serve(settings: SpaceSettings) -> None:
     blocks.queue(api_open=False)
     max_upload = settings.max_upload_mb * 1_000_000
     on_hub = settings.space_id is not None
-    limits = {"on_hub": on_hub, "max_upload": max_upload, "own_machine": settings.own_machine}
+    limits = Middleware(
+        VisitorLimits, on_hub=on_hub, max_upload=max_upload, own_machine=settings.own_machine
+    )
     blocks.launch(
         theme=THEME,
         share=False,  # Gradio shares in notebooks
@@ -91,9 +93,7 @@ def serve(settings: SpaceSettings) -> None:
         ssr_mode=False,
         max_file_size=max_upload,
         max_threads=len(lines) * settings.queue + _THREADS,  # those that wait count as well
-        app_kwargs={
-            "middleware": [Middleware(_security_headers), Middleware(VisitorLimits, **limits)]
-        },
+        app_kwargs={"middleware": [Middleware(_security_headers), limits]},
         mcp_server=True,
         prevent_thread_lock=True,
     )
