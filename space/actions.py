@@ -28,7 +28,6 @@ _CANCELED = f'<div data-announce="Canceled">{note("info", "Canceled")}</div>'
 _AGAIN = note("warning", "All places in the line are taken", ["Asking again in a few seconds."])
 _AGAIN_SECONDS, _ASKING_SECONDS = 5.0, 60.0
 """How often, and for how long, a place is asked for."""
-_BUSY = note("error", "Too many people are using this page", ["Try again in a minute."])
 
 F = TypeVar("F", bound=Callable[..., Updates])
 
@@ -107,9 +106,9 @@ class Actions:
                         yield news if isinstance(news, dict) else self.nothing(visit) | shown
                 if begun:
                     return
-            except FullError:
+            except FullError as full:
                 if time.monotonic() > end:
-                    yield self.busy(visit)
+                    yield self.give_up(visit, full)
                     return
                 yield self.nothing(visit) | {progress: _AGAIN}
                 await asyncio.sleep(_AGAIN_SECONDS)
@@ -165,11 +164,11 @@ class Actions:
         return self.nothing(visit)
 
     @in_turn
-    def busy(self, visit: Visit) -> Updates:
+    def give_up(self, visit: Visit, full: FullError) -> Updates:
         """Give up a task that got no place in a line."""
         visit.drop_task()
         c = self.components
-        return self.idle(visit) | {c.progress: _BUSY, c.bar: gr.Row(visible=True)}
+        return self.idle(visit) | {c.progress: error_html(full), c.bar: gr.Row(visible=True)}
 
     @in_turn
     def cancel(self, visit: Visit, number: int) -> Updates:
@@ -201,16 +200,8 @@ class Actions:
         return {self.components.visit: visit}
 
     def _running(self, visit: Visit) -> Updates:
-        c = self.components
-        return {
-            c.visit: visit,
-            c.progress: progress_html("Starting"),
-            c.bar: gr.Row(visible=True),
-            c.make: gr.Button(visible=False),
-            c.cancel: gr.Button(visible=True),
-            c.stop: gr.Button(visible=False),
-            c.run_timer: gr.Timer(active=True),
-        }
+        shown = {self.components.run_timer: gr.Timer(active=True)}
+        return self._bar(visit, progress_html("Starting"), cancel=True) | shown
 
     def idle(self, visit: Visit) -> Updates:
         """Show that nothing runs except in the background; an empty bar is hidden."""
@@ -221,16 +212,25 @@ class Actions:
             background.ask()
             step = Step("Stopping") if stopped else background.job.step
             progress = progress_html(step.text, step.done, step.total)
-        to_make = ready and not made
-        return {
-            c.visit: visit,  # keeps it for another hour
-            c.progress: progress,
-            c.bar: gr.Row(visible=to_make or bool(progress)),
-            c.make: gr.Button(visible=to_make),
-            c.cancel: gr.Button(visible=False),
-            c.stop: gr.Button(visible=background is not None and not stopped),
+        to_stop = background is not None and not stopped
+        return self._bar(visit, progress, make=ready and not made, stop=to_stop) | {
             c.run_timer: gr.Timer(active=background is not None),
             c.verdict_step: gr.Column(visible=ready),
             c.details_step: gr.Column(visible=ready),
             c.result_step: gr.Column(visible=made),
+        }
+
+    def _bar(
+        self, visit: Visit, progress: str, *, make: bool = False, cancel: bool = False,
+        stop: bool = False,
+    ) -> Updates:  # fmt: skip
+        """Show the bar, if it has a progress or a button, and keep the visit for another hour."""
+        c = self.components
+        return {
+            c.visit: visit,
+            c.progress: progress,
+            c.bar: gr.Row(visible=make or bool(progress)),
+            c.make: gr.Button(visible=make),
+            c.cancel: gr.Button(visible=cancel),
+            c.stop: gr.Button(visible=stop),
         }

@@ -75,7 +75,7 @@ class AdapterActions(Actions):
         model, job = self.bank_loader.model, Job(2 * self.settings.time_limit)
         Background(
             visit, job, self.lines["training"], call,
-            lambda job, show: trying.improve(adapter, result, model, job, show, seconds=seconds),
+            lambda job: trying.improve(adapter, result, model, job, seconds=seconds),
         )  # fmt: skip
 
     @in_turn
@@ -93,7 +93,7 @@ class AdapterActions(Actions):
         def work(job: Job) -> None:
             result, adapter = _made(visit)
             base, adapted = trying.answers(adapter, self.bank_loader.model, text, job)
-            prompt = adapter.plan.dataset.columns.prompt_of(text)
+            prompt = adapter.generation.plan.dataset.columns.prompt_of(text)
             expected = dict(result.samples).get(prompt, "")
             most = trying.PROMPT_TOKENS if len(prompt) > trying.PROMPT_TOKENS else 0
             html = view.answers_html(base, adapted, expected, text, most)
@@ -155,28 +155,21 @@ class AdapterActions(Actions):
             published, target = visit.saved.published, visit.saved.published.target
             place, name, private = target.repo_id, target.repo_id, target.private
             saved = render("result.published", published=published)
-        return (
-            {
-                c.answers: "",
-                c.saved: saved,
-                c.result_step: gr.Column(visible=True),
-                c.no_model: note("info", no_model, [_ELSEWHERE]) if no_model else "",
-                c.try_form: gr.Column(visible=not no_model),
-                c.sign_in_to_save: gr.Column(visible=user is None),
-                c.publish_command: view.publish_markdown(result, folder, self.settings),
-                c.save_form: gr.Column(visible=user is not None),
-                c.ask_again: gr.Column(visible=False),
-                c.usage: view.usage_markdown(result, known(visit.request), place, self.settings),
-            }
-            | self.fill(
-                visit,
-                prompt=view.example_input(result),
-                repo_id=name,
-                visibility="private" if private else "public",
-                overwrite=False,
-            )
-            | self._news(visit)
-        )
+        shown: Updates = {
+            c.answers: "",
+            c.saved: saved,
+            c.result_step: gr.Column(visible=True),
+            c.no_model: note("info", no_model, [_ELSEWHERE]) if no_model else "",
+            c.try_form: gr.Column(visible=not no_model),
+            c.sign_in_to_save: gr.Column(visible=user is None),
+            c.publish_command: view.publish_markdown(result, folder, self.settings),
+            c.save_form: gr.Column(visible=user is not None),
+            c.ask_again: gr.Column(visible=False),
+            c.usage: view.usage_markdown(result, known(visit.request), place, self.settings),
+        }
+        visibility, prompt = "private" if private else "public", view.example_input(result)
+        fields = {"prompt": prompt, "repo_id": name, "visibility": visibility, "overwrite": False}
+        return shown | self.fill(visit, **fields) | self._news(visit)
 
     def _news_since(self, visit: Visit, version: int) -> Updates:
         return self._news(visit) if visit.adapter and version != visit.version else {}
@@ -184,17 +177,12 @@ class AdapterActions(Actions):
     def _news(self, visit: Visit) -> Updates:
         """Show the best adapter so far, and what was counted."""
         c, (result, adapter) = self.components, _made(visit)
-        gguf, report = adapter.gguf, adapter.generation.report
-        first = self._is_first(visit)
+        gguf, report, busy = adapter.gguf, adapter.generation.report, visit.background is not None
+        first = (busy or visit.more) and not adapter.generation.outcome.training
         updates: Updates = {
             c.version: visit.version,
             c.heading: render("result.heading", adapter=adapter, number=visit.results, first=first),
-            c.verdict: verdict_html(
-                adapter.generation,
-                result.name,
-                visit.said,
-                busy=visit.background is not None,
-            ),
+            c.verdict: verdict_html(adapter.generation, result.name, visit.said, busy=busy),
             c.report: view.report_html(report, result) if report else "",
             c.card: view.card_body(adapter.read("README.md")),
             c.download: gr.DownloadButton(
@@ -208,18 +196,10 @@ class AdapterActions(Actions):
                 visible=gguf is not None,
             ),
             c.more: gr.Button(
-                "More time" if report else "Train and count right answers",
-                visible=visit.more,
+                "More time" if report else "Train and count right answers", visible=visit.more
             ),
         }
         return updates | self._later_version(visit)
-
-    def _is_first(self, visit: Visit) -> bool:
-        """Return whether the adapter was not trained, although it still can be here."""
-        result, adapter = _made(visit)
-        can_be = visit.background is not None or visit.more
-        trained = adapter.generation.outcome.training
-        return bool(can_be and not trained and self.bank_loader.rows_to_improve(result).train)
 
     def _later_version(self, visit: Visit) -> Updates:
         """Say that a version is later than the one that was saved, if it is."""

@@ -139,11 +139,9 @@ class Components:
             self.save_anyway = gr.Button("Save anyway", elem_id="lm-save-anyway")
 
     def _build_footer(self) -> None:
-        settings = self._settings
-        space_id = settings.space_id
         with gr.Accordion("Run your own copy, or call this one from a program", open=False):
             self.own_copy = _markdown("lm-own")  # names the page's address
-            if space_id:
+            if self._settings.space_id:
                 gr.DuplicateButton("Duplicate this Space", size="sm")
 
 

@@ -1,9 +1,7 @@
 """Actions that lead from a dataset to a verdict."""
 
-import importlib.resources
 from collections.abc import Mapping
 from dataclasses import replace
-from html import escape
 from typing import Any
 from urllib.parse import urlencode
 
@@ -13,7 +11,7 @@ from actions import in_turn, last_wins
 from adapter_actions import AdapterActions
 from forms.html_forms import columns_form, columns_from_form
 from hf_lorameta.data.chat_form import CHAT
-from hf_lorameta.data.columns.columns import as_columns
+from hf_lorameta.demo import TRAIN_FILE
 from hf_lorameta.errors import ColumnsError, LoraMetaError, UnlabeledDatasetError
 from hf_lorameta.pipeline.session import Session
 from hf_lorameta.recipe import Recipe
@@ -225,8 +223,8 @@ def _linked_html(visit: Visit, request: DatasetRequest) -> str:
 
 def _link_html(visit: Visit, request: DatasetRequest) -> str:
     """Return what the page stores in the browser: a link to the dataset, and the visit's key."""
-    link = urlencode({"dataset": request.dataset, **request.chosen}) if request.dataset else ""
-    return f'<span data-link="{escape(link)}" data-visit="{visit.key}" hidden></span>'
+    named = {"dataset": request.dataset} | request.chosen if request.dataset else {}
+    return render("plan.link", link=urlencode(named), key=visit.key)
 
 
 def _as_found(request: DatasetRequest, source: Source) -> DatasetRequest:
@@ -243,11 +241,9 @@ def _as_found(request: DatasetRequest, source: Source) -> DatasetRequest:
 def _request_of(values: Mapping[str, Any]) -> DatasetRequest:
     """Return the request of a data form, or of a link that names more than the dataset."""
     if values.get("example"):
-        folder = importlib.resources.files("hf_lorameta") / "demo" / "data"
-        return DatasetRequest(file=str(folder / "train.jsonl"))
+        return DatasetRequest(file=str(TRAIN_FILE))
     if file := str(values.get("file") or ""):
         if not is_upload(file):
             raise RequestError("The uploaded file is no longer there: choose it again")
         return DatasetRequest(file=file)
-    named: dict[str, Any] = {name: str(values.get(name) or "") for name in ("dataset", *CHOICES)}
-    return DatasetRequest(**named | {"columns": as_columns(named["columns"] or None)})
+    return DatasetRequest.of({name: str(values.get(name) or "") for name in ("dataset", *CHOICES)})

@@ -1,7 +1,6 @@
 """The endpoints /plan and /generate, which are also MCP tools."""
 
 import inspect
-import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
 from contextlib import aclosing, contextmanager
 from functools import partial
@@ -11,48 +10,35 @@ from typing import Any, TypeVar
 import gradio as gr
 
 from hf_lorameta import errors
-from hf_lorameta.data.columns.columns import as_columns
 from hf_lorameta.data.sources.formats import ON_PAGE
 from hf_lorameta.errors import LoraMetaError, Option
 from hf_lorameta.hub.repo import Token
 from hf_lorameta.pipeline.publish import Consent
 from hf_lorameta.recipe import REGISTRIES, Recipe
 from limits.callers import Call, call_of
-from limits.lines import FullError, Line
+from limits.lines import Line
 from limits.uploads import used
 from settings import SpaceSettings, credential_of
 from views.blocks import advice, message_of
 from work.bank_loader import BankLoader
 from work.jobs import Canceled, Job, SpaceError, Step, known_error
 from work.making import Making
-from work.planning import (
-    CHOICES,
-    SAMPLES,
-    DatasetRequest,
-    PlanResult,
-    make_plan,
-)
+from work.planning import SAMPLES, DatasetRequest, PlanResult, make_plan
 from work.visit import known
 
 F = TypeVar("F", bound=Callable[..., Any])
 _DATASET = {
     "dataset": "id of a dataset on the Hugging Face Hub, as user/name; empty with a file.",
+    "file": "a data file instead, such as .csv, .jsonl or .parquet.",
     "config": "configuration; empty for the only or default one.",
     "split": "split; empty for train, or the only one.",
     "columns": "as input=question,output=answer; empty detects them.",
     "instruction": "put before every input, for rows that hold none.",
     "template": "with {instruction} and {input}; chat: the base model's own; empty: the usual.",
-    "file": "a data file instead, such as .csv, .jsonl or .parquet.",
 }
 """What callers read of the inputs that say which rows to read, by name."""
-OPTIONS = {
-    "metric": "distance between datasets.",
-    "coefficients": "rule that turns distances into coefficients.",
-    "combine": "how the adapters are merged.",
-    "top_k": "use only the k largest coefficients; 0 uses all.",
-    "temperature": "of the softmin; below 1 is sharper.",
-    "rank": "of the adapter; 0 for the default.",
-}
+_RECIPE = ("metric", "coefficients", "combine", "top_k", "temperature", "rank")
+OPTIONS = {name: Recipe.model_fields[name].description or "" for name in _RECIPE}
 """The same of a recipe; an empty value or 0 is the default."""
 _TARGET = {
     "repo_id": "where it is published, as user/name; empty names it after the dataset.",
@@ -60,9 +46,6 @@ _TARGET = {
     "overwrite": "replace an adapter that the repo already holds.",
 }
 """The same of where an adapter is published."""
-MCP_TOOLS = ("plan", "generate")
-_SHOW_SECONDS = 1.0
-"""Seconds until numbers of the same step are sent again."""
 
 
 def add_endpoints(loader: BankLoader, settings: SpaceSettings, lines: Mapping[str, Line]) -> None:
@@ -84,11 +67,8 @@ def add_endpoints(loader: BankLoader, settings: SpaceSettings, lines: Mapping[st
 
 def _dataset() -> dict[str, Any]:
     """Return a widget for each input that says which rows to read; its value is the default."""
-    inputs: dict[str, Any] = {
-        "dataset": gr.Textbox("", label="dataset"),
-        "file": gr.File(label="file", file_types=list(ON_PAGE)),
-    }
-    return inputs | {name: gr.Textbox("", label=name) for name in CHOICES}
+    texts = {name: gr.Textbox("", label=name) for name in _DATASET if name != "file"}
+    return texts | {"file": gr.File(label="file", file_types=list(ON_PAGE))}
 
 
 def _options() -> dict[str, Any]:
@@ -145,7 +125,7 @@ class Endpoints:
     ) -> dict[str, Any]:
         """Show which LoRA adapters would be combined for a dataset, and their distances.
 
-        Reads the dataset's rows, changes nothing, writes nothing.
+        Reads the dataset's rows, changes nothing, writes nothing. Numbers of 0 are the defaults.
         """
         credential, found = credential_of(oauth_token), list[PlanResult]()
         with _explained():
@@ -190,9 +170,7 @@ class Endpoints:
     def _plan(
         self, inputs: dict[str, Any], recipe: Recipe, credential: Token, samples: int, job: Job
     ) -> PlanResult:
-        named = {name: inputs[name] for name in _DATASET}
-        kept = used(named["file"] or "")
-        request = DatasetRequest(**named | {"columns": as_columns(inputs["columns"] or None)})
+        kept, request = used(inputs["file"] or ""), DatasetRequest.of(inputs)
         most = self._settings.max_rows
         result = make_plan(self._loader.bank, request, recipe, most, credential, job, samples)
         del kept  # and with it the file
@@ -205,14 +183,11 @@ class Endpoints:
         line, limit = self._lines[name], self._settings.time_limit
         job = Job(2 * limit if name == "training" else limit)
         job.call = call
-        shown, at = "", 0.0
         async with aclosing(line.run(call, lambda: job.run(work), lambda: call.wanted)) as running:
             async for news in running:
-                now = time.monotonic()
                 if isinstance(news, int):
                     yield {"progress": "Waiting for the requests of others", "place": news}
-                elif isinstance(news, Step) and (news.text != shown or now - at > _SHOW_SECONDS):
-                    shown, at = news.text, now
+                elif isinstance(news, Step):
                     yield _progress(news)
         if not call.wanted:
             raise Canceled
@@ -242,8 +217,6 @@ def _explained() -> Iterator[None]:
     """Turn errors into those that Gradio sends."""
     try:
         yield
-    except FullError as error:
-        raise gr.Error(str(error), print_exception=False) from None
     except Canceled:
         raise gr.Error("The caller has left", print_exception=False) from None
     except Exception as error:  # noqa: BLE001 - shown as a message

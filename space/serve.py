@@ -13,10 +13,8 @@ from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from endpoints import MCP_TOOLS
 from hf_lorameta.errors import LoraMetaError
 from limits.lines import make_lines
-from limits.own_machine import only_own_page
 from limits.requests import VisitorLimits
 from page import build_page
 from settings import SpaceSettings
@@ -31,14 +29,10 @@ THEME = gr.themes.Base(
     primary_hue="orange", neutral_hue="slate", radius_size="lg", font=_SYSTEM, font_mono=_MONO
 ).set(
     body_text_color_subdued="*neutral_600",
-    body_text_color_subdued_dark="*neutral_400",
-    block_info_text_color="*neutral_600",
-    block_info_text_color_dark="*neutral_400",
     button_primary_background_fill="*primary_700",
     button_primary_background_fill_hover="*primary_800",
     button_primary_background_fill_dark="*primary_700",
     button_primary_background_fill_hover_dark="*primary_600",
-    button_primary_text_color="white",
     input_border_width="1px",
     input_border_color="*neutral_400",
     input_border_color_dark="*neutral_500",
@@ -86,10 +80,9 @@ def serve(settings: SpaceSettings) -> None:
     blocks.queue(api_open=False)
     max_upload = settings.max_upload_mb * 1_000_000
     on_hub = settings.space_id is not None
-    middleware = [Middleware(_security_headers)]
-    if settings.own_machine:
-        middleware += [Middleware(only_own_page)]
-    middleware += [Middleware(VisitorLimits, on_hub=on_hub, max_upload=max_upload)]
+    limits = Middleware(
+        VisitorLimits, on_hub=on_hub, max_upload=max_upload, own_machine=settings.own_machine
+    )
     blocks.launch(
         theme=THEME,
         share=False,  # Gradio shares in notebooks
@@ -100,7 +93,7 @@ def serve(settings: SpaceSettings) -> None:
         ssr_mode=False,
         max_file_size=max_upload,
         max_threads=len(lines) * settings.queue + _THREADS,  # those that wait count as well
-        app_kwargs={"middleware": middleware},
+        app_kwargs={"middleware": [Middleware(_security_headers), limits]},
         mcp_server=True,
         prevent_thread_lock=True,
     )
@@ -109,12 +102,7 @@ def serve(settings: SpaceSettings) -> None:
 
 
 def _set_up_mcp(server: Any) -> None:
-    """Offer the endpoints as MCP tools, and answer JSON and addresses of files."""
-    server.tool_to_endpoint = {
-        tool: endpoint
-        for tool, endpoint in server.tool_to_endpoint.items()
-        if endpoint[1:] in MCP_TOOLS
-    }
+    """Have MCP tools answer JSON and addresses of files."""
 
     def answer(data: list[Any], root_url: str) -> list[Any]:
         outputs = data[0] if isinstance(data[0], list | tuple) else data

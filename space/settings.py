@@ -12,8 +12,7 @@ import gradio as gr
 from hf_lorameta.environment import DISTRIBUTION, remote_requirement
 from hf_lorameta.hub.repo import Token
 from hf_lorameta.quoting import shell
-
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
+from limits.callers import LOOPBACK
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 
 from hf_lorameta.cards.card_data import Card, WeightedAdapter
 from hf_lorameta.cards.markdown import Markdown, code, license_name, link, prose, source
-from hf_lorameta.cards.results import Check, Training
+from hf_lorameta.cards.results import CLASSIFIER, FEW_SHOT, MOST_FREQUENT, Check, Training
 from hf_lorameta.data.prompt import as_option
-from hf_lorameta.engines.scoring import MEASURES
+from hf_lorameta.engines.scoring import ADAPTER_METHOD, BASE_METHOD, CHAT_METHOD, MEASURES
 from hf_lorameta.method.coefficients import COEFFICIENT_RULES
 from hf_lorameta.method.merging import COMBINERS
 from hf_lorameta.method.metrics import METRICS
@@ -61,32 +61,20 @@ def check_table(check: Check) -> Iterator[Markdown]:
         | base model | 2 | 2.500 |
         | this adapter | 7 | 0.500 |
     """
-    right, graded = check.right, check.graded
-    measure = [MEASURES[graded.measure]] if graded else []
-    scores: tuple[float | None, ...] = (None,) * 4
-    if graded:
-        scores = graded.base, graded.end, graded.chat, graded.prompt
-    base, end, chat, prompt = scores
+    measure = [MEASURES[check.graded.measure]] if check.graded else []
     yield table_row(["Method", "Right answers", *measure, "Loss"])
     yield table_row(["---", "---:", *("---:" for _ in measure), "---:"])
-
-    def line(method: str, count: int | None, score: float | None, loss: float | None) -> Markdown:
-        shown = [_EMPTY if score is None else f"{score:.2f}"] if graded else []
-        return table_row([method, count, *shown, _EMPTY if loss is None else f"{loss:.3f}"])
-
-    if right.most_frequent > 1:
-        yield line("always the most frequent answer", right.most_frequent, None, None)
-    if right.classifier is not None:
-        trained = "a classifier on words alone, trained on the same rows"
-        yield line(trained, right.classifier, None, None)
-    yield line("base model", right.base, base, check.base)
-    if check.chat is not None:
-        own = "base model with its own chat template"
-        yield line(own, right.chat, chat, check.chat)
-    if check.prompt is not None:
-        shots = f"base model with a prompt of {plural(check.shots, 'example')}"
-        yield line(shots, right.prompt, prompt, check.prompt)
-    yield line("this adapter", right.end, end, check.end)
+    titles = {
+        MOST_FREQUENT: "always the most frequent answer",
+        CLASSIFIER: "a classifier on words alone, trained on the same rows",
+        BASE_METHOD: "base model",
+        CHAT_METHOD: "base model with its own chat template",
+        FEW_SHOT: f"base model with a prompt of {plural(check.shots, 'example')}",
+        ADAPTER_METHOD: "this adapter",
+    }
+    for method, right, score, loss in check.counted:
+        shown = [_EMPTY if score is None else f"{score:.2f}"] if check.graded else []
+        yield table_row([titles[method], right, *shown, _EMPTY if loss is None else f"{loss:.3f}"])
 
 
 def settings(card: Card) -> Iterator[Markdown]:

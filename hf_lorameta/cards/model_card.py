@@ -122,6 +122,7 @@ def _render(
         metadata=Markdown(metadata(repo_id).to_yaml()),
         title=folder if repo_id else title,
         repo_id=repo_id,
+        adapter=repo_id or "path/to/this/folder",
         folder=folder,
         ollama_name=ollama_name(folder),
         **{"chat_kwargs": {}, **values},

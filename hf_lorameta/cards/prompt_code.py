@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from hf_lorameta.cards.markdown import Markdown
+from hf_lorameta.cards.markdown import Markdown, render
 from hf_lorameta.data.chat_form import ASSISTANT, SYSTEM, USER, ChatMode, Turn
 from hf_lorameta.data.columns.choices import show_choices
 from hf_lorameta.data.columns.columns import Columns
@@ -38,6 +38,37 @@ def prompt_code(columns: Columns) -> str:
     if columns.chat is None or not columns.chat.applies:
         return f"prompt = {python_literal(columns.prompt(instruction, turns))}"
     return _chat_code(columns.chat, columns.spoken(instruction, turns))
+
+
+def usage_program(
+    base_model: str, base_revision: str | None, columns: Columns, adapter: str, prompt: str
+) -> str:
+    """Return the program of a card, for a prompt as the adapter reads it.
+
+    Args:
+        base_model: of the adapter.
+        base_revision: its commit; None if it is not known.
+        columns: of the adapter's dataset.
+        adapter: its repo or folder.
+        prompt: with all that rows share.
+
+    Example:
+        >>> print(usage_program("org/base", None, Columns(input="a"), "./mine", "Why?"))
+        ... # doctest: +ELLIPSIS
+        from peft import PeftModel
+        ...
+        model = PeftModel.from_pretrained(model, "./mine")
+        <BLANKLINE>
+        prompt = "Why?"
+        ...
+    """
+    return render(
+        "program.py.j2",
+        base={"id": base_model, "revision": base_revision},
+        adapter=adapter,
+        columns=columns,
+        prompt_code=Markdown(f"prompt = {python_literal(prompt)}"),
+    ).rstrip()
 
 
 def _chat_code(mode: ChatMode, turns: Sequence[Turn]) -> str:

@@ -1,8 +1,9 @@
 """What was done with the base model, as recipes and model cards record it."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from hf_lorameta.engines.scoring import (
     ADAPTER_METHOD,
@@ -107,6 +108,31 @@ class Graded:
     prompt: float | None = None
 
 
+MOST_FREQUENT = "most-frequent"
+"""Always the most frequent answer, a method of `Counted`."""
+CLASSIFIER = "classifier"
+"""A classifier on words alone, trained on the same rows; a method of `Counted`."""
+FEW_SHOT = "few-shot"
+"""The base model with a prompt of examples, a method of `Counted`."""
+
+
+class Counted(NamedTuple):
+    """What a check counted of one method.
+
+    Attributes:
+        method: `MOST_FREQUENT`, `CLASSIFIER`, `FEW_SHOT`, `BASE_METHOD`, `CHAT_METHOD` or
+            `ADAPTER_METHOD`.
+        right: number of right answers.
+        score: how good all answers are, if they are graded.
+        loss: in nats per output token; None if the method gives no probabilities.
+    """
+
+    method: str
+    right: int
+    score: float | None = None
+    loss: float | None = None
+
+
 @dataclass(frozen=True)
 class Check:
     """Scores of an adapter on rows it was not trained on.
@@ -132,6 +158,27 @@ class Check:
     prompt: float | None = None
     shots: int = 0
     graded: Graded | None = None
+
+    @property
+    def counted(self) -> Iterator[Counted]:
+        """What was counted of each method that was tried, the adapter last.
+
+        The most frequent answer is no method where no output repeats.
+        """
+        right, graded = self.right, self.graded
+        if right.most_frequent > 1:
+            yield Counted(MOST_FREQUENT, right.most_frequent)
+        if right.classifier is not None:
+            yield Counted(CLASSIFIER, right.classifier)
+        methods = BASE_METHOD, CHAT_METHOD, FEW_SHOT, ADAPTER_METHOD
+        counts = right.base, right.chat, right.prompt, right.end
+        losses = self.base, self.chat, self.prompt, self.end
+        scores: tuple[float | None, ...] = (None,) * len(methods)
+        if graded:
+            scores = graded.base, graded.chat, graded.prompt, graded.end
+        for method, count, score, loss in zip(methods, counts, scores, losses, strict=True):
+            if count is not None:
+                yield Counted(method, count, score, loss)
 
 
 @dataclass(frozen=True)

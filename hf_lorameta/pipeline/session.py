@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from contextlib import ExitStack
 from copy import copy
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Self, TypeAlias, Unpack
@@ -14,6 +15,7 @@ from hf_lorameta.data.chat_form import CHAT, ChatForm
 from hf_lorameta.data.chat_template import find_chat_form, require_chat_form
 from hf_lorameta.data.dataset import Dataset, ReadingOptions, open_dataset
 from hf_lorameta.data.prompt import PROMPT
+from hf_lorameta.data.sources.reading_limits import DEFAULT_LIMITS, ReadingLimits
 from hf_lorameta.engines.scoring import MAX_LENGTH
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator, require_eval
 from hf_lorameta.errors import HubError, UsageError
@@ -26,6 +28,24 @@ from hf_lorameta.types import StageProgress, no_progress
 
 LoadedModel: TypeAlias = tuple[Any, Any]
 """A causal LM of transformers, on the CPU, and its tokenizer."""
+
+
+@dataclass(frozen=True)
+class Opening:
+    """How a dataset is opened. It can be pickled.
+
+    Attributes:
+        reading: what is read, and how.
+        prompts: gives prompts the form that they lack; None if a template is asked for.
+    """
+
+    reading: ReadingOptions
+    prompts: Callable[[Dataset], Dataset] | None
+
+    def open(self, dataset: Any, hub: Hub, limits: ReadingLimits = DEFAULT_LIMITS) -> Dataset:
+        """Open a dataset; arguments and errors are those of `hf_lorameta.open_dataset`."""
+        opened = open_dataset(dataset, hub, limits=limits, **self.reading)
+        return self.prompts(opened) if self.prompts else opened
 
 
 class Session:
@@ -187,15 +207,20 @@ class Session:
             UsageError: the instruction is longer than the prompts that the base model is run with.
             DatasetError, HubError: as `hf_lorameta.open_dataset` does.
         """
+        return with_progress(self.opening(**reading).open(dataset, self.hub), self.progress)
+
+    def opening(self, **reading: Unpack[ReadingOptions]) -> "Opening":
+        """Decide how a dataset is opened, as `open_dataset` does, perhaps in another process.
+
+        Raises:
+            UsageError: as `open_dataset` raises.
+        """
         if reading.get("template") == CHAT:
-            reading["template"] = require_chat_form(self.chat_form, self.bank.index.base_model)
+            reading["template"] = require_chat_form(self.chat_form, self.bank.public_base)
         if reading.get("instruction") == "" and not reading.get("template"):
             reading["template"] = PROMPT  # recorded, so that the recipe makes the same adapter
         self.check_instruction(reading.get("instruction"))
-        opened = open_dataset(dataset, self.hub, **reading)
-        if not reading.get("template"):
-            opened = self.prompts(opened)
-        return with_progress(opened, self.progress)
+        return Opening(reading, None if reading.get("template") else self.prompts)
 
     def check_instruction(self, instruction: str | None) -> None:
         """Refuse an instruction that would be cut off: prompts that are too long lose their start.

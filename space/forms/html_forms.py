@@ -88,21 +88,13 @@ def columns_form(source: Source, number: int, request: DatasetRequest) -> str:
     """
     preview = source.preview
     known = _roles(request.columns or preview.columns, preview.names)
-    shown = [
-        (i, name)
-        for i, name in enumerate(preview.names)
-        if i < SHOWN_COLUMNS or name in known
-    ]  # fmt: skip
+    named = enumerate(preview.names)
+    shown = [(i, name) for i, name in named if i < SHOWN_COLUMNS or name in known]
+    roles = {name: role for name, (role, _) in known.items()}
     return render(
-        "forms.columns",
-        number=number,
-        name=request.name,
-        source=source,
-        shown=shown,
-        roles={name: role for name, (role, _) in known.items()},
-        labels=ROLES,
-        open=request.columns is None,
-    )
+        "forms.columns", number=number, name=request.name, source=source, shown=shown, roles=roles,
+        labels=ROLES, open=request.columns is None,
+    )  # fmt: skip
 
 
 def columns_from_form(

@@ -6,14 +6,16 @@ Limits are not counted by session, since a program can name as many sessions as 
 import re
 import time
 from dataclasses import dataclass, field
-from ipaddress import IPv6Address, ip_address, ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from itertools import takewhile
 from os import environ
 from typing import Any
+from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.types import Scope
 
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _KEY = "lorameta_call"
 UNASKED_SECONDS = 60.0
 """Seconds until a call whose answer nobody asks for is taken for abandoned."""
@@ -77,8 +79,8 @@ def find_address(scope: Scope, *, on_hub: bool) -> str:
             have several lines, and an address a port.
     """
     lines = Headers(scope=scope).getlist("x-forwarded-for") if on_hub else []
-    hops = map(_without_port, reversed(",".join(lines).split(",")))
-    seen = filter(_is_public, takewhile(_is_address, hops))
+    hops = takewhile(bool, map(_parsed, reversed(",".join(lines).split(","))))
+    seen = (str(hop) for hop in hops if hop and hop.is_global)
     client = scope.get("client")
     return network(next(seen, client[0] if client else ""))
 
@@ -89,22 +91,40 @@ def opens_page(scope: Scope) -> bool:
     return scope["method"] in ("GET", "HEAD") and mode == "navigate"
 
 
-def from_another_site(scope: Scope) -> bool:
+def from_another_site(scope: Scope, *, own_machine: bool = False) -> bool:
     """Return whether a page of another site sent a request, as browsers say, but to open this one.
 
-    Browsers that do not say which site it is state the origin of what writes.
+    Browsers that do not say which site it is state the origin of what writes, or the page. A page
+    that this machine alone may open has no other host: the name of one may point to this machine,
+    so that its page can read the answers (DNS rebinding).
 
     Example:
         >>> headers = [(b"sec-fetch-site", b"cross-site"), (b"sec-fetch-mode", b"cors")]
         >>> from_another_site({"type": "http", "method": "GET", "headers": headers})
         True
+        >>> hosts = b"127.0.0.1:7860", b"[::1]:7860", b"evil.example", b"["
+        >>> scopes = ({"type": "http", "method": "GET", "headers": [(b"host", h)]} for h in hosts)
+        >>> [from_another_site(scope, own_machine=True) for scope in scopes]
+        [False, False, True, True]
     """
     headers = Headers(scope=scope)
-    site, origin = headers.get("sec-fetch-site", "none"), headers.get("origin")
+    if own_machine and _host_name(headers.get("host", "")) not in LOOPBACK:
+        return True
+    site = headers.get("sec-fetch-site", "none")
+    origin = headers.get("origin", headers.get("referer"))
     if site == "none" and origin is not None:
         hosts = headers.get("host"), headers.get("x-forwarded-host"), environ.get("SPACE_HOST")
-        site = "same-origin" if origin.partition("://")[2] in hosts else "cross-site"
+        same = origin.partition("://")[2].partition("/")[0] in hosts
+        site = "same-origin" if same else "cross-site"
     return site not in ("same-origin", "none") and not opens_page(scope)
+
+
+def _host_name(host: str) -> str | None:
+    """Return a host without its port; None if it is invalid."""
+    try:
+        return urlsplit(f"//{host}").hostname
+    except ValueError:
+        return None
 
 
 def network(address: str) -> str:
@@ -114,34 +134,22 @@ def network(address: str) -> str:
         >>> network("203.0.113.7"), network("2001:db8:1:2:3:4:5:6"), network("a socket")
         ('203.0.113.7', '2001:db8:1:2::/64', 'a socket')
     """
-    try:
-        parsed = ip_address(address)
-    except ValueError:
-        return address
+    parsed = _parsed(address)
     if isinstance(parsed, IPv6Address):
         mapped = parsed.ipv4_mapped
         return str(mapped or ip_network((parsed, _IPV6_PREFIX), strict=False))
-    return str(parsed)
+    return str(parsed or address)
 
 
-def _without_port(address: str) -> str:
-    """Return an address of a header without port and brackets.
+def _parsed(address: str) -> IPv4Address | IPv6Address | None:
+    """Return an address, of a header perhaps with a port and brackets; None if it is none.
 
     Example:
-        >>> [_without_port(a) for a in (" 1.2.3.4:80", "[2001:db8::1]:80", "2001:db8::1")]
-        ['1.2.3.4', '2001:db8::1', '2001:db8::1']
+        >>> [str(_parsed(a)) for a in (" 1.2.3.4:80", "[2001:db8::1]:80", "2001:db8::1", "x")]
+        ['1.2.3.4', '2001:db8::1', '2001:db8::1', 'None']
     """
     found = _WITH_PORT.fullmatch(address.strip())
-    return (found[1] or found[2]) if found else address.strip()
-
-
-def _is_address(address: str) -> bool:
     try:
-        ip_address(address)
+        return ip_address((found[1] or found[2]) if found else address.strip())
     except ValueError:
-        return False
-    return True
-
-
-def _is_public(address: str) -> bool:
-    return ip_address(address).is_global
+        return None

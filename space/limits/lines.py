@@ -18,6 +18,7 @@ from starlette.concurrency import iterate_in_threadpool
 from limits.callers import Call
 from limits.hourly import MODEL_TIME, TRAINING_TIME
 from settings import SpaceSettings
+from work.jobs import SpaceError
 
 LOOK_SECONDS = 0.1
 """How often a waiting request checks whether its turn has come."""
@@ -26,12 +27,13 @@ SHOW_SECONDS = 2.0
 SLOW_SECONDS = 4.0
 """Seconds until a reading request, which mostly waits for another server, lets one more begin."""
 T = TypeVar("T")
-_FULL = "Too many requests are waiting. Try again in a minute."
-_SHARE_TAKEN = "Too many requests from your address are waiting. Try again in a minute."
+_FULL = "Too many requests are waiting"
+_SHARE_TAKEN = "Too many requests from your address are waiting"
+_AGAIN = "Try again in a minute."
 
 
-class FullError(Exception):
-    """A request gets no place in a line; the message is for the visitor."""
+class FullError(SpaceError):
+    """A request gets no place in a line."""
 
 
 @dataclass(eq=False)
@@ -90,9 +92,9 @@ class Line:
             of_address = sum(place.address == address for place in self._waiting)
             of_session = sum(place.session == session for place in self._waiting)
             if len(self._waiting) >= self._places:
-                raise FullError(_FULL)
+                raise FullError(_FULL, hint=_AGAIN)
             if of_address >= max(1, self._places // 2) or of_session >= max(1, self._places // 4):
-                raise FullError(_SHARE_TAKEN)
+                raise FullError(_SHARE_TAKEN, hint=_AGAIN)
             self._waiting.append(place := Place(address, session))
             turns, turn = self._taken(), dict[Place, tuple[int, int]]()
             for other in self._waiting:

@@ -61,10 +61,14 @@ class VisitorLimits:
         app: Gradio's.
         on_hub: whether the Hub's proxy forwards the requests.
         max_upload: bytes of the largest file that may be uploaded.
+        own_machine: whether only pages that this machine has opened here are answered.
     """
 
-    def __init__(self, app: ASGIApp, *, on_hub: bool, max_upload: int) -> None:
-        self._app, self._on_hub, self._uploads = app, on_hub, Uploads(max_upload)
+    def __init__(
+        self, app: ASGIApp, *, on_hub: bool, max_upload: int, own_machine: bool = False
+    ) -> None:
+        self._app, self._on_hub, self._own_machine = app, on_hub, own_machine
+        self._uploads = Uploads(max_upload)
         self._used: dict[str, tuple[float, float]] = {}  # requests of an address, and until when
         self._open: Counter[tuple[str, Kind]] = Counter()
         self._answered, self._ended = Counter[tuple[str, Kind]](), asyncio.Event()
@@ -76,12 +80,15 @@ class VisitorLimits:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        if from_another_site(scope):  # the sign-in's cookie comes along, since the Hub frames pages
+        foreign = from_another_site(scope, own_machine=self._own_machine)
+        if foreign:  # the sign-in's cookie comes along, since the Hub frames pages
             scope = {**scope, "session": {}}
         if "text/html" in Headers(scope=scope).get("accept", "") and opens_page(scope):
             send = _with_pages(send)
         incoming = _Incoming(receive)
         try:
+            if foreign and self._own_machine:
+                raise RefusedError(403, "Open this page at 127.0.0.1: it answers no other.")
             address = find_address(scope, on_hub=self._on_hub)
             kind = kind_of(scope)
             if kind is None:

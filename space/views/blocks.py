@@ -1,15 +1,16 @@
 """HTML from the templates, which escape all texts, and messages of errors."""
 
 from collections.abc import Collection, Iterable
-from html import escape
 from pathlib import Path
 from typing import Any, Literal
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from hf_lorameta import errors
+from hf_lorameta.cards.gguf_usage import BASE_FILE, GGUF_FILE, MODELFILE
 from hf_lorameta.data.sources.formats import FORMATS, ending
 from hf_lorameta.errors import LoraMetaError, Option
+from hf_lorameta.quoting import fenced, shell
 from work.jobs import TRY_AGAIN, SpaceError
 
 _TEMPLATES = Environment(
@@ -21,6 +22,10 @@ _TEMPLATES = Environment(
 )
 
 
+_TEMPLATES.globals |= {"base_file": BASE_FILE, "gguf_file": GGUF_FILE, "modelfile_name": MODELFILE}
+_TEMPLATES.filters |= {"fenced": fenced, "shell": lambda words: shell(*words)}
+
+
 def render(name: str, /, **values: Any) -> str:
     """Return the HTML of ``template.macro``."""
     template, _, macro = name.partition(".")
@@ -30,11 +35,7 @@ def render(name: str, /, **values: Any) -> str:
 
 def note(kind: Literal["info", "warning", "error"], title: str, lines: Iterable[str] = ()) -> str:
     """Return a box with a title and paragraphs."""
-    role = "alert" if kind == "error" else "note"
-    body = "".join(f"<p>{escape(line)}</p>" for line in lines if line)
-    return (
-        f'<div class="lm-note lm-{kind}" role="{role}"><strong>{escape(title)}</strong>{body}</div>'
-    )
+    return render("blocks.note", kind=kind, title=title, lines=lines)
 
 
 def progress_html(text: str, done: int = 0, total: int = 0) -> str:

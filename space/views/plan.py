@@ -1,10 +1,9 @@
 """Step 2 as HTML: what to expect, whether an adapter helps, and the details of the plan."""
 
-from collections import Counter
-
-from hf_lorameta.engines.scoring import ADAPTER_METHOD, BASE_METHOD, CHAT_METHOD, MEASURES, Report
+from hf_lorameta.cards.results import CLASSIFIER, FEW_SHOT, MOST_FREQUENT, Check
+from hf_lorameta.engines.scoring import ADAPTER_METHOD, BASE_METHOD, CHAT_METHOD, MEASURES
 from hf_lorameta.pipeline.plan import Plan
-from hf_lorameta.pipeline.rows import SHOTS, Rows
+from hf_lorameta.pipeline.rows import Rows
 from hf_lorameta.pipeline.save import Generation
 from views.blocks import place_of, render
 
@@ -13,10 +12,11 @@ _TITLES = {
     ADAPTER_METHOD: "With your adapter",
     BASE_METHOD: "Without it",
     CHAT_METHOD: "Without it, as a chat",
-    f"{SHOTS}-shot": f"Without it, {SHOTS} examples in the prompt",
+    FEW_SHOT: "Without it, {} examples in the prompt",
+    MOST_FREQUENT: "Always the most frequent answer",
+    CLASSIFIER: "A classifier on words alone",
 }
 """Titles of what is counted, in the order shown."""
-_SHORT = 30
 
 
 def expected_html(plan: Plan, name: str, rows: Rows) -> str:
@@ -40,50 +40,42 @@ def verdict_html(made: Generation, name: str, said: str, *, busy: bool) -> str:
         said: another sentence.
         busy: whether the adapter is being trained, or they are being counted.
     """
-    verdict, report = made.verdict, made.report
+    verdict, check = made.verdict, made.outcome.check
     doubts = " ".join(remark.text for remark in made.remarks if remark.level == "doubt")
-    level, title, reason = verdict.level, verdict.title, doubts if report else verdict.reason
-    if busy and report:
+    level, title, reason = verdict.level, verdict.title, doubts if check else verdict.reason
+    if busy and check:
         said = "It is being trained once more, for longer."
     elif busy:
         level, title = "unsure", "Not checked yet"
         reason = "It is being trained, and then checked, on your rows."
     return render(
-        "plan.verdict", name=name, level=level, title=title, reason=reason,  said=said,
-        scores=scores_of(report) if report else [], warnings=_warnings(made),
+        "plan.verdict", name=name, level=level, title=title, reason=reason, said=said,
+        scores=bars_of(check) if check else [], warnings=_warnings(made),
     )  # fmt: skip
 
 
-def scores_of(report: Report) -> list[tuple[str, str, float]]:
-    """Return title, score and share of each method: right answers, and how good they are.
+def bars_of(check: Check) -> list[tuple[str, str, float]]:
+    """Return title, right answers and length of a bar for each method, the adapter first.
+
+    Where answers are graded, their score is shown as well, and is the length of the bar.
 
     Example:
-        >>> from hf_lorameta.engines.scoring import Sample
-        >>> answers = {"base": "no", "generated": "yes"}
-        >>> samples = (Sample("a", "yes", answers), Sample("b", "yes", answers))
-        >>> scores_of(Report({}, samples))  # doctest: +NORMALIZE_WHITESPACE
-        [('With your adapter', '2 of 2 right', 1.0), ('Without it', '0', 0.0),
-         ('Always “yes”', '2', 1.0)]
+        >>> from hf_lorameta.cards.results import RightAnswers
+        >>> bars_of(Check(4, 2.0, 1.0, RightAnswers(2, base=1, end=3)))  # doctest: +ELLIPSIS
+        [('With your adapter', '3 of 4 right', 0.75), ('Without it', '1', 0.25), ...]
     """
-    samples, found = report.samples, list[tuple[str, str, float]]()
-    measure = MEASURES.get(report.measure)
+    counted, bars = {one.method: one for one in check.counted}, list[tuple[str, str, float]]()
     for method, title in _TITLES.items():
-        if measure and method in report.scores:
-            scores = report.scores[method]
-            score = getattr(scores, report.measure) or 0.0
-            units = ("", "") if found else (f" {measure}", f" of {scores.rows} right")
-            text = f"{score:.2f}{units[0]}, {scores.right}{units[1]}"
-            found.append((title, text, score))
-        elif not measure and method in samples[0].outputs:
-            right, total = sum(report.is_right(sample, method) for sample in samples), len(samples)
-            found.append((title, f"{right}{'' if found else f' of {total} right'}", right / total))
-    if not measure:
-        [(answer, count)] = Counter(sample.reference.strip() for sample in samples).most_common(1)
-        always = f"Always “{answer}”" if len(answer) <= _SHORT else "Always the same answer"
-        found.append((always, str(count), count / len(samples)))
-    if (classified := report.classified) is not None:
-        found.append(("A classifier on words alone", str(classified), classified / len(samples)))
-    return found
+        if method not in counted:
+            continue
+        _, right, score, _ = counted[method]
+        text = f"{right}" if bars else f"{right} of {check.rows} right"
+        if score is not None and check.graded:
+            measure = "" if bars else f" {MEASURES[check.graded.measure]}"
+            text = f"{score:.2f}{measure}, {text}"
+        share = right / check.rows if score is None else score
+        bars.append((title.format(check.shots), text, share))
+    return bars
 
 
 def _warnings(shown: Plan | Generation) -> list[str]:

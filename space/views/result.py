@@ -5,16 +5,18 @@ import re
 from functools import partial
 from pathlib import Path
 
-from hf_lorameta.cards.gguf_usage import BASE_FILE, GGUF_FILE, MODELFILE, render_modelfile
+from hf_lorameta.cards.gguf_usage import MODELFILE, render_modelfile
 from hf_lorameta.cards.markdown import clean
+from hf_lorameta.cards.prompt_code import usage_program
+from hf_lorameta.cards.results import Check, RightAnswers
 from hf_lorameta.engines.scoring import Report, Sample
 from hf_lorameta.hub.packaged_model import SMOLLM2, SMOLLM2_GGUF
 from hf_lorameta.pipeline.plan import Plan
 from hf_lorameta.pipeline.publish import command_to_publish, default_repo_id
-from hf_lorameta.quoting import fenced, python_literal, shell, shell_file
+from hf_lorameta.quoting import fenced, shell, shell_file
 from settings import SpaceSettings, install_command
 from views.blocks import render
-from views.plan import scores_of
+from views.plan import bars_of
 from work.planning import DatasetRequest, PlanResult
 
 _SHORT = 300
@@ -65,10 +67,11 @@ def report_html(report: Report, result: PlanResult) -> str:
 def example_html() -> str:
     """Return the result of the example, which ``python -m tests.tools.example_result`` wrote."""
     stored = json.loads(EXAMPLE_FILE.read_text(encoding="utf-8"))
+    check = Check(**stored["check"] | {"right": RightAnswers(**stored["check"]["right"])})
     report = Report({}, tuple(Sample(**sample) for sample in stored["samples"]))
     return render(
-        "result.example", sample=best_example(report), total=len(report.samples),
-        scores=scores_of(report), train=stored["train"], seconds=stored["seconds"],
+        "result.example", sample=best_example(report), total=check.rows, scores=bars_of(check),
+        train=stored["train"], seconds=stored["seconds"],
     )  # fmt: skip
 
 
@@ -107,42 +110,20 @@ def usage_markdown(
         settings: of this Space, which offers the package.
     """
     plan, text = result.plan, example_input(result) or "An input"
-    base_model, columns = plan.bank.index.base_model, plan.dataset.columns
-    known = base_model == SMOLLM2
-    fetch = f"# {BASE_FILE}: a GGUF of {clean(base_model)}, in any quantization"
-    if known:
-        repo, _, file = SMOLLM2_GGUF.rpartition("/")
-        fetch = f"hf download {repo} {file} --local-dir . && mv {file} {BASE_FILE}"
-    is_folder = name.startswith("./")
-    unzip = f"{shell('unzip', f'{name[2:]}.zip', '-d', name)}\n" if is_folder else ""
-    texts = {"name": name, "base_model": base_model, "prompt": columns.prompt_of(text)}
-    program = render("result.program", **{key: python_literal(t) for key, t in texts.items()})
-    export = shell("hf-lorameta", "export", name, "-o", GGUF_FILE)
-    end_of_options = ["--"] if text.startswith("-") else []
-    with_torch = install_command("eval", settings)
-    parts = [
-        ("### Transformers", ""),
-        ("bash", f"{unzip}pip install torch transformers peft"),
-        ("python", program),
-        ("### In a terminal", ""),
-        ("bash", f"{with_torch}\n{shell('hf-lorameta', 'try', name, '--prompt', text)}"),
-        ("### llama.cpp", ""),
-        ("bash", f"{install_command('gguf', settings)}\n{fetch}"),
-        ("bash", f"{export}\nllama serve -m {BASE_FILE} --lora {GGUF_FILE}"),
-        ("### Ollama, after the first lines of llama.cpp", ""),
-        (
-            "bash",
-            f"{export}\n{shell_file(render_modelfile(base_model, columns), MODELFILE)}\n"
-            f"ollama create my-adapter -f {MODELFILE}\n"
-            f"{shell('ollama', 'run', 'my-adapter', *end_of_options, text)}",
-        ),
-        ("### Train it further on your rows, on your own machine", ""),
-        (
-            "bash",
-            f"{with_torch}\n{request.command(budget='10m', output='my-adapter')}",
-        ),
-    ]
-    return "\n\n".join(fenced(code, head) if code else head for head, code in parts)
+    index, columns = plan.bank.index, plan.dataset.columns
+    base, prompt = index.base_model, columns.prompt_of(text)
+    return render(
+        "result.usage",
+        name=name,
+        text=text,
+        program=usage_program(base, index.base_revision, columns, name, prompt),
+        base_model=clean(base),
+        gguf=SMOLLM2_GGUF if base == SMOLLM2 else "",
+        modelfile=shell_file(render_modelfile(base, columns), MODELFILE),
+        with_torch=install_command("eval", settings),
+        with_gguf=install_command("gguf", settings),
+        train=request.command(budget="10m", output="my-adapter"),
+    )
 
 
 def publish_markdown(result: PlanResult, folder: str, settings: SpaceSettings) -> str:
@@ -168,15 +149,9 @@ def other_base_markdown(plan: Plan, request: DatasetRequest, settings: SpaceSett
         request: names the dataset.
         settings: of this Space, which offers the package.
     """
-    if plan.dataset.prompts_only:
-        return render("result.no_other_base", plan=plan)
     install = install_command("eval", settings)
     generate = request.command(base="org/model", output="my-adapter")
-    return render(
-        "result.other_base",
-        plan=plan,
-        here=fenced(f"{install}\n{generate}", "bash"),
-    )
+    return render("result.other_base", plan=plan, install=install, generate=generate)
 
 
 def card_body(card: str) -> str:

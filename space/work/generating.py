@@ -15,7 +15,6 @@ from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.repo import Token, is_repo_id
 from hf_lorameta.pipeline.export import export_config
 from hf_lorameta.pipeline.make import make_adapter as combine
-from hf_lorameta.pipeline.plan import Plan
 from hf_lorameta.pipeline.publish import (
     Consent,
     Published,
@@ -54,11 +53,6 @@ class Adapter:
         self.gguf: Path | None = self.archive.with_suffix(".gguf")
         self.discard = weakref.finalize(self, shutil.rmtree, scratch, ignore_errors=True)
 
-    @property
-    def plan(self) -> Plan:
-        """The plan it was made from."""
-        return self.generation.plan
-
     def save(self, job: Job) -> "Adapter":
         """Write the files that ``hf-lorameta generate`` writes, and their zip, or nothing."""
         job.report("Saving and validating the adapter")
@@ -82,7 +76,7 @@ class Adapter:
                 opened.write(path, path.name)
 
     def _export(self) -> None:
-        index = self.plan.bank.index
+        index = self.generation.plan.bank.index
         try:
             config = export_config(index.base_model, index.base_revision, "gguf", False)
             gguf_adapter.export(self.folder, self.archive.with_suffix(".gguf"), config or {})
@@ -128,16 +122,10 @@ def find_target(
     """
     if credential is False:
         raise SpaceError("Saving needs an account: sign in first", hint="The button is above.")
-    hub = Hub(credential)
+    plan, hub = result.plan, Hub(credential)
     job.report("Checking the repo")
-    return target_for_dataset(
-        result.plan.dataset,
-        result.plan.bank,
-        hub,
-        chosen_name(result, repo_id, hub.user()),
-        consent,
-        name=result.name,
-    )
+    name = chosen_name(result, repo_id, hub.user())
+    return target_for_dataset(plan.dataset, plan.bank, hub, name, consent, name=result.name)
 
 
 class Saved(NamedTuple):

@@ -22,7 +22,8 @@ Updates = dict[Any, Any]
 """New values or properties by component of the page."""
 Show = Callable[[], Updates]
 """Stores a result in the state of a visit, and returns the updates that show it."""
-_REPORT_SECONDS = 0.2
+_LOOK_SECONDS, _REPORT_SECONDS = 0.2, 1.0
+"""How often work is looked at, and seconds until numbers of the same step are shown again."""
 TRY_AGAIN = "Try again. If the error persists, please tell the owner of this Space."
 """Advice for an unexpected error."""
 logger = logging.getLogger("space")
@@ -77,21 +78,13 @@ class Job:
         self._lock = threading.RLock()  # `commit` checks, which may cancel
         self._news: queue.SimpleQueue[Step | Show | Exception | None] = queue.SimpleQueue()
         self._reported = ("", 0.0)
-        self.restart()
-
-    def restart(self) -> None:
-        """Count the time limit from now on."""
-        self._deadline = time.monotonic() + self.time_limit
+        self._deadline = time.monotonic() + time_limit
 
     def cancel(self) -> None:
         """End the work at its next check, unless it was committed."""
         with self._lock:
             if not self.committed:
                 self._canceled.set()
-
-    def _cancel_if_unwanted(self) -> None:
-        if not self.call.wanted:
-            self.cancel()
 
     def commit(self) -> None:
         """Check, and ignore `cancel` from now on: what follows cannot be undone."""
@@ -101,8 +94,8 @@ class Job:
 
     @property
     def canceled(self) -> bool:
-        """Whether `cancel` was called in time."""
-        return self._canceled.is_set()
+        """Whether `cancel` was called, or the caller has left, in time."""
+        return self._canceled.is_set() or not (self.committed or self.call.wanted)
 
     def check(self) -> None:
         """Raise if the job should end.
@@ -111,7 +104,6 @@ class Job:
             Canceled: `cancel` was called, or the visitor has left.
             SpaceError: the time limit has passed.
         """
-        self._cancel_if_unwanted()
         if self.canceled:
             raise Canceled
         if time.monotonic() > self._deadline:
@@ -144,7 +136,7 @@ class Job:
             Canceled: the job was canceled.
             LoraMetaError: raised by the work, or the time limit has passed.
         """
-        self.restart()
+        self._deadline = time.monotonic() + self.time_limit
 
         def body() -> None:
             try:
@@ -159,9 +151,8 @@ class Job:
         threading.Thread(target=body, name="lorameta-job", daemon=True).start()
         try:
             while not self.canceled:
-                self._cancel_if_unwanted()
                 try:
-                    news = self._news.get(timeout=_REPORT_SECONDS)
+                    news = self._news.get(timeout=_LOOK_SECONDS)
                 except queue.Empty:
                     continue
                 if news is None:

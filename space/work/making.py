@@ -71,11 +71,10 @@ class Making:
         self.adapter = make_adapter(result, job)
 
     def _improve(self, job: Job) -> None:
-        def show(adapter: Adapter, said: str) -> None:
-            self.adapter, self.said = adapter, said
-
         model, seconds = self.loader.model, trying.TRAINING_SECONDS
-        trying.improve(known(self.adapter), known(self.result), model, job, show, seconds=seconds)
+        self.adapter, self.said, _ = trying.improve(
+            known(self.adapter), known(self.result), model, job, seconds=seconds
+        )
 
     def _publish(self, job: Job) -> None:
         self.saved = publish(known(self.adapter), known(self.target), self.credential, job)

@@ -5,16 +5,15 @@ Only token counts and up to `SAMPLES` clipped rows leave the process that reads 
 """
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Self
 
 from hf_lorameta.bank.bank import Bank
-from hf_lorameta.data.chat_form import CHAT, ChatForm, end_of_prompt
-from hf_lorameta.data.chat_template import require_chat_form
-from hf_lorameta.data.columns.columns import Columns
-from hf_lorameta.data.dataset import Dataset, open_dataset
+from hf_lorameta.data.chat_form import CHAT, end_of_prompt
+from hf_lorameta.data.columns.columns import Columns, as_columns
 from hf_lorameta.data.preview import Preview, preview
 from hf_lorameta.data.prompt import as_option
 from hf_lorameta.data.sources.files import splits_of
@@ -25,14 +24,15 @@ from hf_lorameta.errors import LoraMetaError
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.repo import Token, is_repo_id, on_hub
 from hf_lorameta.pipeline.plan import Plan, plan_from_reading
+from hf_lorameta.pipeline.progress import with_progress
 from hf_lorameta.pipeline.read import Reading, TokenCounting, read_dataset, token_counting
 from hf_lorameta.pipeline.rows import POOL_ROWS
-from hf_lorameta.pipeline.session import Session
+from hf_lorameta.pipeline.session import Opening, Session
 from hf_lorameta.quoting import command
 from hf_lorameta.recipe import Recipe
 from limits.kept import StoredRows
 from work.jobs import Job, SpaceError
-from work.reader_process import read, report_rows
+from work.reader_process import read, report
 
 CHOICES = ("config", "split", "columns", "instruction", "template")
 """What can be chosen about a dataset, by the names that links and the command line share."""
@@ -74,6 +74,16 @@ class DatasetRequest:
     columns: Columns | None = None
     instruction: str | None = None
     template: str | None = None
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Self:
+        """Return the request with these values, of which some may not be for it.
+
+        Raises:
+            UsageError: the columns are no roles.
+        """
+        named = {name: values.get(name) for name in ("dataset", "file", *CHOICES)}
+        return cls(**named | {"columns": as_columns(named["columns"] or None)})
 
     @property
     def name(self) -> str:
@@ -259,18 +269,10 @@ def make_plan(
     """
     job.report("Finding the dataset")
     request = validated(request)
-    session, form = Session(bank, token=credential), None
-    session.check_instruction(request.instruction)
-    if request.template == CHAT:
-        form = require_chat_form(session.chat_form, bank.public_base)
-    how = (
-        recipe,
-        replace(LIMITS, rows=max_rows),
-        token_counting(bank),
-        session.prompts,
-        form,
-        samples,
-    )
+    named = {name: getattr(request, name) for name in CHOICES}
+    opening = Session(bank, token=credential).opening(**named)
+    limits, counting = replace(LIMITS, rows=max_rows), token_counting(bank)
+    how = opening, limits, recipe, counting, samples
     reading = read(job, _read, request, credential, *how)
     return PlanResult(plan_from_reading(reading, bank), StoredRows(reading.pool), request.name)
 
@@ -278,21 +280,17 @@ def make_plan(
 def _read(
     request: DatasetRequest,
     credential: Token,
-    recipe: Recipe,
+    opening: Opening,
     limits: ReadingLimits,
+    recipe: Recipe,
     counting: TokenCounting,
-    in_form: Callable[[Dataset], Dataset],
-    form: ChatForm | None,
     samples: int,
 ) -> Reading:
     """Return what was read, its pool with short rows only; runs in a `reader_process`."""
     with hidden_path(request):
-        named = request.file or on_hub(request.dataset or "")
-        options = {name: getattr(request, name) for name in CHOICES}
-        options["template"] = form or request.template
-        opened = in_form(open_dataset(named, Hub(credential), **options, limits=limits))
-        reported = replace(opened, rows=lambda: report_rows(opened.rows()))
-        reading = read_dataset(reported, recipe, counting, collect=samples)
+        dataset = request.file or on_hub(request.dataset or "")
+        opened = with_progress(opening.open(dataset, Hub(credential), limits), report)
+        reading = read_dataset(opened, recipe, counting, collect=samples)
         cut = ((end_of_prompt(text, SAMPLE_CHARACTERS), out[:SAMPLE_CHARACTERS])
                for text, out in reading.pool)  # fmt: skip
         return replace(reading, pool=tuple(cut))

@@ -15,8 +15,7 @@ import pickle
 import shutil
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -71,7 +70,7 @@ def read(job: Job, function: Callable[..., T], *arguments: object) -> T:
     """Run a function in a process of its own, which is killed at the end; return its result.
 
     Args:
-        job: checked while waiting; shows what the function passes to `report_rows`.
+        job: checked while waiting; shows what the function passes to `report`.
         function: at the top level of a module.
         arguments: picklable arguments of the function.
 
@@ -97,16 +96,10 @@ def read(job: Job, function: Callable[..., T], *arguments: object) -> T:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def report_rows(rows: Iterator[T]) -> Iterator[T]:
-    """Yield rows and show their number on the page; call it in a reader."""
-    shown = 0.0
-    for number, row in enumerate(rows):
-        now = time.monotonic()
-        if number % 64 == 0 and now - shown > _WAIT_SECONDS and _connection is not None:
-            shown = now
-            text = f"Reading rows: {number:,} rows so far" if number else "Reading rows"
-            _send(_connection, "step", text)
-        yield row
+def report(stage: str, done: int, total: int) -> None:
+    """Show on the page how far a reader is; call it in that process."""
+    if _connection is not None:
+        _send(_connection, "step", (stage, done, total))
 
 
 def _receive_result(
@@ -123,7 +116,7 @@ def _receive_result(
             return value
         if kind == "error":
             raise value
-        job.report(value)
+        job.report(*value)
 
 
 def _failed(message: str) -> SpaceError:
@@ -163,11 +156,8 @@ def _send_result(
         return
     except LoraMetaError as known:
         error = known
-        if isinstance(error, DatasetError):
-            error.row, error.rows = (
-                None,
-                (),
-            )  # for the terminal, and may be longer than `MESSAGE_BYTES`
+        if isinstance(error, DatasetError):  # for the terminal, and may exceed `MESSAGE_BYTES`
+            error.row, error.rows = None, ()
     except BrokenPipeError:
         return  # the request has ended
     except MemoryError:

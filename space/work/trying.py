@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
 from hf_lorameta.errors import AdapterError
@@ -14,7 +15,6 @@ from hf_lorameta.pipeline.resolve import stages_for
 from hf_lorameta.pipeline.rows import Rows, rows_for
 from hf_lorameta.pipeline.session import Session
 from limits.hourly import ADAPTERS, MODEL_TIME, TRAINING_TIME, HourlyShare
-from work.background import Show
 from work.generating import Adapter
 from work.jobs import Job
 from work.planning import PlanResult, RequestError
@@ -34,7 +34,7 @@ _OVER = 0.8
 class Model:
     """The base model, once in memory, for tries and, with lower priority, training and checking.
 
-    Tries are made one at a time, and so are trainings, which wait in the line of `Background`.
+    Tries are made one at a time, and so are trainings.
 
     Args:
         session: loads it.
@@ -42,7 +42,8 @@ class Model:
 
     def __init__(self, session: Session) -> None:
         self.session = session
-        self._loading, self._one_try = threading.Lock(), threading.Semaphore(1)
+        self._loading = threading.Lock()
+        self._one_try, self._one_training = threading.Lock(), threading.Lock()
         self._tries: set[Job] = set()
         self._twins: tuple[TorchEvaluator, TorchEvaluator] | None = None
 
@@ -67,15 +68,17 @@ class Model:
         """
         self._tries.add(job)
         try:
-            # Gradio's queue is not enough: a canceled job leaves it before its thread ends
-            while not self._one_try.acquire(timeout=_WAIT_SECONDS):
-                job.report("Waiting for another request to end")
-            try:
+            with _one_at_a_time(self._one_try, job):
                 yield self.load(job)[1]
-            finally:
-                self._one_try.release()
         finally:
             self._tries.discard(job)
+
+    @contextmanager
+    def one_training(self, job: Job) -> Iterator[Session]:
+        """Wait for a turn to train and check, and yield the session of the base model."""
+        with _one_at_a_time(self._one_training, job):
+            self.load(job)
+            yield self.session
 
     def let_tries_go(self, job: Job) -> None:
         """Wait for tries, but not so long that they keep a training from continuing."""
@@ -83,6 +86,17 @@ class Model:
         while self._tries and time.monotonic() < end:
             job.check()
             time.sleep(_WAIT_SECONDS / 4)
+
+
+@contextmanager
+def _one_at_a_time(lock: threading.Lock, job: Job) -> Iterator[None]:
+    """Hold a lock; a line is not enough, since a canceled job leaves it before its thread ends."""
+    while not lock.acquire(timeout=_WAIT_SECONDS):
+        job.report("Waiting for another request to end")
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def rows_of(result: PlanResult) -> Rows:
@@ -110,7 +124,7 @@ def answers(adapter: Adapter, model: Model, text: str, job: Job) -> tuple[str, s
         RequestError: the prompt, which may repeat the input, exceeds `PROMPT_CHARACTERS`.
         LoraMetaError: the base model cannot be run, or not by this visitor now.
     """
-    prompt = adapter.plan.dataset.columns.prompt_of(text[: PROMPT_CHARACTERS + 1])
+    prompt = adapter.generation.plan.dataset.columns.prompt_of(text[: PROMPT_CHARACTERS + 1])
     characters = max(len(text), len(prompt))
     if characters > PROMPT_CHARACTERS:
         raise RequestError(
@@ -127,35 +141,43 @@ def answers(adapter: Adapter, model: Model, text: str, job: Job) -> tuple[str, s
 # --- training and checking ----------------------------------------------------------------------
 
 
+class Improved(NamedTuple):
+    """What a training has made.
+
+    Attributes:
+        adapter: the best so far, with its answers.
+        said: a sentence about the training.
+        time_was_over: whether more time might help.
+    """
+
+    adapter: Adapter
+    said: str
+    time_was_over: bool
+
+
 def improve(
     adapter: Adapter,
     result: PlanResult,
     model: Model,
     job: Job,
-    show: Show,
     *,
     seconds: float = TRAINING_SECONDS,
-) -> bool:
-    """Train the adapter and count right answers, by the stages of the command line; show it.
+) -> Improved:
+    """Train the adapter and count right answers, by the stages of the command line.
 
     Args:
         adapter: as it is now.
         result: its plan and rows.
         model: the base model.
         job: shows the progress; once it is stopped, the training ends with the best so far.
-        show: is given the adapter, with its answers and a sentence about the training.
         seconds: how long it may take.
-
-    Returns:
-        Whether more time might help, because time ran out.
 
     Raises:
         LoraMetaError: the base model cannot be loaded, or not by this visitor now.
         SpaceError: the visitor has made as many adapters as one may.
     """
     ADAPTERS.check(job.call.address)
-    with _counted(TRAINING_TIME, job):
-        model.load(job)
+    with model.one_training(job) as session, _counted(TRAINING_TIME, job):
         started, ended, steps = time.monotonic(), False, 0
 
         def progress(stage: str, done: int, total: int) -> None:
@@ -174,10 +196,12 @@ def improve(
             total = int(gone + rounded)
             job.report(text, int(gone), total, steps=steps, seconds_left=int(rounded))
 
-        session = model.session.with_progress(progress)
         stages = stages_for(result.plan.recipe, seconds, samples=True)
         try:
-            made = make_adapter(result.plan, rows_of(result), session, stages, seconds=seconds)
+            made = make_adapter(
+                result.plan, rows_of(result), session.with_progress(progress), stages,
+                seconds=seconds,
+            )  # fmt: skip
         except (AdapterError, KeyboardInterrupt):  # without a bank; before a gain was seen
             made = None
         over = job.stopped or time.monotonic() - started > _OVER * seconds
@@ -192,5 +216,4 @@ def improve(
             said = f"Trained on {training.rows} of your rows."
             if training.folds:
                 said += " Each was answered by an adapter that was not trained on it."
-        show(Adapter(result.name, made).save(job) if made else adapter, said)
-        return over
+        return Improved(Adapter(result.name, made).save(job) if made else adapter, said, over)

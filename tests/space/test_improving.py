@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
+from html import unescape
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
@@ -31,6 +32,7 @@ from hf_lorameta.pipeline.publish import Consent, Target  # noqa: E402
 from hf_lorameta.pipeline.session import Session  # noqa: E402
 from hf_lorameta.recipe import Recipe  # noqa: E402 - they import torch
 from views import blocks  # noqa: E402
+from views.plan import verdict_html  # noqa: E402
 from work import generating, jobs, planning, trying  # noqa: E402
 from work.planning import DatasetRequest, PlanResult  # noqa: E402
 from work.reader_process import start_forkserver  # noqa: E402
@@ -46,13 +48,6 @@ def bank(tmp_path_factory: pytest.TempPathFactory) -> Bank:
 @pytest.fixture
 def model(bank: Bank) -> trying.Model:
     return trying.Model(Session(bank, token=False))
-
-
-class Shown(list[tuple[generating.Adapter, str]]):
-    """What was shown, the latest last."""
-
-    def add(self, adapter: generating.Adapter, said: str) -> None:
-        self.append((adapter, said))
 
 
 @pytest.fixture(autouse=True)
@@ -91,10 +86,10 @@ def adapter(result: PlanResult) -> Iterator[generating.Adapter]:
 def test_the_adapter_is_trained_and_answers_to_rows_that_it_has_not_seen_are_counted(
     number: int, trained: int, counted: int, bank: Bank, model: trying.Model
 ) -> None:
-    result, shown, job = planned(bank, number), Shown(), jobs.Job(120)
+    result, job = planned(bank, number), jobs.Job(120)
     adapter = generating.make_adapter(result, job)
-    assert not trying.improve(adapter, result, model, job, shown.add), "no time was missing"
-    [(improved, said)] = shown
+    improved, said, over = trying.improve(adapter, result, model, job)
+    assert not over, "no time was missing"
     in_folds = " Each was answered by an adapter that was not trained on it." * (number == 48)
     assert said == f"Trained on {trained} of your rows.{in_folds}"
     training, report = improved.generation.outcome.training, improved.generation.report
@@ -137,19 +132,25 @@ def test_the_page_and_the_command_line_make_the_same_adapter_of_a_file(
         monkeypatch.setattr(make, "Deadline", partial(Deadline, clock=clock))
 
     start_forkserver()
+    job.call.stream.opened = True  # somebody waits, however slow this machine is
     request = DatasetRequest(file=str(data))
     result = planning.make_plan(bank, request, recipe, 20_000, False, job)
-    made, shown = generating.make_adapter(result, job), Shown()
+    made = generating.make_adapter(result, job)
     start_clock()
-    trying.improve(made, result, model, job, shown.add, seconds=seconds)
-    [(adapter, _)] = shown
+    adapter = trying.improve(made, result, model, job, seconds=seconds).adapter
     start_clock()
-    folder = generate(data, bank, recipe, budget=seconds).save_pretrained(tmp_path / "adapter")
+    command = generate(data, bank, recipe, budget=seconds)
+    folder = command.save_pretrained(tmp_path / "adapter")
     training = adapter.generation.outcome.training
     assert training
     assert (training.steps > 0, training.folds) == (True, folds_of)
     for name in ("recipe.json", "README.md", WEIGHTS):
         assert (adapter.folder / name).read_bytes() == (folder / name).read_bytes()
+    page = unescape(verdict_html(adapter.generation, "rows", "", busy=False))
+    assert command.verdict.title in page
+    assert all(remark.text in page for remark in command.remarks if remark.level == "warning")
+    if check := command.outcome.check:
+        assert f"{check.right.end} of {check.rows} right" in page
 
 
 def test_several_labels_of_a_trained_adapter_are_counted_in_any_order(
@@ -161,9 +162,8 @@ def test_several_labels_of_a_trained_adapter_are_counted_in_any_order(
         plan=several,
         samples=[(text, words.replace(" ", ", ")) for text, words in result.samples],
     )
-    made, shown = generating.make_adapter(result, jobs.Job(120)), Shown()
-    trying.improve(made, result, model, jobs.Job(120), shown.add)
-    [(adapter, _)] = shown
+    made = generating.make_adapter(result, jobs.Job(120))
+    adapter = trying.improve(made, result, model, jobs.Job(120)).adapter
     report = adapter.generation.report
     assert report is not None
     scores = report.scores["generated"]
@@ -194,7 +194,7 @@ def test_a_try_during_a_training_goes_first_and_sees_nothing_of_it(
         report(text, *numbers, **more)
 
     monkeypatch.setattr(job, "report", try_in_training)
-    trying.improve(adapter, result, model, job, Shown().add)
+    trying.improve(adapter, result, model, job)
     assert tried == [alone]
     monkeypatch.setattr(trying, "_TRIES_SECONDS", 0.3)
     with model.one_try(jobs.Job(60)):
@@ -204,6 +204,17 @@ def test_a_try_during_a_training_goes_first_and_sees_nothing_of_it(
     start = time.monotonic()
     model.let_tries_go(job)
     assert time.monotonic() - start < 0.3
+
+
+def test_a_training_waits_for_the_thread_of_a_canceled_one(
+    result: PlanResult, adapter: generating.Adapter, model: trying.Model
+) -> None:
+    """Its place in the line is free at once, and both would train the same model."""
+    with model.one_training(jobs.Job(60)):
+        later = jobs.Job(0.5)
+        with pytest.raises(jobs.SpaceError, match="took longer"):
+            trying.improve(adapter, result, model, later)
+    assert later.step.text == "Waiting for another request to end"
 
 
 def test_a_try_reads_so_many_tokens_of_a_prompt_whatever_its_length(
@@ -234,9 +245,8 @@ def test_a_training_without_gain_or_time_leaves_the_adapter(
         fast_training(monkeypatch.setattr, steps=4, warmup=1, measurements=2)
         scores = "hf_lorameta.training.trainer.HeldOutLosses.by_row"
         monkeypatch.setattr(scores, property(lambda one: 0 * one.losses.probabilities))
-    shown, job = Shown(), jobs.Job(120)
-    assert trying.improve(adapter, result, model, job, shown.add, seconds=seconds) == over
-    [(same, said)] = shown
+    same, said, was_over = trying.improve(adapter, result, model, jobs.Job(120), seconds=seconds)
+    assert was_over == over
     assert "No training step helped" in said
     assert (same.folder / WEIGHTS).read_bytes() == (adapter.folder / WEIGHTS).read_bytes()
     assert same.generation.report is not None, "its answers are counted"
@@ -248,13 +258,12 @@ def test_more_time_that_does_not_help_leaves_the_trained_adapter(
     model: trying.Model,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    shown, job = Shown(), jobs.Job(120)
-    trying.improve(adapter, result, model, job, shown.add)
-    trained = shown[0][0]
+    job = jobs.Job(120)
+    trained = trying.improve(adapter, result, model, job).adapter
     fast_training(monkeypatch.setattr, steps=12, lr=1e-4)
-    trying.improve(trained, result, model, job, shown.add)
-    assert shown[1][0] is trained
-    assert "the adapter stays as it was" in shown[1][1]
+    same, said, _ = trying.improve(trained, result, model, job)
+    assert same is trained
+    assert "the adapter stays as it was" in said
 
 
 @pytest.mark.parametrize("how", ["cancel", "stop"])
@@ -268,7 +277,7 @@ def test_a_canceled_training_leaves_nothing_and_a_stopped_one_the_best_so_far(
     tmp_path: Path,
 ) -> None:
     """A training that has helped is stopped, and its adapter checked; or the check is left out."""
-    result, job, shown = planned(bank, 160), jobs.Job(120), Shown()
+    result, job = planned(bank, 160), jobs.Job(120)
     adapter, report, steps = generating.make_adapter(result, job), job.report, list[str]()
 
     def end_in_step(text: str, *numbers: int, **more: int) -> None:
@@ -281,11 +290,11 @@ def test_a_canceled_training_leaves_nothing_and_a_stopped_one_the_best_so_far(
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     if how == "cancel":
         with pytest.raises(jobs.Canceled):
-            trying.improve(adapter, result, model, job, shown.add)
+            trying.improve(adapter, result, model, job)
         assert list(tmp_path.iterdir()) == []
         return
-    assert trying.improve(adapter, result, model, job, shown.add), "more time may help"
-    [(improved, said)] = shown
+    improved, said, over = trying.improve(adapter, result, model, job)
+    assert over, "more time may help"
     assert said == "Trained on 120 of your rows."
     outcome = improved.generation.outcome
     assert outcome.interrupted == {"Training": "training", "Checking": "check"}[step]
@@ -295,10 +304,10 @@ def test_a_canceled_training_leaves_nothing_and_a_stopped_one_the_best_so_far(
 def test_a_training_that_is_stopped_before_it_helped_leaves_the_adapter(
     result: PlanResult, adapter: generating.Adapter, model: trying.Model
 ) -> None:
-    job, shown = jobs.Job(120), Shown()
+    job = jobs.Job(120)
     job.stopped = True
-    assert trying.improve(adapter, result, model, job, shown.add), "more time may help"
-    [(same, said)] = shown
+    same, said, over = trying.improve(adapter, result, model, job)
+    assert over, "more time may help"
     assert same is adapter
     assert "No training step helped in the time that it had" in said
 

@@ -38,7 +38,8 @@ NOTHING: Any = None
 def adapter_with(template: str) -> Any:
     """Return an adapter whose prompts have a form; a try needs no more until it begins."""
     columns = Columns(input="a").with_prompt(None, template)
-    return SimpleNamespace(plan=SimpleNamespace(dataset=SimpleNamespace(columns=columns)))
+    plan = SimpleNamespace(dataset=SimpleNamespace(columns=columns))
+    return SimpleNamespace(generation=SimpleNamespace(plan=plan))
 
 
 # --- whose request it is ------------------------------------------------------------------------
@@ -614,7 +615,7 @@ def test_an_address_has_some_minutes_of_the_base_model_in_an_hour() -> None:
     [
         (lambda job: generating.make_adapter(NOTHING, job), "made adapters of 10 bytes within"),
         (
-            lambda job: trying.improve(NOTHING, NOTHING, NOTHING, job, NOTHING),
+            lambda job: trying.improve(NOTHING, NOTHING, NOTHING, job),
             "made adapters of 10 bytes",
         ),
         (

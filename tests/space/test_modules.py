@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from html import unescape
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,7 +23,7 @@ import settings
 from forms import html_forms
 from hf_lorameta import plan
 from hf_lorameta.bank.bank import Bank
-from hf_lorameta.cards.results import Outcome, Training
+from hf_lorameta.cards.results import Check, Graded, Outcome, RightAnswers, Training
 from hf_lorameta.data.columns.columns import Columns, parse_columns
 from hf_lorameta.data.preview import Preview
 from hf_lorameta.demo.run import DATA_FOLDER
@@ -222,6 +223,27 @@ def test_the_rows_to_train_and_check_on_are_those_of_the_command_line(
 
 
 @pytest.mark.parametrize(
+    "how", [{}, {"instruction": "Sort it."}, {"template": "Q: {input}\nA:"}, {"template": "chat"}]
+)
+def test_the_page_says_of_a_dataset_what_the_command_line_says(
+    how: dict[str, str], bank: Bank, tmp_path: Path
+) -> None:
+    rows = [{"q": f"Text {i}", "a": "" if i % 12 == 0 else "bad"} for i in range(36)]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in [*rows, {"q": "Text", "a": "good"}]))
+    columns = "input=q,output=a"
+    said = plan(path, columns=columns, **how)  # type: ignore[arg-type]
+    request = DatasetRequest.of({"file": str(path), "columns": columns, **how})
+    result = planning.make_plan(bank, request, Recipe(), 20_000, False, jobs.Job(120))
+    assert result.plan.to_dict() == said.to_dict(), "readings, counts and remarks"
+    page = unescape(plan_view.expected_html(result.plan, "rows", Rows()))
+    warnings = [remark.text for remark in said.remarks if remark.level == "warning"]
+    assert len(warnings) >= 2
+    for text in (*warnings, said.verdict.reason):
+        assert text in page
+
+
+@pytest.mark.parametrize(
     ("function", "error", "message"),
     [
         (readers.hang, jobs.SpaceError, "longer than 1 s"),
@@ -416,7 +438,7 @@ def renamed(plan: Plan, name: str, title: str | None) -> Plan:
 @pytest.mark.parametrize("title", [None, NASTY])
 def test_all_views_escape_names(tickets: Plan, title: str | None) -> None:
     bad = renamed(tickets, f"user/{NASTY}", title)
-    made = Generation(bad, bad.layout, 16, (), 1.0, report=report_of(NASTY))
+    made = Generation(bad, bad.layout, 16, (), 1.0, outcome=Outcome(check=CHECK))
     target = Target(NASTY, None, True, False, ())
     found = Columns(input=NASTY, output=f"{NASTY}2")
     preview = Preview(NASTY, NASTY, [NASTY, f"{NASTY}2"], [{NASTY: NASTY}], found, None)
@@ -445,7 +467,7 @@ def test_an_unsure_verdict_has_its_reason_beside_the_counts(tickets: Plan) -> No
     doubt = "Of the first 8 inputs, 3 are blank."
     remarks = (Remark("doubt", doubt), Remark("note", "A note."))
     doubted = replace(tickets, dataset=replace(tickets.dataset, remarks=remarks))
-    made = Generation(doubted, doubted.layout, 16, (), 1.0, report=report_of("yes"))
+    made = Generation(doubted, doubted.layout, 16, (), 1.0, outcome=Outcome(check=CHECK))
     page = plan_view.verdict_html(made, "rows", "", busy=False)
     assert doubt in page
     assert "A note." not in page
@@ -502,6 +524,9 @@ def test_bar_widths_are_proportional_to_the_coefficients(tickets: Plan) -> None:
         assert "makes these tokens likelier" in text
 
 
+CHECK = Check(16, 2.0, 1.0, RightAnswers(most_frequent=9, base=2, end=9), prompt=1.5, shots=3)
+
+
 def report_of(text: str) -> Report:
     """Return the report of a test in which all answers are the same."""
     scores = {name: Scores(1.5, 0.5, 0.5, 0.5, 16) for name in ("base", "generated", "3-shot")}
@@ -552,6 +577,24 @@ def test_the_example_is_one_that_the_adapter_answers_right_and_the_base_does_not
     assert best == ["3", "2", "0"]
 
 
+def test_the_bars_are_of_what_a_check_counted_the_adapter_first() -> None:
+    right = RightAnswers(most_frequent=8, base=2, end=12, chat=4, prompt=6, classifier=10)
+    check = Check(16, 2.0, 1.0, right, chat=2.0, prompt=1.5, shots=3)
+    assert plan_view.bars_of(check) == [
+        ("With your adapter", "12 of 16 right", 0.75),
+        ("Without it", "2", 0.125),
+        ("Without it, as a chat", "4", 0.25),
+        ("Without it, 3 examples in the prompt", "6", 0.375),
+        ("Always the most frequent answer", "8", 0.5),
+        ("A classifier on words alone", "10", 0.625),
+    ]
+    right = RightAnswers(most_frequent=1, base=1, end=2)
+    graded = Graded("rouge_l", base=0.0, end=0.25)
+    assert plan_view.bars_of(replace(check, rows=4, right=right, graded=graded)) == [
+        ("With your adapter", "0.25 Rouge-L, 2 of 4 right", 0.25), ("Without it", "0.00, 1", 0.0)
+    ]  # fmt: skip
+
+
 def test_all_answers_are_shown_the_wrong_ones_first_and_counted(tickets: Plan) -> None:
     texts = [("no", "no"), ("no", "yes"), ("yes", "yes"), ("no", "no")]
     samples = tuple(
@@ -559,13 +602,6 @@ def test_all_answers_are_shown_the_wrong_ones_first_and_counted(tickets: Plan) -
         for i, row in enumerate(texts)
     )
     report = Report({}, samples)
-    assert [row[:2] for row in plan_view.scores_of(report)] == [
-        ("With your adapter", "2 of 4 right"), ("Without it", "1"), ("Always “yes”", "4"),
-    ]  # fmt: skip
-    of_texts = {name: Scores(1.0, 0.25, 0.5, 0.0, 4) for name in ("base", "generated")}
-    assert plan_view.scores_of(replace(report, scores=of_texts, measure="rouge_l")) == [
-        ("With your adapter", "0.25 Rouge-L, 2 of 4 right", 0.25), ("Without it", "0.25, 2", 0.25)
-    ]  # fmt: skip
     page = result_view.report_html(report, planning.PlanResult(tickets, [], "x"))
     cells = re.findall(r"<tr><td>(\d)</td><td>row (\d)</td>", page)
     assert cells == [("1", "0"), ("2", "3"), ("3", "1"), ("4", "2")]
@@ -581,7 +617,7 @@ def test_the_heading_of_an_adapter_states_how_long_combining_took(tickets: Plan)
     helped, not_helped = Outcome(training), Outcome(replace(training, steps=0))
     for outcome, trained in ((helped, True), (not_helped, False), (Outcome(), False)):
         made = Generation(tickets, tickets.layout, 16, (), 63.5, outcome=outcome, model_seconds=63)
-        adapter = SimpleNamespace(plan=tickets, generation=made)
+        adapter = SimpleNamespace(generation=made)
         heading = blocks.render("result.heading", adapter=adapter, number=1, first=False)
         assert "combined in 0.5 s on a CPU\nfrom adapters of other datasets" in heading
         assert ("and then trained on your rows" in heading) is trained
@@ -600,6 +636,7 @@ def test_the_stored_result_of_the_example_is_counted_on_the_rows_that_are_drawn_
     assert [(sample["input"], sample["reference"]) for sample in samples] == drawn
     assert stored["train"] == len(rows.train)
     right = sum(sample["outputs"]["generated"] == sample["reference"] for sample in samples)
+    assert (stored["check"]["right"]["end"], stored["check"]["rows"]) == (right, len(drawn))
     assert f"{right} of {len(drawn)} right" in result_view.example_html()
 
 

@@ -36,20 +36,23 @@ def main() -> None:
     bank, job = Bank.embedded(), jobs.Job(3600)
     request = planning.DatasetRequest(file=str(TRAIN_FILE))
     result = planning.make_plan(bank, request, Recipe(), 20_000, False, job)
-    found: list[generating.Adapter] = []
     model = trying.Model(Session(bank, token=False))
     model.load(job)
     vars(make)["Deadline"] = partial(Deadline, clock=now)
     adapter = generating.make_adapter(result, job)
-    trying.improve(adapter, result, model, job, lambda made, said: found.append(made))
-    made = found[-1].generation
+    made = trying.improve(adapter, result, model, job).adapter.generation
     report, training = made.report, made.outcome.training
     assert report is not None
     assert training is not None
     samples: list[dict[str, Any]] = report.to_dict()["samples"]
     for sample in samples:
         sample["input"] = bare_input(result, sample["input"])
-    stored = {"train": training.rows, "seconds": round(trying.TRAINING_SECONDS), "samples": samples}
+    stored = {
+        "train": training.rows,
+        "seconds": round(trying.TRAINING_SECONDS),
+        "check": made.outcome.to_dict()["check"],
+        "samples": samples,
+    }
     EXAMPLE_FILE.write_text(json.dumps(stored, indent=1, ensure_ascii=False) + "\n", "utf-8")
 
 
