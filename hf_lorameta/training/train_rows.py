@@ -266,7 +266,10 @@ class _Training:
         return joined(parts)
 
     def _keep_if_better(self, gain: Gain) -> Gain:
-        """Keep the adapter if it is the best so far, and significantly, if the settings say so.
+        """Keep the adapter if it is the best so far.
+
+        If the settings say so, it has to be significantly better than at the start, and may be
+        worse than an earlier state by chance: its learning rate is lower.
 
         Args:
             gain: of the best so far.
@@ -278,9 +281,12 @@ class _Training:
         started = clock()
         now = self._trainer.score(before.rows)
         self._score_seconds = clock() - started
-        gains = now.by_row - before.by_row
-        certain = not self._settings.significant or is_significant(gains)
-        if certain and now.by_row.mean() > best.by_row.mean():
+        gains, lost = now.by_row - before.by_row, best.by_row - now.by_row
+        if self._settings.significant:
+            better = is_significant(gains) and not is_significant(lost)
+        else:
+            better = bool(lost.mean() < 0)
+        if better:
             self._keep(self._trainer.taken, len(self._rows.train))
             gain = self.result.gain = Gain(before, now)
         return gain

@@ -183,10 +183,18 @@ def probabilities(monkeypatch: pytest.MonkeyPatch, by_step: dict[int, float]) ->
 
 
 def test_the_best_state_is_kept_not_the_last(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    probabilities(monkeypatch, {0: 0.1, 4: 0.6, 8: 0.7, 12: 0.7})
+    probabilities(monkeypatch, {0: 0.1, 4: 0.6, 8: 0.7, 12: 0.6})
     result = train(base)
     assert result.steps == 8
     assert content(train(base, steps=8, schedule=12).weights) == content(result.weights)
+
+
+def test_the_last_state_is_kept_if_it_may_be_worse_by_chance(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    probabilities(monkeypatch, {0: 0.1, 4: 0.6, 8: 0.7, 12: 0.6})
+    monkeypatch.setattr(train_rows, "is_significant", lambda gains: gains.mean() > 0.2)
+    assert train(base).steps == 12
 
 
 def test_a_gain_within_its_standard_error_leaves_the_adapter_as_it_was(
