@@ -47,8 +47,7 @@ class Settings:
         constant: share of the steps at the peak learning rate, with the warm-up; linear decay to
             zero follows.
         clip: maximum norm of the gradient.
-        measurements: how often other rows are scored while the rate falls, evenly, besides the
-            moment before it.
+        measurements: how often other rows are scored, evenly over the steps.
         significant: whether a gain of held-out rows has to exceed its standard error.
         equal_rows: whether each row of a step has the same weight, however long its output is;
             otherwise each output token has.
@@ -88,14 +87,11 @@ class Settings:
         """After how many steps other rows are scored.
 
         Example:
-            >>> Settings(steps=24, constant=0.6).measured
-            (14, 24)
-            >>> Settings(steps=24, measurements=3).measured
-            (8, 16, 24)
+            >>> Settings(steps=24).measured, Settings(steps=24, measurements=3).measured
+            ((24,), (8, 16, 24))
         """
-        start, count = self._decay_start, self.measurements
-        points = {start + (self.steps - start) * part // count for part in range(count + 1)}
-        return tuple(sorted(points - {0}))
+        parts = range(1, self.measurements + 1)
+        return tuple(self.steps * part // self.measurements for part in parts)
 
     @property
     def _decay_start(self) -> int:

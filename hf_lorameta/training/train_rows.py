@@ -6,8 +6,8 @@ of a few wrong answers, while further training still raises the share of right o
 
 Of many rows, some are held out; if the gain on these is within its standard error, a generated
 adapter stays as it was. Few rows are divided into folds if there is time: an adapter is
-trained on the rows outside of each fold, and answers those of the fold. Then one is trained on all
-rows, for as many steps as the folds chose.
+trained on the rows outside of each fold, and answers those of the fold. If these answers are
+better, one is then trained on all rows.
 """
 
 import logging
@@ -106,12 +106,12 @@ def train(
     return training.result
 
 
-class _FoldStates(NamedTuple):
-    """A fold, and the states of the adapter that was trained on the other rows, by steps."""
+class _TrainedFold(NamedTuple):
+    """A fold, an adapter that was trained on the other rows, (P,), and its scores of this fold."""
 
     indices: Sequence[int]
-    scores: dict[int, HeldOutLosses]
-    parameters: dict[int, torch.Tensor]
+    scores: HeldOutLosses
+    parameters: torch.Tensor
 
 
 class _Training:
@@ -238,8 +238,8 @@ class _Training:
 
     def _end_in_time(self) -> None:
         """Let the learning rate fall to zero when the time is over, if not all steps fit in."""
-        taken, scoring = self._trainer.taken, 2 * self._score_seconds
-        likely = taken + (self._deadline.left() - scoring) / fmean(self._durations[1:])
+        taken, left = self._trainer.taken, self._deadline.left() - self._score_seconds
+        likely = taken + left / fmean(self._durations[1:])
         self._settings = self._settings.ending_after(taken, likely) or self._settings
 
     def _state(self) -> State:
@@ -255,7 +255,7 @@ class _Training:
         parts, done, planned = list[HeldOutLosses](), 0, self._likely_steps()
         stop = _FIRST_HELD_OUT if self._deadline.limited else len(rows)
         seconds = _SCORING_SHARE * planned * self._step_seconds
-        measurements = 2 + self._settings.measurements
+        measurements = 1 + self._settings.measurements
         while part := rows[done:stop]:  # what a row takes is measured again: the first take longer
             started = clock()
             parts.append(trainer.score(part, trainer.start))
@@ -266,10 +266,7 @@ class _Training:
         return joined(parts)
 
     def _keep_if_better(self, gain: Gain) -> Gain:
-        """Keep the adapter if it is the best so far.
-
-        If the settings say so, it has to be significantly better than at the start, and may be
-        worse than an earlier state by chance: its learning rate is lower.
+        """Keep the adapter if it is the best so far, and significantly, if the settings say so.
 
         Args:
             gain: of the best so far.
@@ -281,12 +278,9 @@ class _Training:
         started = clock()
         now = self._trainer.score(before.rows)
         self._score_seconds = clock() - started
-        gains, lost = now.by_row - before.by_row, best.by_row - now.by_row
-        if self._settings.significant:
-            better = is_significant(gains) and not is_significant(lost)
-        else:
-            better = bool(lost.mean() < 0)
-        if better:
+        gains = now.by_row - before.by_row
+        certain = not self._settings.significant or is_significant(gains)
+        if certain and now.by_row.mean() > best.by_row.mean():
             self._keep(self._trainer.taken, len(self._rows.train))
             gain = self.result.gain = Gain(before, now)
         return gain
@@ -298,7 +292,7 @@ class _Training:
         return fold_plan(steps, self._deadline.left() / self._step_seconds)
 
     def _train_in_folds(self, plan: FoldPlan) -> None:
-        """Let folds choose the number of steps, then train on all rows.
+        """Train on all rows if the adapters of folds are better than the start.
 
         If time does not suffice for one fold, rows are held out instead.
         """
@@ -310,7 +304,7 @@ class _Training:
             self._settings, self._done = self._settings_for(len(self._rows.train)), 0
             self._train_with_held_out(batches(self._rows.train, self._settings))
             return
-        steps = self._choose(finished)
+        steps = plan.steps if self._helps(finished) else 0
         self.result.rows = len(rows)
         if self.result.interrupted and steps:
             logger.warning(
@@ -324,9 +318,9 @@ class _Training:
         if trainer.taken:
             self._keep(trainer.taken, len(rows))
 
-    def _finished_folds(self, plan: FoldPlan) -> list[_FoldStates]:
+    def _finished_folds(self, plan: FoldPlan) -> list[_TrainedFold]:
         """Train on folds until time runs out, or until the user ends it after the first."""
-        finished = list[_FoldStates]()
+        finished = list[_TrainedFold]()
         try:
             for indices in divided(self._rows.few, plan.folds, self._settings.seed):
                 fold = self._train_fold(indices, plan)
@@ -339,42 +333,33 @@ class _Training:
             self.result.interrupted = True
         return finished
 
-    def _train_fold(self, indices: Sequence[int], plan: FoldPlan) -> _FoldStates | None:
+    def _train_fold(self, indices: Sequence[int], plan: FoldPlan) -> _TrainedFold | None:
         """Train on the rows outside of a fold, and score those of it; None if time ran out.
 
         Time for the training on all rows is kept.
         """
         trainer, rows, inside = self._trainer, self._rows.few, set(indices)
         order = batches([r for i, r in enumerate(rows) if i not in inside], self._settings)
-        fold = _FoldStates(indices, {}, {})
         trainer.restart()
         while trainer.taken < plan.steps:
             if not self._has_time(plan.steps * self._step_seconds):
                 return None
             self._step(next(order), plan.total)
-            if trainer.taken in self._settings.measured:
-                fold.scores[trainer.taken] = trainer.score([rows[i] for i in indices])
-                fold.parameters[trainer.taken] = trainer.parameters()
-        return fold
+        scores = trainer.score([rows[i] for i in indices])
+        return _TrainedFold(indices, scores, trainer.parameters())
 
-    def _choose(self, folds: Sequence[_FoldStates]) -> int:
-        """Return the number of steps: all, if fewer are not better; 0 if the start is better.
+    def _helps(self, folds: Sequence[_TrainedFold]) -> bool:
+        """Whether the adapters of folds are better than the start.
 
-        Fewer are better if the gain is larger than chance, since the rate falls to zero at the end
-        of all. Over the start, a gain need not be: few rows show little, and training helps more
-        often than not. The adapters of the folds after as many steps become part of the result.
+        The gain may be due to chance: few rows show little, and training helps more often than not.
         """
         trainer, result = self._trainer, self.result
         rows = [self._rows.few[i] for fold in folds for i in fold.indices]
-        before = trainer.score(rows, trainer.start)
-        after = {n: joined([fold.scores[n] for fold in folds]) for n in folds[0].scores}
-        last = after[max(after)].by_row
-        better = [n for n in after if is_significant(after[n].by_row - last)]
-        best = max(better, key=lambda n: after[n].by_row.mean(), default=max(after))
-        steps = best if after[best].by_row.mean() > before.by_row.mean() else 0
-        result.gain = Gain(before, after[best] if steps else before)
+        before, after = trainer.score(rows, trainer.start), joined([fold.scores for fold in folds])
+        helps = bool(after.by_row.mean() > before.by_row.mean())
+        result.gain = Gain(before, after if helps else before)
         result.folds = [
-            Fold(fold.indices, trainer.weights({**fold.parameters, 0: trainer.start}[steps]))
+            Fold(fold.indices, trainer.weights(fold.parameters if helps else trainer.start))
             for fold in folds
         ]
-        return steps
+        return helps

@@ -12,7 +12,7 @@ def fast_training(set_: Set = setattr, **changes: Any) -> None:
     from hf_lorameta.training import further
     from hf_lorameta.training.settings import Settings
 
-    fast = {"steps": 24, "lr": 0.02, "warmup": 2} | changes
+    fast = {"steps": 24, "lr": 0.02, "warmup": 2, "measurements": 6} | changes
 
     def settings(rows: int, width: int, rank: int, seed: int) -> Settings:
         return Settings(rank=rank, seed=seed, **fast)
