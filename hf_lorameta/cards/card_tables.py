@@ -45,7 +45,7 @@ def probabilities(card: Card, training: Training) -> Iterator[Markdown]:
     before = "before the training" if card.has_bank else "base model"
     yield table_row([before, f"{training.start:.3f}"])
     if training.steps:
-        yield table_row(["trained (slightly optimistic)", f"{training.end:.3f}"])
+        yield table_row(["trained", f"{training.end:.3f}"])
 
 
 def check_table(check: Check) -> Iterator[Markdown]:

@@ -24,7 +24,7 @@ class Drawn:
     Attributes:
         pool: number of rows that the others were drawn from.
         train: to train on.
-        held_out: to choose the number of steps by, or to count right answers on.
+        held_out: to decide whether training helps, or to count right answers on.
         check: to check on, where the recipe asks for that.
     """
 
@@ -46,10 +46,9 @@ class Training:
         held_out: number of rows which the probabilities are means over: other rows or, with folds,
             rows that an adapter of the same steps was not trained on; 0 if the recipe stated steps.
         start: probability that the adapter gives before the training; None without such rows.
-        end: that of the trained adapter, or `start` if the training did not help. Slightly
-            optimistic: the number of steps was chosen on the same rows.
+        end: that of the trained adapter, or `start` if the training did not help.
         steps: optimizer steps; 0 if none helped.
-        folds: number of folds of its rows that chose the number of steps; 0 if held-out rows did.
+        folds: number of folds of its rows that decided; 0 if held-out rows did.
         layers: number of layers trained, the upper ones; 0 if all were.
         outputs: how many different outputs its rows have.
         schedule: steps after which the learning rate was to be zero; perhaps more than `steps`.

