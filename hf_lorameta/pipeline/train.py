@@ -16,7 +16,7 @@ from hf_lorameta.pipeline.stages import Unseen, Work
 if TYPE_CHECKING:
     from hf_lorameta.training.trained import Trained
 
-_SHARE_BEFORE_CHECK = 0.9
+_SHARE_BEFORE_CHECK = 0.92
 """Share of the time that is for training where a check follows."""
 
 

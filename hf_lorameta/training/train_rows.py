@@ -1,7 +1,7 @@
 """Train an adapter on rows of a task: the one loop, for a bank's adapters and for generated ones.
 
-Rows that an adapter was not trained on decide how many steps are taken, by their right answers and
-by the probability of their outputs. Their loss is not used: it rises when the adapter gets too sure
+Rows that an adapter was not trained on decide whether it is kept, by their right answers and by the
+probability of their outputs. Their loss is not used: it rises when the adapter gets too sure
 of a few wrong answers, while further training still raises the share of right ones.
 
 Of many rows, some are held out; if the gain on these is within its standard error, a generated

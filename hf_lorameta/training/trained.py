@@ -17,7 +17,7 @@ class TrainingRows(NamedTuple):
 
     Attributes:
         train: to train on.
-        held_out: others, which decide how many steps are taken; with none, all are.
+        held_out: others, which decide whether the adapter is kept; with none, it is.
         few: all rows, if they may be divided into folds; else none.
     """
 

@@ -72,8 +72,8 @@ def test_metadata_is_valid_for_the_hub(changes: dict[str, Any]) -> None:
                 "the dataset on whose rows it was trained.",
                 "Dataset it is trained on",
                 "the last 6 layers were trained",
-                "combination was trained further for 30 steps. That it helps was measured on 4 other "
-                "rows. All",
+                "combination was trained further for 30 steps. That it helps was measured on 4 "
+                "other rows. All",
                 "the mean over 4 rows, which were not trained on:",
                 "| before the training | 0.250 |\n| trained | 0.750 |",
             ],
