@@ -107,8 +107,7 @@ class Card:
     @property
     def trained_rows(self) -> int:
         """Number of rows that it was trained on; 0 if it was not, or no step helped."""
-        training = self.outcome.training
-        return training.rows if training and training.steps else 0
+        return self.outcome.trained.rows if self.outcome.trained else 0
 
     @property
     def is_conditioned(self) -> bool:

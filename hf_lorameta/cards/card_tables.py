@@ -44,7 +44,7 @@ def probabilities(card: Card, training: Training) -> Iterator[Markdown]:
     """Yield the rows of the table of probabilities: before the training, and after it."""
     before = "before the training" if card.has_bank else "base model"
     yield table_row([before, f"{training.start:.3f}"])
-    if training.steps:
+    if training.helped:
         yield table_row(["trained", f"{training.end:.3f}"])
 
 

@@ -64,6 +64,11 @@ class Training:
     outputs: int = 0
     schedule: int = 0
 
+    @property
+    def helped(self) -> bool:
+        """Whether a step helped; if none did, the adapter is as it was before the training."""
+        return self.steps > 0
+
 
 @dataclass(frozen=True)
 class RightAnswers:
@@ -202,6 +207,11 @@ class Outcome:
     interrupted: StageName | None = None
     given_model: bool = False
     budget: float = 0.0
+
+    @property
+    def trained(self) -> Training | None:
+        """The training, if it changed the adapter."""
+        return self.training if self.training and self.training.helped else None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the results as JSON values, by their names in recipe.json.

@@ -226,7 +226,7 @@ def datasets_listed(card: Card) -> Markdown:
 
 def how_trained(card: Card, training: Training) -> Markdown:
     """Say what was trained, for how many steps, and which rows showed that it helps."""
-    if not training.steps:
+    if not training.helped:
         return Markdown(
             "No step helped on rows that the adapter was not trained on: the adapter stayed as it "
             "was."
@@ -320,7 +320,7 @@ was trained on all of them'
     asked = outcome.drawn and outcome.drawn.check
     if check is None or training is None or not training.folds or asked:
         return "that were not trained on"
-    rest = "; this one was trained on all of them" if training.steps else ""
+    rest = "; this one was trained on all of them" if training.helped else ""
     return f"that were answered in folds, each by an adapter that was not trained on them{rest}"
 
 

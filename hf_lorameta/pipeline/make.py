@@ -87,7 +87,7 @@ def _run(stages: Sequence[Stage], work: Work, session: Session, seconds: float) 
             failed = True
         except KeyboardInterrupt:
             outcome = work.adapter.outcome
-            if outcome.training is None or not outcome.training.steps:
+            if not outcome.trained:
                 raise
             stopped = replace(outcome, interrupted=outcome.interrupted or stage.name)
             work = replace(work, adapter=replace(work.adapter, outcome=stopped))

@@ -235,7 +235,7 @@ def _on_training(training: Training, outcome: Outcome, labeled: int) -> Remark:
         return Remark("note", f"{done}.", *more)
     rows = f"{training.held_out} rows that {'each fold' if training.folds else 'it'} had not seen"
     where = f"the mean probability of an output token of {rows} is {training.start:.3f}"
-    if not training.steps:
+    if not training.helped:
         limit = " in the time" if outcome.budget else ""
         kept = f"did not help{limit}, so the adapter stays as it was"
         if outcome.budget:

@@ -207,8 +207,7 @@ class Generation(SavableAdapter):
     @cached_property
     def replay(self) -> Replay:
         """The settings that make the same adapter again; `Plan.recipe` is what was asked for."""
-        training = self.outcome.training
-        if training is None or not training.steps:
+        if not (training := self.outcome.trained):
             return self.plan.replay
         steps, schedule = training.steps, training.schedule
         return Replay.after(

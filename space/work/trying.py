@@ -205,11 +205,11 @@ def improve(
         except (AdapterError, KeyboardInterrupt):  # without a bank; before a gain was seen
             made = None
         over = job.stopped or time.monotonic() - started > _OVER * seconds
-        training = made and made.outcome.training
+        training = made and made.outcome.trained
         before = adapter.generation.outcome.training
         if before and not (training and (training.end or 0) > (before.end or 0)):
             made = None  # more time did not help
-        if made is None or not (training and training.steps):
+        if made is None or not training:
             why = "in the time that it had" if over else "on rows that it had not seen"
             said = f"No training step helped {why}: the adapter stays as it was."
         else:
