@@ -18,7 +18,7 @@ from hf_lorameta.cli.output import print_json, stage_bars
 from hf_lorameta.data.prompt import from_option
 from hf_lorameta.data.sources.formats import FORMATS
 from hf_lorameta.network import check_endpoint
-from hf_lorameta.pipeline.budget import budget_seconds
+from hf_lorameta.pipeline.budget import SHARE_FOR_CHECK, budget_seconds
 from hf_lorameta.recipe import REGISTRIES, Recipe
 
 if TYPE_CHECKING:
@@ -155,9 +155,9 @@ class Request:
     budget: Annotated[
         str | None,
         typer.Option(
-            help="Time to load the base model and train on your rows, e.g. 30s or 10m; a fifth is "
-            "left for counting right answers. 0: only combine adapters. Default: 2m if the base "
-            "model is on this machine (extra: eval).",
+            help="Time to load the base model and train on your rows, e.g. 30s or 10m; of what "
+            f"loading leaves, {SHARE_FOR_CHECK:.0%} is kept for counting right answers. 0: only "
+            "combine adapters. Default: 2m if the base model is on this machine (extra: eval).",
             show_default=False,
         ),
     ] = None

@@ -6,6 +6,8 @@ from hf_lorameta.errors import Option, UsageError
 
 DEFAULT_BUDGET = 120.0
 """Seconds to train by default."""
+SHARE_FOR_CHECK = 0.08
+"""Share of the time after loading the base model that is kept for counting right answers."""
 _UNITS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600}
 
 

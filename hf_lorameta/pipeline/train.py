@@ -7,7 +7,7 @@ from hf_lorameta.cards.results import StageName, Training
 from hf_lorameta.deadline import Deadline
 from hf_lorameta.engines.scoring import LoraWeights
 from hf_lorameta.errors import AdapterError, Option
-from hf_lorameta.pipeline.budget import more_time
+from hf_lorameta.pipeline.budget import SHARE_FOR_CHECK, more_time
 from hf_lorameta.pipeline.progress import duration
 from hf_lorameta.pipeline.rows import SHOTS, Rows
 from hf_lorameta.pipeline.session import Session
@@ -15,9 +15,6 @@ from hf_lorameta.pipeline.stages import Unseen, Work
 
 if TYPE_CHECKING:
     from hf_lorameta.training.trained import Trained
-
-_SHARE_BEFORE_CHECK = 0.92
-"""Share of the time that is for training where a check follows."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +65,7 @@ class Train:
         from hf_lorameta.training.trained import TrainingRows, encode_rows
 
         adapter, rows, evaluator = work.adapter, work.rows, session.evaluator
-        left = end.left() * (_SHARE_BEFORE_CHECK if self.checked else 1)
+        left = end.left() * (1 - SHARE_FOR_CHECK if self.checked else 1)
         by_purpose = (rows.train, rows.held_out, rows.few)
         try:
             result = train_further(
