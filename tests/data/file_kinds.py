@@ -291,7 +291,7 @@ KINDS = [
     Kind("folder of iob", {"folder/train.iob": lines(lambda i: f"BOS {text(i)} EOS\tO {'O ' * 8}{INTENTS[i % 3]}")}, "input=column_1,output=column_2", 'O O O O O O O O O card_arrival'),
     Kind("folder with train and test tables", {f"folder/{s}.txt": lines(lambda i: f"{i}\t{text(i)}\t{MOODS[i % 3]}", "id\ttext\tlabel\n") for s in ("train", "test")}, "input=text,output=label", 'negative'),
     Kind("folder of parallel", {"folder/all.cm": lines(lambda i: f"ls {i}"), "folder/all.nl": lines(text)}, "input=input,output=output", "Sun snow", asks=1),
-    Kind("feather", {"rows.feather": b"ARROW1\0\0"}, refused="save it as CSV or JSON lines"),
+    Kind("orc", {"rows.orc": b"ORC\n\x01\0\0"}, refused="save it as CSV or JSON lines"),
     Kind("xml absa", {"Restaurants_Train.xml": b"<sentences><sentence id='1'><text>Good food</text></sentence></sentences>"}, refused="save its rows as CSV"),
     # --- those that fresh eyes tried
     Kind("10kGNAD first label once", {"train.csv": lines(lambda i: f"{['Etat', 'Web', 'Sport'][min(i, 1) + i % 2 if i != 9 else 0]};{text(i, 30)}{', so' * (i % 3)}")}, "input=column_2,output=column_1", "Etat"),

@@ -228,9 +228,10 @@ def test_a_column_of_system_prompts_is_read_as_the_first_turn() -> None:
 def files(tmp_path: Path) -> dict[str, Path]:
     """The same rows in every format."""
     import pyarrow as pa
+    import pyarrow.feather
     import pyarrow.parquet
 
-    names = ("jsonl", "ndjson", "json", "csv", "tsv", "parquet")
+    names = ("jsonl", "ndjson", "json", "csv", "tsv", "parquet", "arrow", "feather")
     paths = {ending: tmp_path / f"rows.{ending}" for ending in names}
     for ending in ("jsonl", "ndjson"):
         paths[ending].write_bytes(rows(0))
@@ -238,7 +239,11 @@ def files(tmp_path: Path) -> dict[str, Path]:
     for ending, mark in (("csv", ","), ("tsv", "\t")):
         lines = [mark.join(("input", "output")), *(mark.join(r.values()) for r in RECORDS)]
         paths[ending].write_text("\n".join(lines) + "\n")
-    pyarrow.parquet.write_table(pa.Table.from_pylist(RECORDS), paths["parquet"])
+    table = pa.Table.from_pylist(RECORDS)
+    pyarrow.parquet.write_table(table, paths["parquet"])
+    pyarrow.feather.write_feather(table, paths["feather"])
+    with pa.ipc.new_stream(paths["arrow"], table.schema) as stream:
+        stream.write_table(table)
     return paths
 
 
@@ -268,6 +273,7 @@ def test_file_formats_give_the_same_plan(cli: Shell, bank: Built, files: dict[st
         ("head.csv", "input,output\n", "no rows"),
         ("bad.json", "{{{", "cannot be read"),
         ("bad.parquet", "PAR1", "check that its files are well-formed"),
+        ("bad.feather", "FEA1", "check that its files are well-formed"),
         ("late.jsonl", '{"input": "a", "output": "b"}\n' * 9 + "{oops", "cannot be read: line 10 "),
         ("binary.jsonl", "\x00\x01\x02", "cannot be read: line 1 "),
         ("deep.jsonl", '{"input": "a", "output": "b"}\n' + "[" * 200_000, "line 2 "),

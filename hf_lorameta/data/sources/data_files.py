@@ -18,8 +18,8 @@ from hf_lorameta.data.sources.raw_dataset import kind_of
 from hf_lorameta.errors import DatasetError, sanitize
 from hf_lorameta.hub.repo import PinnedRepo
 
-_IN_REPOS = {".arrow", *(end for end, form in FORMATS.items() if not form.alone)}
-_KINDS = sorted({"arrow", "conll", *(f.reader for f in FORMATS.values() if not f.parts)})
+_IN_REPOS = {end for end, form in FORMATS.items() if not form.alone}
+_KINDS = sorted({"conll", *(f.reader for f in FORMATS.values() if not f.parts)})
 """The formats of `datasets` that are read; others may refer to other files."""
 
 CARD_FILES = ("README.md", ".huggingface.yaml")

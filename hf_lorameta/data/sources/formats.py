@@ -42,6 +42,8 @@ FORMATS = {
     ".bio": FileFormat("words with tags", "text", alone=True),
     ".iob": FileFormat("words with tags", "text", alone=True),
     ".parquet": FileFormat("Parquet", "parquet", on_page=True),
+    ".arrow": FileFormat("Arrow", "arrow"),
+    ".feather": FileFormat("Feather", "arrow", alone=True),
     ".xlsx": FileFormat("a spreadsheet", "sheets", on_page=True, parts="sheets", alone=True),
     ".xls": FileFormat("a spreadsheet", "sheets", on_page=True, parts="sheets", alone=True),
     ".ods": FileFormat("a spreadsheet", "sheets", on_page=True, parts="sheets", alone=True),
