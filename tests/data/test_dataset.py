@@ -274,6 +274,7 @@ def test_file_formats_give_the_same_plan(cli: Shell, bank: Built, files: dict[st
         ("bad.json", "{{{", "cannot be read"),
         ("bad.parquet", "PAR1", "check that its files are well-formed"),
         ("bad.feather", "FEA1", "check that its files are well-formed"),
+        ("rows.parquet.gz", "PAR1", "compressed files of the format .parquet are not read"),
         ("late.jsonl", '{"input": "a", "output": "b"}\n' * 9 + "{oops", "cannot be read: line 10 "),
         ("binary.jsonl", "\x00\x01\x02", "cannot be read: line 1 "),
         ("deep.jsonl", '{"input": "a", "output": "b"}\n' + "[" * 200_000, "line 2 "),

@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import lzma
+import re
 import shlex
 import subprocess
 import threading
@@ -14,8 +15,10 @@ from pathlib import Path
 
 import pytest
 
+import hf_lorameta.data
 from hf_lorameta.data.dataset import open_dataset
 from hf_lorameta.data.sources.files import other_name
+from hf_lorameta.data.sources.formats import COMPRESSIONS, FORMATS
 from hf_lorameta.data.sources.json_rows import rows_by_path
 from hf_lorameta.data.sources.text_formats import encoding_of, guess_encoding
 from hf_lorameta.errors import ColumnsError, DatasetError, EmptyDatasetError, UsageError
@@ -25,6 +28,14 @@ from tests.conftest import Built, Shell
 
 PAIRS = [(f"question {i}, or so; café", f"answer {i}") for i in range(20)]
 LINES = b"".join(json.dumps({"input": q, "output": a}).encode() + b"\n" for q, a in PAIRS)
+
+
+def test_the_guide_lists_all_formats_and_which_may_be_compressed() -> None:
+    guide = Path(hf_lorameta.data.__file__).with_name("README.md").read_text("utf-8")
+    listed = guide.partition("## Files\n")[2].partition("\n- ")[0]
+    first, others = (re.findall(r"`(\.\w+)`", part) for part in listed.split("also compressed"))
+    assert set(first) == {name for name, form in FORMATS.items() if form.may_be_compressed}
+    assert set(others) == {*FORMATS, *COMPRESSIONS} - set(first)
 
 
 def csv_of(mark: str) -> str:

@@ -4,7 +4,7 @@ import json
 from contextlib import suppress
 from pathlib import Path
 
-from hf_lorameta.data.sources.formats import FORMATS, FileFormat, ending
+from hf_lorameta.data.sources.formats import COMPRESSIONS, FORMATS, FileFormat, ending
 from hf_lorameta.data.sources.line_layouts import (
     first_lines,
     other_readings,
@@ -40,10 +40,15 @@ def format_of(path: Path) -> FileFormat:
     """Return the format of a file: by its ending, or by its lines if that states none but text.
 
     Raises:
-        DatasetError: it is none of the formats that are read.
+        DatasetError: it is none of the formats that are read, or one that is not read compressed.
         OSError: it cannot be read.
     """
     form = FORMATS.get(ending(path))
+    if form and path.suffix.lower() in COMPRESSIONS and not form.may_be_compressed:
+        raise DatasetError(
+            f"{path.name}: compressed files of the format {ending(path)} are not read",
+            hint=f"decompress it, and name {path.stem}",
+        )
     lines = [] if form and form.separator is None and form.reader != "text" else first_lines(path)
     if form and form.separator:
         refuse_other_layouts(path, lines, table=True)

@@ -28,6 +28,11 @@ class FileFormat:
     parts: str = ""
     alone: bool = False
 
+    @property
+    def may_be_compressed(self) -> bool:
+        """Whether an ending of `COMPRESSIONS` may follow: its files are text, read as a stream."""
+        return self.reader in ("json", "csv", "text")
+
 
 FORMATS = {
     ".jsonl": FileFormat("JSON lines", "json", on_page=True),
