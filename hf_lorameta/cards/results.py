@@ -69,6 +69,17 @@ class Training:
         """Whether a step helped; if none did, the adapter is as it was before the training."""
         return self.steps > 0
 
+    @property
+    def settings(self) -> dict[str, int | None]:
+        """The settings of a recipe that repeat it, whatever time there is.
+
+        Example:
+            >>> Training(rows=152, held_out=48, start=0.2, end=0.8, steps=96).settings
+            {'train': 152, 'steps': 96, 'schedule': None}
+        """
+        schedule = self.schedule if self.schedule > self.steps else None
+        return {"train": self.rows, "steps": self.steps, "schedule": schedule}
+
 
 @dataclass(frozen=True)
 class RightAnswers:

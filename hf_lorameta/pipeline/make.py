@@ -56,7 +56,8 @@ def make_adapter(
     """
     rows, session = rows or Rows(), session or Session(plan.bank)
     combined = _combine(plan, session.progress)
-    work = Work(combined, rows, (Unseen(rows.held_out, None, rows.prompt),))
+    unseen = (Unseen(rows.held_out, None, rows.prompt),)
+    work = Work(adapter=combined, rows=rows, unseen=unseen)
     started = time.perf_counter()
     work = _run(stages, work, session, seconds)
     adapter = work.adapter

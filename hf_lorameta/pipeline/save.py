@@ -207,13 +207,8 @@ class Generation(SavableAdapter):
     @cached_property
     def replay(self) -> Replay:
         """The settings that make the same adapter again; `Plan.recipe` is what was asked for."""
-        if not (training := self.outcome.trained):
-            return self.plan.replay
-        steps, schedule = training.steps, training.schedule
-        return Replay.after(
-            self.plan.replay,
-            train=training.rows, steps=steps, schedule=schedule if schedule > steps else None,
-        )  # fmt: skip
+        trained = self.outcome.trained
+        return Replay.after(self.plan.replay, **trained.settings) if trained else self.plan.replay
 
     @cached_property
     def remarks(self) -> tuple[Remark, ...]:

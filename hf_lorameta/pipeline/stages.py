@@ -34,7 +34,7 @@ class Unseen(NamedTuple):
     trained_on: Sequence[Row] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Work:
     """An adapter on its way through the stages.
 

@@ -70,7 +70,7 @@ def test_answers_shown_by_losses_are_those_that_are_generated(
 ) -> None:
     """Of references that greedy decoding gives, gives but for case, and does not give."""
     prompts = [prompt for prompt, _ in ALIKE]
-    with evaluator._with(adapter), quiet_transformers():
+    with evaluator.attached(adapter), quiet_transformers():
         encoded = [row.prompt for row in evaluator.encode([(prompt, "") for prompt in prompts])]
         generation = Answers(evaluator.model, evaluator.tokenizer, 64, first_line=True)
         expected = generation.generated(encoded, evaluator.max_new_tokens)

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import pytest
 
 from hf_lorameta import Bank, Generation, Recipe, generate, open_dataset
+from hf_lorameta.cards.results import StageName
 from hf_lorameta.deadline import Deadline
 from hf_lorameta.errors import AdapterError, LoraMetaError, UsageError
 from hf_lorameta.pipeline.check import Check
@@ -36,7 +37,7 @@ class Recorded:
     title: str
     error: LoraMetaError | None = None
     required: bool = False
-    name: ClassVar[Literal["training", "check"]] = "training"
+    name: ClassVar[StageName] = "training"
     failed: ClassVar[str] = "Not done"
 
     def run(self, work: Work, session: Session, end: Deadline) -> Work:

@@ -180,7 +180,7 @@ class TorchEvaluator(scoring.Evaluator):
         longest output has. If not all answers are to be complete, one ends as soon as it is wrong.
         """
         answers = self._answers(scoring.single_line(rows))
-        with quiet_transformers(), self._with(adapter):
+        with quiet_transformers(), self.attached(adapter):
             encoded = self.encode(rows)
             losses = self.row_losses(encoded, done=done)
             prompts = [self._prompt(row) for row in rows]
@@ -204,8 +204,8 @@ class TorchEvaluator(scoring.Evaluator):
         return scoring.score(losses.per_token, rows, texts, generate, tokens), texts
 
     @contextmanager
-    def _with(self, adapter: Adapter | None) -> Iterator[None]:
-        """Run the model with an adapter."""
+    def attached(self, adapter: Adapter | None) -> Iterator[None]:
+        """Run the model with an adapter; None is the model alone."""
         if not isinstance(adapter, LoraWeights):
             with attached_by_peft(self.model, adapter):
                 yield
@@ -268,7 +268,7 @@ class TorchEvaluator(scoring.Evaluator):
         Raises:
             AdapterError: the adapter is broken, or does not fit the base model.
         """
-        with quiet_transformers(), self._with(adapter):
+        with quiet_transformers(), self.attached(adapter):
             prompts = [self._prompt((prompt, ""))]
             return self._answers().generated(prompts, self.max_new_tokens)[0]
 
