@@ -10,7 +10,7 @@ from os import environ
 
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.data.dataset import DatasetInfo
-from hf_lorameta.engines.transformers.dtype import available_memory
+from hf_lorameta.engines.transformers.dtype import available_memory, memory_needed, parameters
 from hf_lorameta.engines.transformers.evaluator import require_eval
 from hf_lorameta.errors import (
     HubError,
@@ -34,8 +34,6 @@ from hf_lorameta.recipe import METHOD_SETTINGS, Recipe
 
 NO_BASE = "HF_LORAMETA_NO_BASE"
 """Environment variable: if it is set, the base model is run only on request."""
-_DEQUANTIZED_RATIO = 4
-"""Size of weights in 16 bits, relative to that of their GGUF file in four."""
 
 
 @dataclass(frozen=True)
@@ -294,11 +292,10 @@ def _obstacle(dataset: DatasetInfo, session: Session) -> LoraMetaError | None:
         return NotFoundError(
             "the base model is not on this machine", hint=f"hf download {index.base_model}"
         )
-    size = sum(file.stat().st_size for file in path.glob("*.safetensors"))
-    size = size if path.is_dir() else _DEQUANTIZED_RATIO * path.stat().st_size
-    if size > available_memory() / 2:
+    needed = memory_needed(parameters(path))
+    if needed > available_memory() / 2:
         return UsageError(
-            f"the base model has {size / 1e9:.1f} GB, more than half of the free memory",
+            f"the base model needs {needed / 1e9:.1f} GB, more than half of the free memory",
             hint=Option("budget", "2m"),
         )
     return None

@@ -6,7 +6,7 @@ from os import environ
 
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.open_bank import open_bank
-from hf_lorameta.engines.transformers.dtype import available_memory
+from hf_lorameta.engines.transformers.dtype import available_memory, memory_needed, parameters
 from hf_lorameta.engines.transformers.evaluator import require_eval
 from hf_lorameta.errors import BankError, LoraMetaError
 from hf_lorameta.hub.base_model import config_json, find_at_hand, layers_and_width, locate
@@ -22,8 +22,6 @@ _SPARE_BYTES = 4 << 30
 """Disk space left free for downloads and uploads."""
 _MOST_PARAMETERS = 1e9
 """Most parameters of a base model that is fetched; a larger one takes too long on two cores."""
-_BYTES_IN_MEMORY = 2.4
-"""Bytes per parameter while the base model runs."""
 _NOT_HERE = "The base model cannot be run on this machine."
 _TOO_LARGE = "The base model is too large for this machine."
 
@@ -82,20 +80,31 @@ def fetch_base_model(bank: Bank) -> str:
     base = index.base_model, index.base_revision
     try:
         require_eval()
-        most = available_memory() / _BYTES_IN_MEMORY
-        at_hand = find_at_hand(*base)
-        if at_hand is None:
+        if path := find_at_hand(*base):
+            count, most = float(parameters(path)), math.inf
+        else:
             free = shutil.disk_usage(bank.folder).free
-            most = min(most, _MOST_PARAMETERS, (free - _SPARE_BYTES) / 4)  # 4 bytes for each
-        layers, width = layers_and_width(config_json(*base, False)) or (math.inf, 1)
-        if 12 * layers * width**2 + index.vocab_size * width > most:
+            count, most = _likely_parameters(bank), min(_MOST_PARAMETERS, (free - _SPARE_BYTES) / 4)
+        if count > most or memory_needed(count) > available_memory():
             return _TOO_LARGE
-        if at_hand is None:
+        if path is None:
             locate(*base, False)
     except (LoraMetaError, OSError) as error:
         logger.warning("adapters cannot be tried, counted or trained: %s", error)
         return _NOT_HERE
     return ""
+
+
+def _likely_parameters(bank: Bank) -> float:
+    """Return about how many parameters the base model has, from its configuration alone.
+
+    Raises:
+        HubError: the configuration cannot be fetched.
+    """
+    index = bank.index
+    config = config_json(index.base_model, index.base_revision, False)
+    layers, width = layers_and_width(config) or (math.inf, 1)
+    return 12 * layers * width**2 + index.vocab_size * width
 
 
 def _downloaded_bytes(bank: Bank) -> int:

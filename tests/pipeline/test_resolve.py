@@ -7,7 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from hf_lorameta import Bank, Recipe, generate, open_dataset
 from hf_lorameta.data.dataset import Dataset
@@ -119,6 +121,19 @@ OBSTACLES: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
         resolve, "available_memory", lambda: -1
     ),
 }
+
+
+@pytest.mark.usefixtures("at_hand")
+@pytest.mark.parametrize(("free", "runs"), [(5.0, True), (4.6, False)])
+def test_by_default_a_base_model_takes_half_of_the_free_memory_whatever_its_files_have(
+    free: float, runs: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its weights are stored in 32 bits and run in 16."""
+    values = np.zeros((100, 100), np.float32)
+    save_file({"weights": values}, tmp_path / "model.safetensors")
+    save_file({"weights": values}, tmp_path / "consolidated.safetensors")  # is not loaded
+    monkeypatch.setattr(resolve, "available_memory", lambda: free * values.size)
+    assert bool(decided().stages) == runs
 
 
 @pytest.mark.usefixtures("at_hand")

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 _CONTAINER = Path("/sys/fs/cgroup")
 _MEMORY_FACTOR = 1.2
 """Memory of a model that runs on a few rows, relative to its weights."""
+_GGUF_VALUES = 2
+"""Values in a byte of a GGUF file, at most: they have four bits or more."""
 _SMALL = 0.6e9
 """Bytes of a small model in float32."""
 _PRODUCT = (256, 576, 1536)
@@ -39,8 +41,7 @@ def require_memory(folder: Path, dtype: str) -> None:
     Raises:
         UsageError: they do not fit.
     """
-    needed = _MEMORY_FACTOR * parameters(folder) * (4 if dtype == "float32" else 2)
-    free = available_memory()
+    needed, free = memory_needed(parameters(folder), dtype), available_memory()
     if needed > free:
         raise UsageError(
             f"the base model needs {needed / 1e9:.1f} GB of memory in {dtype}, and "
@@ -49,16 +50,36 @@ def require_memory(folder: Path, dtype: str) -> None:
         )
 
 
-def parameters(folder: Path) -> int:
-    """Return the number of values in a model's safetensors files, from their headers.
+def memory_needed(count: float, dtype: str = "bfloat16") -> float:
+    """Return how many bytes of memory a model takes that runs on a few rows; training takes more.
 
-    Broken files count as empty; loading will report them.
+    Any model can be run in 16 bits: `suited_dtype` is float32 only where there is memory for it.
+
+    Args:
+        count: of its parameters.
+        dtype: torch name of the weights' dtype.
+
+    Example:
+        >>> f"{memory_needed(135e6) / 1e6:.0f} MB, {memory_needed(135e6, 'float32') / 1e6:.0f} MB"
+        '324 MB, 648 MB'
+    """
+    return _MEMORY_FACTOR * count * (4 if dtype == "float32" else 2)
+
+
+def parameters(path: Path) -> int:
+    """Return how many parameters a model has, without torch: for a GGUF file the most it may have.
+
+    Args:
+        path: of the file, or of a folder, of whose safetensors files only the headers are read.
+            Broken ones count as empty; loading will report them.
     """
     from safetensors import SafetensorError, safe_open
 
+    if path.suffix == ".gguf":
+        return _GGUF_VALUES * path.stat().st_size
     count = 0
-    for path in folder.glob("model*.safetensors"):
-        with suppress(SafetensorError), safe_open(path, framework="pt") as file:
+    for weights in path.glob("model*.safetensors"):
+        with suppress(SafetensorError), safe_open(weights, framework="np") as file:
             shapes = (file.get_slice(name).get_shape() for name in file.keys())  # noqa: SIM118
             count += sum(map(math.prod, shapes))
     return count
