@@ -15,7 +15,7 @@ from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.index import TOKENIZER_FILE
 from hf_lorameta.cards.prompt_code import is_example
 from hf_lorameta.data.counts.output_counts import OutputCounter, OutputCounts
-from hf_lorameta.data.counts.profile import Profile, profile_rows
+from hf_lorameta.data.counts.profile import Profile, RowCounts, profile_rows
 from hf_lorameta.data.counts.tokenizer import load_encode
 from hf_lorameta.data.dataset import Dataset, DatasetInfo
 from hf_lorameta.data.sources.reading_limits import cut
@@ -110,8 +110,9 @@ def read_dataset(
         labeled_only=not dataset.prompts_only,
         also=counter.add if counter else None,
     )
-    same = max(rows.outputs.values(), default=0)
-    profile = replace(profile, cut=rows.cut, same=same, repeated=sample.repeated)
+    rows.counts.same = max(rows.outputs.values(), default=0)
+    rows.counts.repeated = sample.repeated
+    profile = replace(profile, row_counts=rows.counts)
     if rows.reached or rows.count == recipe.max_rows:
         total = dataset.total or 0
         more = total if total > rows.count else None
@@ -136,7 +137,7 @@ class _RowsToCount:
 
     Attributes:
         count: number of rows so far.
-        cut: number of those with a text that was cut.
+        counts: of these, for remarks.
         reached: whether a limit came before the last row.
         outputs: how often each of the first different outputs occurs.
         example: the first row that suits a card.
@@ -144,7 +145,7 @@ class _RowsToCount:
 
     def __init__(self, dataset: Dataset, most: int | None) -> None:
         self._rows, self._limits = islice(dataset.rows(), most), dataset.limits
-        self.count = self.cut = 0
+        self.count, self.counts = 0, RowCounts()
         self.outputs: Counter[str] = Counter()
         self.reached = False
         self.example: Row | None = None
@@ -160,7 +161,7 @@ class _RowsToCount:
                 self.reached = True
                 return
             self.count += 1
-            self.cut += max(len(prompt), len(output)) >= limits.text
+            self.counts.cut += max(len(prompt), len(output)) >= limits.text
             row = cut(prompt, limits.text), cut(output, limits.text)
             if row[1] in self.outputs or len(self.outputs) < _DIFFERENT:
                 self.outputs[row[1]] += bool(row[1])

@@ -52,6 +52,7 @@ def remarks_on(plan: PlanData, outcome: Outcome | None = None) -> tuple[Remark, 
 
 def _of_dataset(plan: PlanData) -> Iterator[Remark]:
     profile, dataset = plan.profile, plan.dataset
+    counts = profile.row_counts
     if plan.bank.has_datasets and profile.rows < _FEW_ROWS:
         count = "1 row was" if profile.rows == 1 else f"{profile.rows} rows were"
         yield Remark("warning", f"Only {count} read: distances from so few are uncertain.")
@@ -59,16 +60,16 @@ def _of_dataset(plan: PlanData) -> Iterator[Remark]:
         total = profile.rows + profile.left_out
         text = f"{profile.left_out} of {total} rows have no output and were left out."
         yield Remark("warning", text)
-    if profile.repeated:
-        count = f"{profile.repeated} of {profile.rows}"
+    if counts.repeated:
+        count = f"{counts.repeated} of {profile.rows}"
         text = f"Rows that repeat earlier ones are neither trained nor checked on: {count}."
         yield Remark("note", text)
-    if profile.cut:
-        rows = plural(profile.cut, "row")
+    if counts.cut:
+        rows = plural(counts.cut, "row")
         text = f"Only the beginning of {rows} was counted: their texts exceed the length limit."
         yield Remark("warning", text)
-    if _LARGE_SHARE * profile.rows <= profile.same < profile.rows:
-        share = profile.same / profile.rows
+    if _LARGE_SHARE * profile.rows <= counts.same < profile.rows:
+        share = counts.same / profile.rows
         text = f"{share:.0%} of the rows have the same output: right answers alone tell little."
         yield Remark("warning", text)
     # prompts for which no instruction can be proposed get a form with words that all rows share

@@ -79,7 +79,7 @@ def test_rows_that_repeat_others_are_counted_where_rows_are_drawn() -> None:
     rows = [{"input": f"question {i % 8}", "output": f"{i % 8}"} for i in range(10)]
     counting = token_counting(Bank.embedded())
     found = [read_dataset(open_dataset(rows), Recipe(train=n), counting) for n in (8, None)]
-    assert [(r.profile.rows, r.profile.repeated) for r in found] == [(10, 2), (10, 0)]
+    assert [(r.profile.rows, r.profile.row_counts.repeated) for r in found] == [(10, 2), (10, 0)]
 
 
 def test_a_text_that_is_cut_is_counted_and_said(tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_a_text_that_is_cut_is_counted_and_said(tmp_path: Path) -> None:
     cut = open_dataset(write(tmp_path / "cut.jsonl", [9, 60, 30]))
     expected = read_dataset(cut, Recipe(), token_counting(bank)).profile
     assert reading.profile.output.total == expected.output.total
-    assert (reading.profile.cut, expected.cut) == (1, 0)
+    assert (reading.profile.row_counts.cut, expected.row_counts.cut) == (1, 0)
 
 
 def test_an_input_is_tokenized_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

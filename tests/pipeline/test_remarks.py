@@ -12,6 +12,7 @@ import pytest
 from hf_lorameta import Bank, Plan, Recipe, plan
 from hf_lorameta.cards.model_card import CARD_FILE
 from hf_lorameta.cards.results import Check, Drawn, Graded, Outcome, RightAnswers, Training
+from hf_lorameta.data.counts.profile import RowCounts
 from hf_lorameta.engines.scoring import MEASURES
 from hf_lorameta.hub.packaged_model import SMOLLM2
 from hf_lorameta.pipeline import remarks as of_plan
@@ -57,6 +58,10 @@ def with_index(of: Plan, **changes: Any) -> Plan:
 
 def with_profile(of: Plan, **changes: Any) -> Plan:
     return replace(of, profile=replace(of.profile, **changes))
+
+
+def with_counts(of: Plan, **counts: int) -> Plan:
+    return with_profile(of, row_counts=RowCounts(**counts))
 
 
 def at(of: Plan, times: float, **changes: Any) -> Plan:
@@ -120,9 +125,9 @@ STATES: dict[str, tuple[Callable[[Plan], Plan | Generation], str, str | None]] =
     "few rows": (lambda p: with_profile(p, rows=3), "warning", "Only 3 rows were read"),
     "one row": (lambda p: with_profile(p, rows=1), "warning", "Only 1 row was read"),
     "left out": (lambda p: with_profile(p, left_out=2), "warning", "2 of 26 rows have no output"),
-    "imbalanced": (lambda p: with_profile(p, rows=100, same=97), "warning", "97% of the rows have"),
-    "repeated": (lambda p: with_profile(p, repeated=2), "note", "checked on: 2 of 24."),
-    "cut": (lambda p: with_profile(p, cut=1), "warning", "beginning of 1 row was counted"),
+    "imbalanced": (lambda p: with_counts(p, same=23), "warning", "96% of the rows have the same"),
+    "repeated": (lambda p: with_counts(p, repeated=2), "note", "checked on: 2 of 24."),
+    "cut": (lambda p: with_counts(p, cut=1), "warning", "beginning of 1 row was counted"),
     "bare": (lambda _: read(BARE, columns="input=text,output=next"), "warning", "add instruction="),
     "told": (lambda p: p, "warning", None),
     "prompts": (lambda _: read(PROMPTS), "warning", "no outputs: only inputs were compared"),

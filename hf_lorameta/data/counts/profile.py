@@ -6,7 +6,7 @@ normalized sum of the first two. Profiles are counted in constant memory and con
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Literal, get_args
 
@@ -71,15 +71,28 @@ class Histogram:
 _EMPTY = Histogram(np.empty(0, np.int32), np.empty(0, np.int64))
 
 
+@dataclass
+class RowCounts:
+    """How many rows of a dataset have what a remark is about; counted while they are read.
+
+    Attributes:
+        cut: rows with a text that was cut to its beginning.
+        same: rows with the most frequent output.
+        repeated: rows that had come before, if some are drawn to train or check on.
+    """
+
+    cut: int = 0
+    same: int = 0
+    repeated: int = 0
+
+
 @dataclass(frozen=True)
 class Profile:
     """Token ids in all inputs and all outputs of a dataset, and `length_class` of its outputs.
 
-    `left_out` is the number of rows without an output that were not counted, and `cut` that of rows
-    with a text that was cut to its beginning. `same` is how many rows have the most frequent
-    output. `repeated` is how many rows had come before, if some are drawn to train or check on.
-    `ended_early` says that a limit may have left rows unread; `total` is then the number of all
-    rows, if it is known. None of these is stored.
+    `left_out` is the number of rows without an output that were not counted. `ended_early` says
+    that a limit may have left rows unread; `total` is then the number of all rows, if it is known.
+    `row_counts` are for remarks. None of these is stored.
     """
 
     input: Histogram
@@ -87,11 +100,9 @@ class Profile:
     rows: int
     lengths: Histogram = _EMPTY
     left_out: int = 0
-    cut: int = 0
-    same: int = 0
-    repeated: int = 0
     ended_early: bool = False
     total: int | None = None
+    row_counts: RowCounts = field(default_factory=RowCounts)
 
     @property
     def rows_read(self) -> str:
