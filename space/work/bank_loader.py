@@ -83,8 +83,8 @@ def fetch_base_model(bank: Bank) -> str:
         if path := find_at_hand(*base):
             count, most = float(parameters(path)), math.inf
         else:
-            free = shutil.disk_usage(bank.folder).free
-            count, most = _likely_parameters(bank), min(_MOST_PARAMETERS, (free - _SPARE_BYTES) / 4)
+            free = shutil.disk_usage(bank.folder).free - _SPARE_BYTES
+            count, most = _likely_parameters(bank), min(_MOST_PARAMETERS, free / 4)  # 4 bytes each
         if count > most or memory_needed(count) > available_memory():
             return _TOO_LARGE
         if path is None:

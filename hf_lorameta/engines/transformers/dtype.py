@@ -15,7 +15,7 @@ _CONTAINER = Path("/sys/fs/cgroup")
 _MEMORY_FACTOR = 1.2
 """Memory of a model that runs on a few rows, relative to its weights."""
 _GGUF_VALUES = 2
-"""Values in a byte of a GGUF file, at most: they have four bits or more."""
+"""Values in a byte of a GGUF file if each has four bits; few files have fewer."""
 _SMALL = 0.6e9
 """Bytes of a small model in float32."""
 _PRODUCT = (256, 576, 1536)
@@ -67,7 +67,7 @@ def memory_needed(count: float, dtype: str = "bfloat16") -> float:
 
 
 def parameters(path: Path) -> int:
-    """Return how many parameters a model has, without torch: for a GGUF file the most it may have.
+    """Return how many parameters a model has, for a GGUF file the most that is likely; no torch.
 
     Args:
         path: of the file, or of a folder, of whose safetensors files only the headers are read.
