@@ -57,7 +57,7 @@ def run_demo(
     say(f"$ {shell('hf-lorameta', *words)}")
     made = generate(data, Bank.embedded(), budget=BUDGET, progress=progress)
     made.save_pretrained(folder, overwrite=True)
-    say(f"Combined, trained and checked in {made.seconds:.0f} s. {made.verdict.text}")
+    say(f"Made in {made.seconds:.0f} s.")
     say(f"\n$ {shell('hf-lorameta', 'evaluate', str(folder), '--dataset', data)}")
     report = evaluate(folder, data, max_rows=max_rows, base=base, progress=progress)
     push, prompt = command_to_publish(folder), shell("hf-lorameta", "try", str(folder))

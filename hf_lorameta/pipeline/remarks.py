@@ -26,6 +26,7 @@ _LOW_RETENTION = 0.9
 """Warn about a pack that retains less than this share of the updates' energy."""
 _ROUGE_MARGIN = 0.05
 """Smallest lead in Rouge-L that counts; on 16 rows, less may be chance."""
+_UNTRAINED = "It was not trained: time ran out before the first step."
 _WHAT_HELPS = "More rows, or more time to train, may change that."
 _TRAIN_LONGER = Option("budget", "5m")
 _CLASSIFIER = "a classifier on words alone"
@@ -47,7 +48,7 @@ def remarks_on(plan: PlanData, outcome: Outcome | None = None) -> tuple[Remark, 
     of_plan = [*plan.dataset.remarks, *_of_dataset(plan), *_of_bank(plan, outcome)]
     remarks = [*of_plan, *_of_adapter(plan, outcome)]
     doubts = [remark.text for remark in remarks if remark.level == "doubt"]
-    return (*remarks, verdict_on(outcome.check, doubts))
+    return (*remarks, verdict_on(outcome.check, doubts, untrained=outcome.out_of_time))
 
 
 def _of_dataset(plan: PlanData) -> Iterator[Remark]:
@@ -257,13 +258,17 @@ def _on_losses(check: Check) -> Remark:
 # --- the verdict ----------------------------------------------------------------------------------
 
 
-def verdict_on(check: Check | None, doubts: Sequence[str] = ()) -> Remark:
+def verdict_on(
+    check: Check | None, doubts: Sequence[str] = (), *, untrained: bool = False
+) -> Remark:
     """Return whether an adapter helps, judged by its right answers or how good they are.
 
     Args:
         check: of the adapter on rows; None if there was none.
         doubts: sentences that say why inputs may lack what an answer needs. If there are any, the
             adapter is not called likely to help, whatever was counted.
+        untrained: whether time ran out before the first step of a training. Then more time is the
+            advice, not another tool.
 
     Example:
         >>> right = RightAnswers(most_frequent=7, base=2, end=12, chat=3, prompt=9)
@@ -281,6 +286,10 @@ def verdict_on(check: Check | None, doubts: Sequence[str] = ()) -> Remark:
         >>> print(verdict_on(rival).text)  # doctest: +ELLIPSIS
         Unlikely to help: more answers are right with a classifier on words alone. Right ... For \
 labels like these, a classifier is the better tool, such as SetFit or model2vec.
+        >>> print(verdict_on(replace(check, right=replace(right, prompt=15)), untrained=True).text)
+        ... # doctest: +ELLIPSIS
+        Unlikely to help: more answers are right with 3 examples in the prompt. It was not \
+trained: time ran out before the first step. Right answers ...
     """
     if check is None:
         advice = "Count them on some rows before you rely on an adapter."
@@ -301,12 +310,12 @@ labels like these, a classifier is the better tool, such as SetFit or model2vec.
         if abs(_lead(graded, check.shots)) >= least or abs(_lead(scores, check.shots)) < margin:
             scores, margin = graded, least
             better, equal = "answers are closer to the outputs", "as good"
-    reason = " ".join([reason, *doubts])
+    reason = " ".join([*[_UNTRAINED] * untrained, reason, *doubts])
     adapter, others = scores.end, _others(scores, check.shots)
     name, best = max(others.items(), key=lambda item: item[1])
     if not max(adapter, best, check.right.most_by_model):
         return Remark("unsure", f"Unsure: no answer is right. {reason}")
-    classifier = check.right.classifier if scores is check.right else None
+    classifier = check.right.classifier if scores is check.right and not untrained else None
     if classifier is not None and classifier >= max(adapter, best) + margin:
         text = f"Unlikely to help: {better} with {_CLASSIFIER}. {reason} {_BETTER_TOOL}"
         return Remark("unlikely", text)

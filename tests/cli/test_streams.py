@@ -45,3 +45,21 @@ def test_what_an_encoding_lacks_is_printed_as_escapes(
     done = shell(cli, "", *generate, **latin)
     assert done.stdout == "ä\\U0001f600\n", done.stderr
     assert (tmp_path / "ä😀").is_dir()
+
+
+INTERRUPTED_WHILE_LOADING = """
+import sys
+class Interrupting:
+    def find_spec(name, *others):
+        if name == "hf_lorameta.cli.app":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Interrupting)
+from hf_lorameta.cli import main
+main([])
+"""
+
+
+def test_an_interruption_while_the_program_loads_has_no_traceback() -> None:
+    command = [sys.executable, "-c", INTERRUPTED_WHILE_LOADING]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (130, "Interrupted\n")
