@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Train:
-    """Train on rows, as long as other rows gain and time is left.
+    """Train on rows while time is left, and keep that if other rows gain.
 
     An interruption (Ctrl-C) ends the training with the best state so far, if steps have helped.
 

@@ -151,7 +151,7 @@ class _Training:
         self._keep(steps, len(self._rows.train))
 
     def run(self) -> None:
-        """Train for as long as other rows gain and time is left."""
+        """Take all steps that there is time for, and keep them if other rows gain."""
         trainer, rows = self._trainer, self._rows
         stored = self._checkpoint.load() if self._checkpoint else None
         if stored:
