@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import asdict, dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from hf_lorameta.errors import Option, UsageError
 
@@ -98,7 +98,7 @@ class Settings:
         """After how many steps the learning rate falls."""
         return int(self.constant * self.steps)
 
-    def ending_after(self, taken: int, likely: float) -> "Settings | None":
+    def ending_after(self, taken: int, likely: float) -> Self:
         """Return settings whose learning rate falls from now on, if it is time for that.
 
         The rate of the steps that were taken is the same with these settings.
@@ -108,15 +108,15 @@ class Settings:
             likely: how many there will be in all.
 
         Returns:
-            None if it is too early, or none of these steps is left out.
+            These settings if it is too early, or there is time for all of their steps.
 
         Example:
             >>> settings = Settings(steps=192, constant=0.6)
-            >>> settings.ending_after(17, likely=30), settings.ending_after(18, likely=30).steps
-            (None, 30)
+            >>> [settings.ending_after(taken, likely=30).steps for taken in (17, 18)]
+            [192, 30]
         """
         if not int(self.constant * likely) <= taken < self._decay_start:
-            return None
+            return self
         return replace(self, steps=math.ceil(taken / self.constant))
 
     def learning_rate(self, step: int) -> float:

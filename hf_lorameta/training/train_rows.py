@@ -240,7 +240,7 @@ class _Training:
         """Let the learning rate fall to zero when the time is over, if not all steps fit in."""
         taken, left = self._trainer.taken, self._deadline.left() - self._score_seconds
         likely = taken + left / fmean(self._durations[1:])
-        self._settings = self._settings.ending_after(taken, likely) or self._settings
+        self._settings = self._settings.ending_after(taken, likely)
 
     def _state(self) -> State:
         trainer = self._trainer
@@ -304,7 +304,7 @@ class _Training:
             self._settings, self._done = self._settings_for(len(self._rows.train)), 0
             self._train_with_held_out(batches(self._rows.train, self._settings))
             return
-        steps = plan.steps if self._helps(finished) else 0
+        steps = plan.steps if self._record_folds(finished) else 0
         self.result.rows = len(rows)
         if self.result.interrupted and steps:
             logger.warning(
@@ -348,8 +348,8 @@ class _Training:
         scores = trainer.score([rows[i] for i in indices])
         return _TrainedFold(indices, scores, trainer.parameters())
 
-    def _helps(self, folds: Sequence[_TrainedFold]) -> bool:
-        """Whether the adapters of folds are better than the start.
+    def _record_folds(self, folds: Sequence[_TrainedFold]) -> bool:
+        """Record folds and their gain; return whether their adapters are better than the start.
 
         The gain may be due to chance: few rows show little, and training helps more often than not.
         """
