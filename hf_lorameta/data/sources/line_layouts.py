@@ -161,8 +161,9 @@ def _grouped(path: str, lines: Sequence[str]) -> _Found:
 
 def other_readings(path: Path) -> Iterator[str]:
     """Yield how to make a table of a text file if its lines are not texts alone."""
-    yield from _classes_beside(path) or _join_with(path)
-    starts = [line.split()[0] for line in first_lines(path)[:_SHOWN_LINES] if len(line.split()) > 2]
+    lines = first_lines(path)
+    yield from _classes_beside(path) or (_join_with(path) if lines else [])
+    starts = [line.split()[0] for line in lines[:_SHOWN_LINES] if len(line.split()) > 2]
     if 1 < len(set(starts)) <= len(starts) / 2:
         yield f"if each line begins with its label: {split_first_word(str(path))}"
 
@@ -187,7 +188,7 @@ def _join_with(path: Path) -> list[str]:
     Such are ``dev.src`` and ``dev.ref0``, ``dev.ref1``, …: a line of one belongs to a line of the
     others. Of ``.txt`` files, which may have any name, those with at least `_PAIRED_LINES` count.
     """
-    if not first_lines(path) or not (count := _line_count(path)):
+    if not (count := _line_count(path)):
         return []
     is_text, start = ending(path) in FORMATS, path.name.partition(".")[0]
     if is_text and count < _PAIRED_LINES:
