@@ -73,10 +73,16 @@ def visitor(space: RunningSpace) -> Caller:
 
 
 @pytest.fixture
-def slow(cli: Shell, user: Account) -> str:
+def reading() -> threading.Semaphore:
+    """Released whenever the reading of the slow dataset has begun."""
+    return threading.Semaphore(0)
+
+
+@pytest.fixture
+def slow(cli: Shell, user: Account, reading: threading.Semaphore) -> str:
     """A dataset that takes forever to read."""
     repo = user.dataset("slow", {"train.jsonl": TRAIN})
-    cli.hub.add_fault(Fault("hold", path=f"datasets/{repo}"))
+    cli.hub.add_fault(Fault("hold", path=f"datasets/{repo}", callback=reading.release))
     return repo
 
 
@@ -132,11 +138,14 @@ def test_after_each_attack_another_visitor_plans_soon(
     assert max(waits.values()) < WAIT_SECONDS, waits
 
 
-def test_a_caller_who_leaves_gives_up_the_place(visitor: Caller, slow: str, user: Account) -> None:
+def test_a_caller_who_leaves_gives_up_the_place(
+    visitor: Caller, slow: str, reading: threading.Semaphore, user: Account
+) -> None:
     book = user.dataset("book", {"train.jsonl": TRAIN})
     with ExitStack() as streams:
-        for _ in range(AT_ONCE - 2):
+        for _ in range(AT_ONCE - 2):  # each begins before the next one asks
             streams.enter_context(visitor.stream(dataset=slow))
+            assert reading.acquire(timeout=WAIT_SECONDS)
         last = threading.Thread(target=lambda: visitor.plan(dataset=book))
         last.start()  # waits, since an address may have all but one running
         last.join(2)
@@ -147,14 +156,16 @@ def test_a_caller_who_leaves_gives_up_the_place(visitor: Caller, slow: str, user
 
 @pytest.mark.skipif(NO_BROWSER != "", reason=NO_BROWSER)
 def test_visitors_wait_in_line_can_cancel_there_and_get_a_place_that_was_given_up(
-    space: RunningSpace, chromium: Any, cli: Shell, user: Account
+    space: RunningSpace,
+    chromium: Any,
+    cli: Shell,
+    slow: str,
+    reading: threading.Semaphore,
+    user: Account,
 ) -> None:
     from playwright.sync_api import expect
 
-    reading = threading.Semaphore(0)
-    slow = user.dataset("slow", {"train.jsonl": TRAIN})
     repo = user.dataset("book", {"train.jsonl": TRAIN})
-    cli.hub.add_fault(Fault("hold", path=f"datasets/{slow}", callback=reading.release))
     # two pages share the files that are fetched; more would share too few connections
     contexts = [chromium.new_context() for _ in range(2)]
     visitors = [
