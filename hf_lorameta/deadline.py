@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 
 class Deadline:
-    """A moment at which training stops, with the best state so far.
+    """A moment at which training stops.
 
     Args:
         seconds: from now; None is no limit.

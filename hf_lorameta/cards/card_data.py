@@ -106,8 +106,8 @@ class Card:
 
     @property
     def trained_rows(self) -> int:
-        """Number of rows that it was trained on; 0 if it was not, or no step helped."""
-        return self.outcome.trained.rows if self.outcome.trained else 0
+        """Number of rows that it was trained on; 0 if it was not."""
+        return self.outcome.training.rows if self.outcome.training else 0
 
     @property
     def is_conditioned(self) -> bool:

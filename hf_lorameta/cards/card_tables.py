@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from hf_lorameta.cards.card_data import Card, WeightedAdapter
 from hf_lorameta.cards.markdown import Markdown, code, license_name, link, prose, source
-from hf_lorameta.cards.results import CLASSIFIER, FEW_SHOT, MOST_FREQUENT, Check, Training
+from hf_lorameta.cards.results import CLASSIFIER, FEW_SHOT, MOST_FREQUENT, Check
 from hf_lorameta.data.prompt import as_option
 from hf_lorameta.engines.scoring import ADAPTER_METHOD, BASE_METHOD, CHAT_METHOD, MEASURES
 from hf_lorameta.method.coefficients import COEFFICIENT_RULES
@@ -38,14 +38,6 @@ def source_row(adapter: WeightedAdapter, published: bool) -> Markdown:
         shown = Markdown("in the bank")
     numbers = f"{adapter.distance:.3f}", f"{adapter.coefficient:.1%}"
     return table_row([dataset, shown, *numbers, license_name(adapter.license)])
-
-
-def probabilities(card: Card, training: Training) -> Iterator[Markdown]:
-    """Yield the rows of the table of probabilities: before the training, and after it."""
-    before = "before the training" if card.has_bank else "base model"
-    yield table_row([before, f"{training.start:.3f}"])
-    if training.helped:
-        yield table_row(["trained", f"{training.end:.3f}"])
 
 
 def check_table(check: Check) -> Iterator[Markdown]:

@@ -81,8 +81,6 @@ def render_card(card: Card, repo_id: str | None) -> str:
         datasets_listed=sentences.datasets_listed(card),
         training=training,
         how_trained=training and sentences.how_trained(card, training),
-        mean_over=training and sentences.mean_over(training),
-        probabilities=training and card_tables.probabilities(card, training),
         check=check,
         what_was_counted=check and sentences.what_was_counted(card, check),
         check_table=check and card_tables.check_table(check),

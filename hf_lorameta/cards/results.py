@@ -24,7 +24,7 @@ class Drawn:
     Attributes:
         pool: number of rows that the others were drawn from.
         train: to train on.
-        held_out: to decide whether training helps, or to count right answers on.
+        held_out: to count right answers on.
         check: to check on, where the recipe asks for that.
     """
 
@@ -38,26 +38,17 @@ class Drawn:
 class Training:
     """Result of training an adapter.
 
-    A probability is that of an output token: the geometric mean over the tokens of a row, and of
-    these the mean over rows.
-
     Attributes:
         rows: number of rows it was trained on.
-        held_out: number of rows which the probabilities are means over: other rows or, with folds,
-            rows that an adapter of the same steps was not trained on; 0 if the recipe stated steps.
-        start: probability that the adapter gives before the training; None without such rows.
-        end: that of the trained adapter, or `start` if the training did not help.
-        steps: optimizer steps; 0 if none helped.
-        folds: number of folds of its rows that decided; 0 if held-out rows did.
+        steps: optimizer steps.
+        folds: number of folds of its rows, for each of which an adapter was trained on the others;
+            0 if rows were held out.
         layers: number of layers trained, the upper ones; 0 if all were.
         outputs: how many different outputs its rows have.
         schedule: steps after which the learning rate was to be zero; perhaps more than `steps`.
     """
 
     rows: int
-    held_out: int
-    start: float | None
-    end: float | None
     steps: int
     folds: int = 0
     layers: int = 0
@@ -65,16 +56,11 @@ class Training:
     schedule: int = 0
 
     @property
-    def helped(self) -> bool:
-        """Whether a step helped; if none did, the adapter is as it was before the training."""
-        return self.steps > 0
-
-    @property
     def settings(self) -> dict[str, int | None]:
         """The settings of a recipe that repeat it, whatever time there is.
 
         Example:
-            >>> Training(rows=152, held_out=48, start=0.2, end=0.8, steps=96).settings
+            >>> Training(rows=152, steps=96).settings
             {'train': 152, 'steps': 96, 'schedule': None}
         """
         schedule = self.schedule if self.schedule > self.steps else None
@@ -175,6 +161,11 @@ class Check:
     graded: Graded | None = None
 
     @property
+    def score(self) -> float:
+        """How good the adapter's answers are, 0 to 1: their score, or the share of right ones."""
+        return self.graded.end if self.graded else self.right.end / self.rows
+
+    @property
     def counted(self) -> Iterator[Counted]:
         """What was counted of each method that was tried, the adapter last.
 
@@ -218,11 +209,6 @@ class Outcome:
     interrupted: StageName | None = None
     given_model: bool = False
     budget: float = 0.0
-
-    @property
-    def trained(self) -> Training | None:
-        """The training, if it changed the adapter."""
-        return self.training if self.training and self.training.helped else None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the results as JSON values, by their names in recipe.json.

@@ -225,12 +225,7 @@ def datasets_listed(card: Card) -> Markdown:
 
 
 def how_trained(card: Card, training: Training) -> Markdown:
-    """Say what was trained, for how many steps, and which rows showed that it helps."""
-    if not training.helped:
-        return Markdown(
-            "No step helped on rows that the adapter was not trained on: the adapter stayed as it "
-            "was."
-        )
+    """Say what was trained, and for how many steps."""
     what, also = "adapter was trained", ""
     if card.has_bank:
         what = f"{'combination' if card.neighbors else 'general adapter'} was trained further"
@@ -239,47 +234,10 @@ def how_trained(card: Card, training: Training) -> Markdown:
     ended = ", before it was interrupted" if card.outcome.interrupted == "training" else ""
     layers = training.layers
     where = f"in the last {'layer' if layers == 1 else plural(layers, 'layer')} " if layers else ""
-    parts = [
-        f"The {what} for {plural(training.steps, 'step')}{ended}.",
-        helps_on(training),
-        f"All projections of attention and MLP {where}were trained{also}.",
-    ]
-    return Markdown(" ".join(filter(None, parts)))
-
-
-def helps_on(training: Training) -> str:
-    """Say which rows showed that the training helps; nothing if the recipe stated the steps.
-
-    Example:
-        >>> helps_on(Training(rows=152, held_out=48, start=0.2, end=0.8, steps=96))
-        'That it helps was measured on 48 other rows.'
-        >>> helps_on(Training(rows=16, held_out=16, start=0.2, end=0.8, steps=24, folds=4))
-        'That it helps was measured in 4 folds: for each, an adapter was trained on the other \
-folds, and answered the rows of this one.'
-        >>> helps_on(Training(rows=16, held_out=0, start=None, end=None, steps=24))
-        ''
-    """
-    if training.folds:
-        return (
-            f"That it helps was measured in {plural(training.folds, 'fold')}: for each, an adapter "
-            "was trained on the other folds, and answered the rows of this one."
-        )
-    if not training.held_out:
-        return ""
-    return f"That it helps was measured on {plural(training.held_out, 'other row')}."
-
-
-def mean_over(training: Training) -> Markdown:
-    """Say which rows the probabilities are means over.
-
-    Example:
-        >>> mean_over(Training(rows=16, held_out=16, start=0.2, end=0.8, steps=24, folds=4))
-        'Probability of an output token, the mean over 16 rows, each with an adapter that was not \
-trained on it:'
-    """
-    which = "each with an adapter that was" if training.folds else "which were"
-    rows = f"the mean over {training.held_out} rows, {which} not trained on"
-    return Markdown(f"Probability of an output token, {rows}{' it' if training.folds else ''}:")
+    return Markdown(
+        f"The {what} for {plural(training.steps, 'step')}{ended}. "
+        f"All projections of attention and MLP {where}were trained{also}."
+    )
 
 
 # --- check ----------------------------------------------------------------------------------------
@@ -308,11 +266,11 @@ def rows_checked(outcome: Outcome) -> str:
         >>> check = Check(16, 2.0, 1.0, RightAnswers(most_frequent=7, base=2, end=12))
         >>> rows_checked(Outcome(check=check))
         'that were not trained on'
-        >>> trained = Training(rows=16, held_out=16, start=0.2, end=0.8, steps=24, folds=4)
+        >>> trained = Training(rows=16, steps=24, folds=4)
         >>> rows_checked(Outcome(trained, check))
         'that were answered in folds, each by an adapter that was not trained on them; this one \
 was trained on all of them'
-        >>> trained = Training(rows=152, held_out=48, start=0.2, end=0.8, steps=96)
+        >>> trained = Training(rows=152, steps=96)
         >>> rows_checked(Outcome(trained, check))
         'that were not trained on'
     """
@@ -320,8 +278,10 @@ was trained on all of them'
     asked = outcome.drawn and outcome.drawn.check
     if check is None or training is None or not training.folds or asked:
         return "that were not trained on"
-    rest = "; this one was trained on all of them" if training.helped else ""
-    return f"that were answered in folds, each by an adapter that was not trained on them{rest}"
+    return (
+        "that were answered in folds, each by an adapter that was not trained on them; this one "
+        "was trained on all of them"
+    )
 
 
 # --- licenses -------------------------------------------------------------------------------------

@@ -239,9 +239,7 @@ def _stop_if_interrupted(
         kept = f"The adapter is kept in {folder}, but was not checked"
         if training and interrupted == "training":
             steps = plural(training.steps, "step")
-            kept = (
-                f"The best adapter so far, after {steps}, is kept in {folder}, and its card says so"
-            )
+            kept = f"The adapter so far, after {steps}, is kept in {folder}, and its card says so"
         error.add_note(f"{undone}{kept}; to publish it: {command}")
         raise error
 

@@ -97,13 +97,10 @@ def _dataset(stored: Mapping[str, Any]) -> Iterator[list[str]]:
 
 
 def _training(result: Mapping[str, Any]) -> Iterator[list[str]]:
-    """Yield what a training brought, or the fit of an earlier version."""
+    """Yield what was trained, or the fit of an earlier version."""
     folds = f", {plural(result['folds'], 'fold')}" if result.get("folds") else ""
     steps = plural(result["steps"], "step")
     yield ["trained", f"{plural(result['rows'], 'row')}, {steps}{folds}"]
-    if result["start"] is not None:
-        text = f"before training {result['start']:.3f}, after it {result['end']:.3f}"
-        yield [f"probability of a token of {plural(result['held_out'], 'unseen row')}", text]
 
 
 _OWN_ROWS: Mapping[str, Callable[[Any], Iterable[list[str]]]] = {

@@ -156,7 +156,7 @@ class Request:
         str | None,
         typer.Option(
             help="Time to load the base model and train on your rows, e.g. 30s or 10m; of what "
-            f"loading leaves, {SHARE_FOR_CHECK:.0%} is kept for counting right answers. 0: only "
+            f"loading leaves, up to {SHARE_FOR_CHECK:.0%} is for counting right answers. 0: only "
             "combine adapters. Default: 2m if the base model is on this machine (extra: eval).",
             show_default=False,
         ),

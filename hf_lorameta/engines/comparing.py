@@ -27,7 +27,6 @@ from hf_lorameta.types import Row, StageProgress, no_progress
 _FIRST_ROWS = 8
 """Rows that are scored whatever time is left."""
 
-
 Asked = tuple[Sequence[Row], Adapter | None]
 """Rows as a method asks them, and its adapter."""
 Methods = Mapping[str, Asked]
@@ -82,7 +81,8 @@ def compare(
     Args:
         evaluator: the base model.
         groups: rows to score, at least one, with the same methods in each group.
-        generate: complete all answers, see `Evaluator.evaluate`.
+        generate: complete all answers, see `Evaluator.evaluate`; not if there is a deadline, and
+            those to the first rows are likely to take longer.
         samples: number of rows that the report lists with their answers.
         progress: called with each method and its scores when they are complete; if there is a
             deadline or several groups, with those of each part of the rows.
@@ -96,6 +96,8 @@ def compare(
         AdapterError: an adapter cannot be loaded.
     """
     steps, rows = Counter[str](), [row for group in groups for row in group.rows]
+    deadline = deadline or Deadline()
+    generate = generate and _may_generate(evaluator, groups[0], deadline)
 
     def counting(method: str) -> Callable[[int], None]:
         def done(more: int) -> None:
@@ -105,7 +107,7 @@ def compare(
         return done
 
     parts, answers = dict[str, list[Scores]](), dict[str, list[str]]()
-    for methods, part in _parts_in_time(evaluator, groups, deadline or Deadline()):
+    for methods, part in _parts_in_time(evaluator, groups, deadline):
         for method, (asked, adapter) in methods.items():
             found, given = evaluator.evaluate(asked[part], adapter, generate, counting(method))
             parts.setdefault(method, []).append(found)
@@ -122,6 +124,14 @@ def compare(
     )
     outputs = Counter(map(labels_of if any_order else normalized, (output for _, output in rows)))
     return Report(scores, tuple(listed), outputs.most_common(1)[0][1], measure)
+
+
+def _may_generate(evaluator: Evaluator, group: Group, deadline: Deadline) -> bool:
+    """Whether there is likely to be time to generate the answers to the first rows."""
+    if not deadline.limited:
+        return True
+    seconds = evaluator.answer_seconds(group.rows[:_FIRST_ROWS], deadline.clock)
+    return len(group.methods(evaluator.scored_form)) * seconds <= deadline.left()
 
 
 def _parts_in_time(

@@ -352,3 +352,11 @@ class Evaluator(Protocol):
         Raises:
             AdapterError: the adapter is broken, or does not fit the base model.
         """
+
+    def answer_seconds(self, rows: Sequence[Row], clock: Callable[[], float]) -> float:
+        """Return how long it would take to generate all answers to rows, without their prompts.
+
+        Args:
+            rows: at least one.
+            clock: returns seconds; a pass of the base model is timed with it.
+        """

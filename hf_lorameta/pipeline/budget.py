@@ -6,8 +6,10 @@ from hf_lorameta.errors import Option, UsageError
 
 DEFAULT_BUDGET = 120.0
 """Seconds to train by default."""
-SHARE_FOR_CHECK = 0.08
-"""Share of the time after loading the base model that is kept for counting right answers."""
+SHARE_FOR_CHECK = 0.18
+"""Share of the time after loading the base model that is kept for counting, at most."""
+_STEPS_PER_ROW = 0.4
+"""Time for counting a row's right answers with all methods, as a number of training steps."""
 _UNITS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600}
 
 
@@ -28,6 +30,21 @@ def budget_seconds(budget: float | str | None) -> float | None:
         not_a_time = f"a budget of {budget!r} is not a time, expected one such as 60s, 2m or 0"
         raise UsageError(not_a_time, hint=Option("budget", "60s"))
     return float(found[1]) * _UNITS[found[2]]
+
+
+def time_to_check(rows: int, step_seconds: float, seconds: float) -> float:
+    """Return the seconds that are kept for counting right answers.
+
+    Args:
+        rows: to count them on.
+        step_seconds: that a training step takes.
+        seconds: for the training and the check together; infinite if not limited.
+
+    Example:
+        >>> time_to_check(16, 2.0, 120), time_to_check(48, 10.0, 120)
+        (12.8, 21.6)
+    """
+    return min(rows * _STEPS_PER_ROW * step_seconds, SHARE_FOR_CHECK * seconds)
 
 
 def more_time(budget: float) -> Option:

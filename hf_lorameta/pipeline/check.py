@@ -26,17 +26,14 @@ from hf_lorameta.pipeline.stages import Unseen, Work
 
 logger = logging.getLogger(__name__)
 
-_GENERATION_SECONDS = 10.0
-"""Least time for a check in which all answers are generated."""
-
 
 @dataclass(frozen=True)
 class Check:
     """Score the adapter as it would be saved, and the base model, on rows it was not trained on.
 
-    Without rows that the recipe asks for, these are the rows that decided whether training helps.
-    Then time may limit how many are scored. Outputs that are texts or have several labels need all
-    answers, which are generated if at least 10 s are left.
+    Without rows that the recipe asks for, these are rows of folds, or held-out ones. Then time may
+    limit how many are scored. Outputs that are texts or have several labels need all answers, which
+    are generated if there is likely to be time for that.
 
     Attributes:
         rows: how many the recipe asks for, on which the adapter must not be worse than the base
@@ -103,7 +100,7 @@ class Check:
         report = compare(
             session.evaluator,
             groups,
-            generate=complete and deadline.left() >= _GENERATION_SECONDS,
+            generate=complete,
             samples=len(rows) if self.samples else 0,
             row_progress=lambda method, *counts: session.progress(f"{title}, {method}", *counts),
             form=form,

@@ -55,8 +55,8 @@ def generate(
             unchanged. None loads it if it is needed.
         token: of the Hub; None uses the saved one.
         budget: how long to train the adapter, in seconds or as a time such as ``"5m"``; training
-            stops earlier if held-out rows no longer gain. 0 only combines adapters. None is two
-            minutes if the extra ``eval`` is installed, the base model is on this machine and
+            stops earlier if all steps are taken. 0 only combines adapters. None is two minutes if
+            the extra ``eval`` is installed, the base model is on this machine and
             ``HF_LORAMETA_NO_BASE`` is not set, unless the recipe says how many rows to train on.
         check: count right answers on rows that the adapter was not trained on, if the base model
             is on this machine or there is a budget.
@@ -72,8 +72,8 @@ def generate(
         BankError: as `plan` raises.
         UsageError: the budget is not a time; or as `hf_lorameta.pipeline.resolve.resolve` raises.
         LoraMetaError: as `hf_lorameta.pipeline.make.make_adapter` raises.
-        KeyboardInterrupt: Ctrl-C, unless in a training of which steps have helped, or in the check
-            after it: then the best adapter so far is returned, with a warning.
+        KeyboardInterrupt: Ctrl-C, unless in a training behind its first steps, or in the check
+            after it: then the adapter so far is returned, with a warning.
 
     Example:
         >>> from hf_lorameta.demo import TRAIN_FILE
@@ -155,7 +155,8 @@ def plan_with_rows(dataset: Dataset, session: Session, resolved: Resolved) -> tu
     counting = token_counting(session.bank)
     reading = read_dataset(dataset, resolved.recipe, counting, collect=collect)
     plan = plan_from_reading(reading, session.bank)
-    return plan, rows_for(resolved.recipe, reading.pool, all_rows=resolved.trains_on_all)
+    all_rows, count = resolved.trains_on_all, Check() in resolved.stages
+    return plan, rows_for(resolved.recipe, reading.pool, all_rows=all_rows, count=count)
 
 
 def make(dataset: Dataset, session: Session, resolved: Resolved) -> Generation:

@@ -88,7 +88,7 @@ def _run(stages: Sequence[Stage], work: Work, session: Session, seconds: float) 
             failed = True
         except KeyboardInterrupt:
             outcome = work.adapter.outcome
-            if not outcome.trained:
+            if not outcome.training:
                 raise
             stopped = replace(outcome, interrupted=outcome.interrupted or stage.name)
             work = replace(work, adapter=replace(work.adapter, outcome=stopped))

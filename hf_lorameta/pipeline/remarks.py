@@ -192,7 +192,7 @@ def _of_adapter(plan: PlanData, outcome: Outcome) -> Iterator[Remark]:
     if training and outcome.interrupted == "training":
         yield Remark(
             "warning",
-            "The training was interrupted: this is the best adapter so far, after "
+            "The training was interrupted: this is the adapter after "
             f"{plural(training.steps, 'step')}. More steps might have made it better.",
         )
     if training and training.outputs == 1:
@@ -219,7 +219,7 @@ def _is_worse(check: Check) -> bool:
 
 
 def _on_training(training: Training, outcome: Outcome, labeled: int) -> Remark:
-    """Return a remark with the probabilities before training, and after it if a step helped.
+    """Return a remark on how much was trained.
 
     Args:
         training: its result.
@@ -227,23 +227,12 @@ def _on_training(training: Training, outcome: Outcome, labeled: int) -> Remark:
         labeled: number of labeled rows that were read.
     """
     seen = training.steps * Settings.rows
-    more: tuple[Option, str] | tuple[()] = ()
-    done = f"Trained on {training.rows} rows for {plural(training.steps, 'step')}"
-    if 0 < seen < training.rows:
-        of = max(labeled, training.rows)
-        done = f"Trained on {seen:,} of {of:,} rows, in {plural(training.steps, 'step')}"
-        more = (more_time(outcome.budget), "To use more of them") if outcome.budget else ()
-    if training.start is None or training.end is None:
-        return Remark("note", f"{done}.", *more)
-    rows = f"{training.held_out} rows that {'each fold' if training.folds else 'it'} had not seen"
-    where = f"the mean probability of an output token of {rows} is {training.start:.3f}"
-    if not training.helped:
-        limit = " in the time" if outcome.budget else ""
-        kept = f"did not help{limit}, so the adapter stays as it was"
-        if outcome.budget:
-            more = (more_time(outcome.budget), "To allow more time")
-        return Remark("note", f"Training on {training.rows} rows {kept}: {where}.", *more)
-    return Remark("note", f"{done}: {where} before training, {training.end:.3f} after.", *more)
+    steps = plural(training.steps, "step")
+    if seen >= training.rows:
+        return Remark("note", f"Trained on {training.rows} rows for {steps}.")
+    text = f"Trained on {seen:,} of {max(labeled, training.rows):,} rows, in {steps}."
+    more = (more_time(outcome.budget), "To use more of them") if outcome.budget else ()
+    return Remark("note", text, *more)
 
 
 def _on_losses(check: Check) -> Remark:

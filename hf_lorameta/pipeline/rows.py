@@ -38,8 +38,7 @@ class Rows:
 
     Attributes:
         train: to train on.
-        held_out: to decide whether training helps, and to count right answers on unless `check`
-            has rows.
+        held_out: to count right answers on, unless `check` has rows.
         few: all rows to train on or to hold out, if they are so few that folds may replace held-out
             rows; the adapter is then trained on all of them.
         check: to check on, where the recipe asks for that.
@@ -66,16 +65,20 @@ class Rows:
         return Drawn(self.pool, len(self.train), len(self.held_out), len(self.check))
 
 
-def rows_for(recipe: Recipe, pool: Sequence[Row], *, all_rows: bool = False) -> Rows:
+def rows_for(
+    recipe: Recipe, pool: Sequence[Row], *, all_rows: bool = False, count: bool = True
+) -> Rows:
     """Draw the rows that a request needs.
 
-    All rows are trained on except those that the recipe checks on, and a quarter, at most 48, that
-    is held out. If the recipe states steps, only rows that it does not train on are held out.
+    All rows are trained on except those that the recipe checks on. If it asks for no check, a
+    quarter, at most 48, is held out to count right answers on; if it states steps, only rows that
+    it does not train on.
 
     Args:
         recipe: only its numbers of rows, its steps and its seed are used.
         pool: labeled rows, see `pool_of`.
         all_rows: whether to train although the recipe states no number of rows.
+        count: whether right answers are counted if the recipe asks for no check.
 
     Raises:
         EmptyDatasetError: fewer than 4 rows to check on, or fewer than 8 to train on or hold out,
@@ -94,11 +97,12 @@ def rows_for(recipe: Recipe, pool: Sequence[Row], *, all_rows: bool = False) -> 
     check = min(recipe.check or 0, len(pool))
     others = len(pool) - check
     asked = min(recipe.train or most, others)
-    held_out = min(others // _HELD_OUT_SHARE, _MOST_HELD_OUT)
+    counted = (count or recipe.steps) and not check
+    held_out = min(others // _HELD_OUT_SHARE, _MOST_HELD_OUT) if counted else 0
     train = asked if recipe.steps else min(asked, others - held_out)
     held_out = min(held_out, others - train) if asked else 0
     rows = draw_rows(Drawn(len(pool), train, held_out, check), pool, recipe.seed)
-    if train < asked <= MOST_FEW_ROWS and not check:
+    if train < asked <= MOST_FEW_ROWS:
         rows = replace(rows, few=tuple(draw_stratified(pool, asked, recipe.seed)))
     require_rows(rows, recipe)
     if all_rows and (found := len(rows.train) + len(rows.held_out)) < MIN_TRAINING_ROWS:

@@ -207,8 +207,8 @@ class Generation(SavableAdapter):
     @cached_property
     def replay(self) -> Replay:
         """The settings that make the same adapter again; `Plan.recipe` is what was asked for."""
-        trained = self.outcome.trained
-        return Replay.after(self.plan.replay, **trained.settings) if trained else self.plan.replay
+        training = self.outcome.training
+        return Replay.after(self.plan.replay, **training.settings) if training else self.plan.replay
 
     @cached_property
     def remarks(self) -> tuple[Remark, ...]:

@@ -7,7 +7,7 @@ from hf_lorameta.cards.results import StageName, Training
 from hf_lorameta.deadline import Deadline
 from hf_lorameta.engines.scoring import LoraWeights
 from hf_lorameta.errors import AdapterError, Option
-from hf_lorameta.pipeline.budget import SHARE_FOR_CHECK, more_time
+from hf_lorameta.pipeline.budget import more_time, time_to_check
 from hf_lorameta.pipeline.progress import duration
 from hf_lorameta.pipeline.rows import SHOTS, Rows
 from hf_lorameta.pipeline.session import Session
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Train:
-    """Train on rows while time is left, and keep that if other rows gain.
+    """Train on rows while time is left.
 
-    An interruption (Ctrl-C) ends the training with the best state so far, if steps have helped.
+    An interruption (Ctrl-C) ends the training with the steps so far, after the first few.
 
     Attributes:
         rows: how many to train on; None is all.
@@ -46,10 +46,10 @@ class Train:
         """Train the adapter.
 
         Raises:
-            KeyboardInterrupt: other rows had not shown yet that a step helps.
+            KeyboardInterrupt: the training had hardly begun.
             RecipeError: the recipe states more steps than a training has.
             UsageError: the base model cannot be trained here, or there is not enough memory.
-            AdapterError: no step helped, and there is no bank.
+            AdapterError: there was no time for a step, and there is no bank; or numbers overflow.
         """
         made = self._trained(work, session, end) if work.rows.train else work
         if not made.adapter.pairs:
@@ -65,24 +65,24 @@ class Train:
         from hf_lorameta.training.trained import TrainingRows, encode_rows
 
         adapter, rows, evaluator = work.adapter, work.rows, session.evaluator
-        left = end.left() * (1 - SHARE_FOR_CHECK if self.checked else 1)
-        by_purpose = (rows.train, rows.held_out, rows.few)
+        to_check, seconds = len(rows.few or rows.held_out) if self.checked else 0, end.left()
+        train, few = (encode_rows(evaluator, MAX_LENGTH, r) for r in (rows.train, rows.few))
         try:
             result = train_further(
                 evaluator.model,
                 LoraWeights(adapter.layout, adapter.pairs),
-                TrainingRows(*(encode_rows(evaluator, MAX_LENGTH, r) for r in by_purpose)),
+                TrainingRows(train, few=few),
                 adapter.rank,
                 adapter.plan.recipe.seed,
                 steps=adapter.plan.recipe.steps,
                 schedule=adapter.plan.recipe.schedule,
-                deadline=Deadline(left, end.clock) if end.limited else None,
+                deadline=end,
+                reserved=lambda step_seconds: time_to_check(to_check, step_seconds, seconds),
                 progress=session.progress,
                 hint=[Option("train", change="leave out")],
             )
         except KeyboardInterrupt as error:
-            note = "The training was interrupted before other rows showed that it helps"
-            error.add_note(f"{note}: no adapter was made")
+            error.add_note("The training was interrupted as it began: no adapter was made")
             raise
         outcome = replace(
             adapter.outcome,
@@ -101,9 +101,7 @@ class Train:
 def _why_untrained(work: Work) -> str:
     if not work.rows.train:
         return "there are too few labeled rows to train on"
-    if not work.adapter.outcome.training:
-        return "time ran out before the first training step"
-    return "no training step helped on held-out rows"
+    return "time ran out before the first training step"
 
 
 def _record(result: "Trained", rows: Rows) -> Training | None:
@@ -111,12 +109,8 @@ def _record(result: "Trained", rows: Rows) -> Training | None:
     if not result.rows:
         return None
     trained_on = rows.few if result.folds else rows.train
-    start, end = result.gain or (None, None)
     return Training(
         rows=result.rows,
-        held_out=len(start.rows) if start else 0,
-        start=start.probability if start else None,
-        end=end.probability if end else None,
         steps=result.steps,
         schedule=result.schedule,
         folds=len(result.folds),
@@ -126,7 +120,7 @@ def _record(result: "Trained", rows: Rows) -> Training | None:
 
 
 def _unseen(result: "Trained", rows: Rows) -> tuple[Unseen, ...]:
-    """Return rows that right answers can be counted on: those of folds, or held-out rows."""
+    """Return rows that right answers can be counted on: those of folds, or held-out ones."""
     if not result.folds:
         return (Unseen(rows.held_out, None, rows.prompt, rows.train),)
     found = []

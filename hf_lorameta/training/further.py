@@ -1,6 +1,6 @@
 """Train a generated adapter further, in all projections of the upper layers."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -9,7 +9,7 @@ from hf_lorameta.engines.scoring import LoraWeights
 from hf_lorameta.engines.transformers.decoder import width
 from hf_lorameta.errors import Advice, Option, RecipeError
 from hf_lorameta.training.settings import Settings, settings_for
-from hf_lorameta.training.train_rows import train
+from hf_lorameta.training.train_rows import no_seconds, train
 from hf_lorameta.training.trained import Trained, TrainingRows
 from hf_lorameta.training.trainer import TrainedPart
 from hf_lorameta.types import StageProgress, no_progress
@@ -25,6 +25,7 @@ def train_further(
     steps: int | None = None,
     schedule: int | None = None,
     deadline: Deadline | None = None,
+    reserved: Callable[[float], float] = no_seconds,
     progress: StageProgress = no_progress,
     hint: Sequence[Advice] = (),
 ) -> Trained:
@@ -33,12 +34,13 @@ def train_further(
     Args:
         model: a causal LM of transformers with frozen weights.
         start: the adapter.
-        rows: to train on, and others that decide.
+        rows: to train on.
         rank: r of the modules that the training adds.
         seed: of these, and of the order of the rows.
         steps: as for `train`.
         schedule: as for `train`.
         deadline: as for `train`.
+        reserved: as for `train`.
         progress: called after each step with (title, steps done, likely steps in all).
         hint: what to do if there is not enough memory.
 
@@ -61,5 +63,6 @@ def train_further(
     show = partial(progress, f"Training {part} on {len(rows.few) or count} rows")
     return train(
         model, part, start, rows, settings,
-        steps=steps, schedule=schedule, deadline=deadline, progress=show, hint=hint,
+        steps=steps, schedule=schedule, deadline=deadline, reserved=reserved, progress=show,
+        hint=hint,
     )  # fmt: skip

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Self
 from hf_lorameta.errors import Option, UsageError
 
 MOST_FEW_ROWS = 100
-"""Of so many rows and fewer, none is held out if there is time for folds."""
+"""Of so many rows and fewer, all are trained on if there is time for folds."""
 _FEW_STEPS = {32: (24, 0.35), MOST_FEW_ROWS + 1: (48, 0.7)}
 """Steps of a training of fewer rows than these, and a factor of the learning rate."""
 _MOST_STEPS = 192
@@ -47,8 +47,7 @@ class Settings:
         constant: share of the steps at the peak learning rate, with the warm-up; linear decay to
             zero follows.
         clip: maximum norm of the gradient.
-        measurements: how often other rows are scored, evenly over the steps.
-        significant: whether a gain of held-out rows has to exceed its standard error.
+        measurements: how often held-out rows are scored, evenly over the steps.
         equal_rows: whether each row of a step has the same weight, however long its output is;
             otherwise each output token has.
         seed: of the initialization and the order of the rows.
@@ -65,7 +64,6 @@ class Settings:
     constant: float = 0.0
     clip: float = 1.0
     measurements: int = 1
-    significant: bool = True
     equal_rows: bool = False
     seed: int = 0
     scaling: ClassVar[float] = 2.0
@@ -84,7 +82,7 @@ class Settings:
 
     @property
     def measured(self) -> tuple[int, ...]:
-        """After how many steps other rows are scored.
+        """After how many steps held-out rows are scored.
 
         Example:
             >>> Settings(steps=24).measured, Settings(steps=24, measurements=3).measured
@@ -156,7 +154,6 @@ class BankSettings(Settings):
         UsageError: a value that the command line has an option for is out of range.
     """
 
-    significant: bool = False
     measurements: int = 4
     targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj")
     held_out: int = 32
@@ -189,7 +186,6 @@ class BankSettings(Settings):
             warmup=min(self.warmup, steps),
             clip=self.clip,
             measurements=_GENERAL_MEASUREMENTS,
-            significant=self.significant,
             equal_rows=True,
             seed=self.seed,
         )

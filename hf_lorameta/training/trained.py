@@ -17,7 +17,7 @@ class TrainingRows(NamedTuple):
 
     Attributes:
         train: to train on.
-        held_out: others, which decide whether the adapter is kept; with none, it is.
+        held_out: others, which decide which state is kept; with none, it is the last one.
         few: all rows, if they may be divided into folds; else none.
     """
 
@@ -39,7 +39,7 @@ class Gain(NamedTuple):
 
     Attributes:
         start: before the training.
-        end: with the result, or with the adapters of the folds.
+        end: with the result.
     """
 
     start: HeldOutLosses
@@ -65,11 +65,11 @@ class Trained:
     Attributes:
         weights: the adapter.
         rows: number of rows it was trained on.
-        steps: of the adapter; 0 if none helped.
+        steps: of the adapter; 0 if time sufficed for none, or none helped on held-out rows.
         taken: steps of the training, perhaps more.
         schedule: steps after which the learning rate was to be zero.
         layers: number of layers that were trained, the upper ones; 0 if all were.
-        gain: of the rows that decided; None if none did.
+        gain: of held-out rows; None without them.
         folds: adapters that answer rows that they were not trained on; empty without folds.
         seconds: that all steps took.
         interrupted: whether the user ended the training.

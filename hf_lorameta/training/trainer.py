@@ -5,7 +5,6 @@ import random
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -54,26 +53,6 @@ class HeldOutLosses(NamedTuple):
     def probability(self) -> float:
         """Mean probability of the outputs; 0 if it is not a number."""
         return float(np.nan_to_num(self.losses.probabilities.mean()))
-
-
-def joined(parts: Sequence[HeldOutLosses]) -> HeldOutLosses:
-    """Return the scores of all rows of several parts."""
-    losses = zip(*(part.losses for part in parts), strict=True)
-    rows = [row for part in parts for row in part.rows]
-    return HeldOutLosses(rows, RowLosses(*(list(chain.from_iterable(of)) for of in losses)))
-
-
-def is_significant(gains: Array) -> bool:
-    """Whether the mean of gains exceeds its standard error.
-
-    Args:
-        gains: (R,) in any unit, R at least 2.
-
-    Example:
-        >>> is_significant(np.array([1.0, 1.2, 0.8])), is_significant(np.array([3.0, -1.0, -1.0]))
-        (True, False)
-    """
-    return bool(gains.mean() > gains.std(ddof=1) / math.sqrt(len(gains)))
 
 
 @dataclass(frozen=True)

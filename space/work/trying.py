@@ -202,16 +202,16 @@ def improve(
                 result.plan, rows_of(result), session.with_progress(progress), stages,
                 seconds=seconds,
             )  # fmt: skip
-        except (AdapterError, KeyboardInterrupt):  # without a bank; before a gain was seen
+        except (AdapterError, KeyboardInterrupt):  # no step, and no bank; stopped as it began
             made = None
         over = job.stopped or time.monotonic() - started > _OVER * seconds
-        training = made and made.outcome.trained
-        before = adapter.generation.outcome.training
-        if before and not (training and (training.end or 0) > (before.end or 0)):
-            made = None  # more time did not help
+        training = made and made.outcome.training
+        before = adapter.generation.outcome.check
+        unchanged = ": the adapter stays as it was."
         if made is None or not training:
-            why = "in the time that it had" if over else "on rows that it had not seen"
-            said = f"No training step helped {why}: the adapter stays as it was."
+            said = f"No step was taken in the time that it had{unchanged}"
+        elif before and not (made.outcome.check and made.outcome.check.score >= before.score):
+            made, said = None, f"More time brought no better answers{unchanged}"
         else:
             said = f"Trained on {training.rows} of your rows."
             if training.folds:

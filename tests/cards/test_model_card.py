@@ -30,11 +30,9 @@ from tests.cards.examples import (
 )
 from tests.support.local_hub import card_rules as hub_rules
 
-SHORT = Training(rows=16, held_out=4, start=0.25, end=0.75, steps=30, layers=6)
-USELESS = replace(SHORT, end=0.25, steps=0)
-TRAINING = Training(rows=32, held_out=32, start=0.5, end=0.75, steps=20)
-FOLDED = replace(SHORT, held_out=16, folds=4)
-STATED = replace(SHORT, held_out=0, start=None, end=None)
+SHORT = Training(rows=16, steps=30, layers=6)
+TRAINING = Training(rows=32, steps=20)
+FOLDED = replace(SHORT, folds=4)
 CHECK = Check(8, 2.5, 0.5, RIGHT)
 PROMPTED = Check(8, 2.5, 0.5, RIGHT, prompt=0.7, shots=3)
 ALL_ANSWERS = replace(PROMPTED, graded=Graded("rouge_l", 0.25, 0.5, prompt=0.375))
@@ -72,26 +70,9 @@ def test_metadata_is_valid_for_the_hub(changes: dict[str, Any]) -> None:
                 "the dataset on whose rows it was trained.",
                 "Dataset it is trained on",
                 "the last 6 layers were trained",
-                "combination was trained further for 30 steps. That it helps was measured on 4 "
-                "other rows. All",
-                "the mean over 4 rows, which were not trained on:",
-                "| before the training | 0.250 |\n| trained | 0.750 |",
+                "combination was trained further for 30 steps. All projections",
             ],
             ["not trained on it.", "| base model |"],
-        ),
-        (
-            {"outcome": Outcome(FOLDED)},
-            [
-                "measured in 4 folds: for each, an adapter was trained on the other folds, and",
-                "the mean over 16 rows, each with an adapter that was not trained on it:",
-                "| before the training | 0.250 |\n| trained | 0.750 |",
-            ],
-            ["other rows. All"],
-        ),
-        (
-            {"outcome": Outcome(STATED)},
-            ["combination was trained further for 30 steps. All projections"],
-            ["was measured", "Probability", "None"],
         ),
         (
             {"outcome": Outcome(FOLDED, CHECK, Drawn(16, 12, 4, 0))},
@@ -99,32 +80,19 @@ def test_metadata_is_valid_for_the_hub(changes: dict[str, Any]) -> None:
              "one was trained on all of them. They are too few for a benchmark."],
             [],
         ),
-        (
-            {"outcome": Outcome(replace(FOLDED, steps=0), CHECK, Drawn(16, 12, 4, 0))},
-            ["answered in folds, each by an adapter that was not trained on them. They are"],
-            ["this one was trained"],
-        ),
         *(
             ({"outcome": outcome}, ["rows of the dataset that were not trained on. They are"], [])
             for outcome in (
                 Outcome(SHORT, CHECK, Drawn(20, 16, 4, 0)),
                 Outcome(SHORT, CHECK, Drawn(28, 16, 4, 8)),
-                Outcome(STATED, CHECK, Drawn(24, 16, 8, 0)),
                 Outcome(check=CHECK),
             )
-        ),
-        (
-            {"outcome": Outcome(USELESS)},
-            ["No training took place", "## Training tried on 16 rows\n\nNo step helped",
-             "stayed as it"],
-            ["| trained"],
         ),
         (
             {"outcome": Outcome(training=TRAINING), "recipe": Recipe(train=32)},
             [
                 "**Trained on 32 rows of the dataset**, starting from a weighted combination",
                 "combination was trained further for 20 steps.",
-                "| trained | 0.750 |",
                 "--train 32",
             ],
             ["not trained on it."],
@@ -159,7 +127,6 @@ def test_metadata_is_valid_for_the_hub(changes: dict[str, Any]) -> None:
             [
                 "**Trained on 32 rows of the dataset.** It starts from the base model itself",
                 "The adapter was trained for 20 steps.",
-                "| base model | 0.500 |\n| trained | 0.750 |",
             ],
             ["## Source adapters", "## Citation", "before the"],
         ),
@@ -209,7 +176,6 @@ SOURCES = ["bank/task-0", "bank/task-1", "bank/task-2"]
     [
         ({}, SOURCES),
         ({"outcome": Outcome(SHORT)}, ["me/questions", *SOURCES]),
-        ({"outcome": Outcome(USELESS)}, SOURCES),
         ({"bank_published": False}, None),
         ({"bank_published": False, "outcome": Outcome(SHORT)}, ["me/questions"]),
         ({"outcome": Outcome(SHORT), **of_dataset(private=True)}, SOURCES),

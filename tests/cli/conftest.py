@@ -51,7 +51,7 @@ import hf_lorameta.pipeline.train as train
 from hf_lorameta.cards.results import Outcome, Training
 
 def run(stage, work, session, end):
-    training = Training(8, 3, start=0.25, end=0.75, steps=12)
+    training = Training(8, steps=12)
     outcome = Outcome(training, interrupted={interrupted!r})
     return replace(work, adapter=replace(work.adapter, outcome=outcome))
 

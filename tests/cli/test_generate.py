@@ -311,7 +311,7 @@ import hf_lorameta.pipeline.check as check
 def stop(*_): raise KeyboardInterrupt
 check.Check.run = stop
 """
-    command = ("generate", *plan_args, "--train", 6, "--check", 4, "-o", "a")
+    command = ("generate", *plan_args, "--train", 8, "--check", 4, "-o", "a")
     stopped = cli(*command, code=130, before=fake_runner(0.5) + trained() + stop)
     assert stopped.out == "a\n"
     assert "The adapter is kept in a, but was not checked" in stopped.err

@@ -67,6 +67,9 @@ class TwoStepsPerRow(Evaluator):
             done(1)
         return Scores(1.0, None, 0.0, None, len(rows)), [prompt for prompt, _ in rows]
 
+    def answer_seconds(self, rows: Sequence[Row], clock: Callable[[], float]) -> float:
+        return float(len(rows))
+
 
 def test_compare_counts_rows_within_each_method() -> None:
     steps: list[tuple[str, int, int]] = []

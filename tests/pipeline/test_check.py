@@ -66,7 +66,8 @@ def session_with(runner: FakeBase) -> Session:
 
 def prepared(data: Path, **settings: Any) -> tuple[Plan, Rows]:
     recipe = Recipe.of(top_k=3, **settings)
-    return plan_with_rows(open_dataset(data), Session(plain_bank()), Resolved(recipe))
+    resolved = Resolved(recipe, (Check(recipe.check),))
+    return plan_with_rows(open_dataset(data), Session(plain_bank()), resolved)
 
 
 def made(data: Path, runner: FakeBase, **settings: Any) -> Generation:
@@ -101,16 +102,12 @@ def test_the_rows_that_each_method_has_scored_are_reported_and_the_time(
 # --- rows ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("train", "trained", "held_out"), [(None, 0, 0), (8, 8, 7), (16, 16, 7), (24, 21, 7)]
-)
-def test_rows_to_check_are_labeled_and_were_neither_trained_on_nor_held_out(
-    data: Path, train: int | None, trained: int, held_out: int
-) -> None:
+@pytest.mark.parametrize("train", [None, 8, 16, 24])
+def test_rows_to_check_are_labeled_and_were_not_trained_on(data: Path, train: int | None) -> None:
     plan, rows = prepared(data, train=train, check=12)
-    parts = (rows.train, rows.held_out, rows.check)
-    assert [len(part) for part in parts] == [trained, held_out, 12]
-    assert len(set(rows.used)) == trained + held_out + 12
+    trained = train or 0
+    assert (len(rows.train), len(rows.held_out), len(rows.check)) == (trained, 0, 12)
+    assert len(set(rows.used)) == trained + 12
     assert rows.few == ()
     assert all(output.strip() for _, output in rows.check)
     drawn_from = pool_of(open_dataset(data).rows(), plan.recipe)
@@ -133,11 +130,11 @@ def test_rows_of_a_dataset_sorted_by_label_are_of_all_labels(tmp_path: Path) -> 
     lines = [{"input": f"review {i}", "output": label} for i, label in enumerate(labels)]
     path = tiny.write_task(tmp_path, "sorted", lines)
     plan, rows = prepared(path, train=16, check=16)
-    for drawn in (rows.train, rows.held_out, rows.check):
+    for drawn in (rows.train, rows.check):
         assert 0.3 <= sum(output == "neg" for _, output in drawn) / len(drawn) <= 0.7
     assert rows == prepared(path, train=16, check=16)[1]
     used = rows_used(recorded(plan, rows), open_dataset(path))
-    assert used == [*rows.train, *rows.held_out, *rows.check]
+    assert used == [*rows.train, *rows.check]
 
 
 @pytest.mark.parametrize(
@@ -146,7 +143,7 @@ def test_rows_of_a_dataset_sorted_by_label_are_of_all_labels(tmp_path: Path) -> 
         ({"train": 2100}, 2500, 2100),
         ({"train": 2100, "check": 100}, 2500, 2100),
         ({"train": 2100}, 2120, 2072),
-        ({"check": 2200}, 2500, 252),
+        ({"check": 2200}, 2500, 300),
         ({"check": 2200}, 5000, 2000),
         ({}, 5000, 2000),
     ],
@@ -157,7 +154,8 @@ def test_a_recipe_with_steps_draws_the_rows_that_were_trained_on(
     """Whatever was asked for, and however many rows there were."""
     rows, recipe = [(f"review {i}", f"{i % 3}") for i in range(number)], Recipe.of(**asked)
     drawn = rows_for(recipe, pool_of(rows, recipe), all_rows=recipe.train is None)
-    assert (len(drawn.train), len(drawn.held_out)) == (trained, 48)
+    held_out = 0 if recipe.check else 48
+    assert (len(drawn.train), len(drawn.held_out)) == (trained, held_out)
     again = recipe.model_copy(update={"train": trained, "steps": 9})
     same = rows_for(again, pool_of(rows, again))
     assert (same.train, same.pool) == (drawn.train, drawn.pool)
@@ -172,8 +170,8 @@ def test_a_row_that_occurs_twice_is_not_both_trained_and_checked_on(tmp_path: Pa
 def test_rows_that_an_adapter_was_trained_or_checked_on_are_recognized(data: Path) -> None:
     plan, rows = prepared(data, train=8, check=12)
     provenance, same = recorded(plan, rows), open_dataset(data)
-    expected = sorted([*rows.train, *rows.held_out, *rows.check])
-    assert len(expected) == 27
+    expected = sorted([*rows.train, *rows.check])
+    assert len(expected) == 20
     assert sorted(rows_used(provenance, same) or ()) == expected
     assert rows_used(prepared(data)[0].provenance(), same) == []
     assert rows_used(provenance, replace(same, split="test")) == []

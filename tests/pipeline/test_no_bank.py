@@ -29,7 +29,6 @@ from hf_lorameta.cards.gguf_usage import GGUF_FILE  # noqa: E402
 from hf_lorameta.data.dataset import open_dataset  # noqa: E402
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator  # noqa: E402
 from hf_lorameta.errors import (  # noqa: E402
-    AdapterError,
     LoraMetaError,
     RecipeError,
     UnlabeledDatasetError,
@@ -72,10 +71,10 @@ OTHERS = {
 }  # fmt: skip
 """Names of adapted layers of base models that have others."""
 WORK: list[tuple[str, dict[str, int]]] = [
-    *((kind, {"train": 32, "check": 8}) for kind in ("llama", "phi3")),
+    *((kind, {"train": 32}) for kind in ("llama", "phi3")),
     *((kind, {"train": 16}) for kind in BASES if kind not in ("llama", "phi3")),
 ]
-"""Kinds of base models, and what is done with each."""
+"""Kinds of base models, and how many rows each is trained on."""
 
 
 @pytest.fixture(scope="module")
@@ -111,13 +110,11 @@ def make(base: Path, data: Path, **settings: object) -> Generation:
 def test_an_adapter_learns_from_the_base_model_alone_and_peft_loads_it(
     kind: str, settings: dict[str, int], bases: dict[str, Path], data: Path, tmp_path: Path
 ) -> None:
-    adapter = make(bases[kind], data, **settings)
-    training = adapter.outcome.training
+    adapter = make(bases[kind], data, check=8, **settings)
+    training, check = adapter.outcome.training, adapter.outcome.check
     assert training
-    assert training.steps > 0
-    assert training.start
-    assert training.end
-    assert training.end > training.start
+    assert check
+    assert check.end < check.base
     adapted = {module.name.rpartition(".")[2] for module in adapter.layout}
     assert adapted == OTHERS.get(kind, PROJECTIONS)
     in_lower_layer = any(".0." in module.name for module in adapter.layout)
@@ -330,14 +327,6 @@ def test_what_cannot_be_made_is_refused(
     if "train a" in advice:
         command = f"hf-lorameta bank train TASKS -o my-bank --base {bases['llama']}"
         assert command in caught.value.hint
-
-
-def test_an_adapter_that_learned_nothing_is_refused(
-    bases: dict[str, Path], data: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fast_training(monkeypatch.setattr, lr=1e-30)
-    with pytest.raises(AdapterError, match="no training step helped on held-out rows"):
-        generate(data, base=bases["llama"], recipe=Recipe(rank=4, train=8))
 
 
 @pytest.mark.slow

@@ -45,9 +45,7 @@ def planned() -> Plan:
 
 # --- which state gets which remark ----------------------------------------------------------------
 
-TRAINING = Training(75, 25, 0.2, 0.3, steps=9, outputs=2)
-FOLDED = replace(TRAINING, rows=16, held_out=16, folds=4)
-STATED = replace(TRAINING, held_out=0, start=None, end=None)
+TRAINING = Training(75, steps=9, outputs=2)
 
 
 def with_index(of: Plan, **changes: Any) -> Plan:
@@ -145,26 +143,14 @@ STATES: dict[str, tuple[Callable[[Plan], Plan | Generation], str, str | None]] =
     "no outlier": (lambda p: with_outlier(p, 2), "warning", None),
     "one adapter": (on_one, "warning", "close to a copy of it"),
     "unlicensed": (unlicensed, "warning", "Not all of the adapters used state a license"),
-    "trained": (trained, "note", "Trained on 72 of 75 rows, in 9 steps: the mean probability"),
-    "in folds": (lambda p: made(p, training=FOLDED), "note", "16 rows that each fold had not seen"),
-    "held out": (trained, "note", "25 rows that it had not seen is 0.200 before training, 0.300"),
-    "steps were stated": (
-        lambda p: made(p, training=STATED), "note", "Trained on 72 of 75 rows, in 9 steps."
-    ),
+    "trained": (trained, "note", "Trained on 72 of 75 rows, in 9 steps."),
     "each row at least once": (
-        lambda p: trained(p, steps=12), "note", "Trained on 75 rows for 12 steps: the mean"
+        lambda p: trained(p, steps=12), "note", "Trained on 75 rows for 12 steps."
     ),
     "time for a part of the rows": (
         lambda p: made(with_profile(p, rows=10_003), budget=120.0,
                        training=replace(TRAINING, rows=1952, steps=4)),
-        "note", "Trained on 32 of 10,003 rows, in 4 steps: the mean probability"
-    ),
-    "not trained": (lambda p: trained(p, steps=0), "note", "Training on 75 rows did not help, so"),
-    "not trained in time": (
-        lambda p: made(p, training=replace(TRAINING, steps=0), budget=9.0),
-        "note",
-        "did not help in the time, so the adapter stays as it was: the mean probability of an "
-        "output token of 25 rows that it had not seen is 0.200. To allow more time, add budget=",
+        "note", "Trained on 32 of 10,003 rows, in 4 steps. To use more of them, add budget="
     ),
     "out of time": (
         lambda p: made(p, out_of_time=True, budget=9.0),
@@ -180,7 +166,7 @@ STATES: dict[str, tuple[Callable[[Plan], Plan | Generation], str, str | None]] =
     "fewer to check on": (lambda p: checked(p, 16), "warning", "checked on 16 labeled rows, not"),
     "enough to check on": (lambda p: checked(p, 20), "warning", None),
     "enough": (trained, "warning", None),
-    "stopped": (stopped, "warning", "so far, after 9 steps"),
+    "stopped": (stopped, "warning", "this is the adapter after 9 steps"),
     "checked": (lambda p: made(p, check=check()), "note", "loss of the base model 2.000"),
     "better": (lambda p: made(p, check=check(1.4)), "warning", None),
     "worse": (lambda p: made(p, check=check(2.5, end=0)), "warning", "do not use it as it is"),

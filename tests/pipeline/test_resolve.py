@@ -211,7 +211,7 @@ def test_all_rows_but_a_quarter_and_few_rows_without_exception_are_trained_on(
     assert drawn(100) == (75, 25, 100, 0)
     assert drawn(101) == (76, 25, 0, 0)
     assert drawn(400) == (352, 48, 0, 0)
-    assert drawn(40, check=8) == (24, 8, 0, 8)
+    assert drawn(40, check=8) == (32, 0, 0, 8)
     assert drawn(MOST_ROWS + 100) == (MOST_ROWS, 48, 0, 0)
 
 

@@ -401,7 +401,7 @@ def test_an_adapter_is_not_called_ready_until_it_is_trained_or_its_training_has_
     visit.background, visit.more = None, more  # it was stopped, or no step helped
     assert labels() == (first if more else ready)
     made: Any = visit.adapter
-    trained = Training(rows=90, held_out=10, start=0.2, end=0.9, steps=20)
+    trained = Training(rows=90, steps=20)
     outcome = replace(made.generation.outcome, training=trained)
     made.generation = replace(made.generation, outcome=outcome)
     visit.background = SimpleNamespace()  # type: ignore[assignment]

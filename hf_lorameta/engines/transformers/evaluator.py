@@ -192,9 +192,7 @@ class TorchEvaluator(scoring.Evaluator):
                 if row.prompt != prompts[index] or (open_end and not complete):
                     unfinished.append(index)
             done(len(rows) - len(unfinished))
-            most = self.max_new_tokens
-            if scoring.are_texts(rows):
-                most = min(most, max(len(row.output) for row in encoded) + _MORE_TOKENS)
+            most = self._likely_tokens(rows) if scoring.are_texts(rows) else self.max_new_tokens
             others = [prompts[i] for i in unfinished]
             references = None if generate else [rows[i][1] for i in unfinished]
             generated = answers.generated(others, most, references, done)
@@ -202,6 +200,20 @@ class TorchEvaluator(scoring.Evaluator):
             texts[index] = text
         tokens = sum(losses.sizes)
         return scoring.score(losses.per_token, rows, texts, generate, tokens), texts
+
+    def answer_seconds(self, rows: Sequence[Row], clock: Callable[[], float]) -> float:
+        """See `hf_lorameta.engines.scoring.Evaluator.answer_seconds`."""
+        answers, durations = self._answers(), list[float]()
+        for _ in range(2):  # the first pass of a kind may take longer
+            started = clock()
+            answers.run([[self.end_token]] * len(rows))
+            durations.append(clock() - started)
+        return min(durations) * self._likely_tokens(rows)
+
+    def _likely_tokens(self, rows: Sequence[Row]) -> int:
+        """Return a few tokens more than the longest output of rows has, as far as allowed."""
+        longest = max(len(row.output) for row in self.encode(rows))
+        return min(self.max_new_tokens, longest + _MORE_TOKENS)
 
     @contextmanager
     def attached(self, adapter: Adapter | None) -> Iterator[None]:
