@@ -8,8 +8,8 @@ from hf_lorameta.engines.row_tokens import Tokens
 
 _PLANS = ((4, 1), (3, 1), (2, 1), (2, 2 / 3))
 """Folds, and steps as a share of all that a training has, best first."""
-_SPARE = 1.15
-"""Time for scoring and slower steps, as a factor of the time of all steps."""
+_SPARE = 1.1
+"""Time for slower steps, as a factor of that of all steps."""
 
 
 class FoldPlan(NamedTuple):

@@ -70,7 +70,7 @@ def train(
         steps: how many to take; None lets time or other rows decide.
         schedule: steps after which the learning rate is zero; None is `steps`. Without these, it
             is as many as the settings have, or as there is time for.
-        deadline: the training ends when no more time is left than a step takes.
+        deadline: a training without held-out rows ends when no more time is left than a step takes.
         reserved: returns the seconds that are to be left then, if a step takes so many.
         checkpoint: where the state of a training with held-out rows is kept, which goes on from
             there; an interruption is then raised.
