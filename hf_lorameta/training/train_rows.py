@@ -32,6 +32,8 @@ from hf_lorameta.types import Progress, no_progress
 
 _FIRST_STEPS = 3
 """Steps that show how long one takes; the first one takes longer."""
+_LEAST = 0.5
+"""Least share of the steps that were planned for a fold, and for all rows after the folds."""
 
 logger = logging.getLogger(__name__)
 
@@ -272,9 +274,9 @@ class _Training:
 
         If time does not suffice for one fold, some rows are not trained on instead.
         """
-        rows, trainer = self._rows.few, self._trainer
-        self._settings, self._done = replace(self._settings_for(len(rows)), steps=plan.steps), 0
+        rows, trainer, self._done = self._rows.few, self._trainer, 0
         self.result.folds = self._finished_folds(plan)
+        self._settings = replace(self._settings_for(len(rows)), steps=plan.steps)
         if not self.result.folds:
             rows, self._settings = self._rows.train, self._settings_for(len(self._rows.train))
         elif self.result.interrupted:
@@ -287,11 +289,17 @@ class _Training:
         self._train_in_time(batches(rows, self._settings), len(rows))
 
     def _finished_folds(self, plan: FoldPlan) -> list[Fold]:
-        """Train on folds until time runs out, or until the user ends it after the first."""
+        """Train on folds until time runs out, or until the user ends it after the first.
+
+        If steps take longer than planned, those that fit in are shared by the folds that are left
+        and the training on all rows.
+        """
         finished = list[Fold]()
         try:
             for indices in divided(self._rows.few, plan.folds, self._settings.seed):
-                if not self._train_fold(indices, plan):
+                parts = plan.folds - len(finished) + 1
+                steps = int(min(plan.steps, self._time / self._step_seconds / parts))
+                if steps < _LEAST * plan.steps or not self._train_fold(indices, steps, plan):
                     break
                 weights = self._trainer.weights(self._trainer.parameters())
                 finished.append(Fold(indices, weights))
@@ -301,17 +309,18 @@ class _Training:
             self.result.interrupted = True
         return finished
 
-    def _train_fold(self, indices: Sequence[int], plan: FoldPlan) -> bool:
+    def _train_fold(self, indices: Sequence[int], steps: int, plan: FoldPlan) -> bool:
         """Train on the rows outside of a fold; return False if time ran out.
 
         Time for the training on all rows is kept.
         """
         trainer, inside = self._trainer, set(indices)
         others = [row for i, row in enumerate(self._rows.few) if i not in inside]
+        self._settings = replace(self._settings_for(len(self._rows.few)), steps=steps)
         order = batches(others, self._settings)
         trainer.restart()
-        while trainer.taken < plan.steps:
-            if not self._has_time(plan.steps * self._step_seconds):
+        while trainer.taken < steps:
+            if not self._has_time(_LEAST * plan.steps * self._step_seconds):
                 return False
             self._step(next(order), plan.total)
         return True

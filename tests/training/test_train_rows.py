@@ -243,10 +243,22 @@ def test_the_time_decides_how_many_folds_there_are(
 def test_folds_for_which_time_runs_out_leave_time_to_train_on_all_rows(
     base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    clock = Timed(monkeypatch, *[1.0] * 10, 5.0)
+    result = train(base, FOLDED, deadline=clock.deadline(80))
+    assert len(result.folds) == 1
+    assert (result.rows, result.steps) == (16, 8)
+    assert clock.now <= 80
+
+
+def test_folds_are_trained_for_fewer_steps_where_these_take_longer_than_planned(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that all rows are counted."""
     clock = Timed(monkeypatch, *[1.0] * 10, 2.0)
     result = train(base, FOLDED, deadline=clock.deadline(80))
-    assert len(result.folds) == 2
-    assert (result.rows, result.steps > 0) == (16, True)
+    assert len(result.folds) == 4
+    assert (result.rows, result.steps) == (16, 7)
+    assert clock.taken == 3 + 12 + 7 + 7 + 8 + 7
     assert clock.now <= 80
 
 
@@ -254,7 +266,7 @@ def test_some_rows_are_not_trained_on_where_time_does_not_suffice_for_one_fold(
     base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Instead of a training on all rows of which nothing is known."""
-    clock = Timed(monkeypatch, *[1.0] * 4, 3.0)
+    clock = Timed(monkeypatch, *[1.0] * 4, 5.0)
     result = train(base, FOLDED, deadline=clock.deadline(40))
     assert (result.rows, result.folds) == (12, [])
     assert clock.now <= 40
