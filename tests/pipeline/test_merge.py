@@ -280,6 +280,16 @@ def test_a_folder_is_recorded_with_its_license_and_without_its_name(
 # --- banks --------------------------------------------------------------------------------------
 
 
+def test_a_merge_of_a_general_adapter_is_private_if_its_bank_is() -> None:
+    bank = embedded_bank()
+    assert not merge({"general": 1.0}, bank=bank).private
+    first, *others = bank.index.entries
+    entries = (first.model_copy(update={"private": True}), *others)
+    bank.index = bank.index.model_copy(update={"entries": entries})
+    assert bank.private
+    assert merge({"general": 1.0}, bank=bank).private
+
+
 def test_entries_of_a_pack_are_merged_in_full_coordinates(tmp_path: Path) -> None:
     bank = embedded_bank()
     assert bank.basis is not None
