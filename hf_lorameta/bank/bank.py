@@ -44,6 +44,7 @@ from hf_lorameta.formats.lora_layout import Layout, Module
 from hf_lorameta.hub.repo_info import ListedBank
 from hf_lorameta.method.output_prior import OutputPrior
 from hf_lorameta.quoting import shell
+from hf_lorameta.tables import plural
 from hf_lorameta.types import Encode, FactorPair, FloatArray, Progress, no_progress
 
 _OPENING_THREADS = 4
@@ -92,9 +93,13 @@ class Bank:
         return len(self.index.entries)
 
     def __repr__(self) -> str:
-        contents = "a general adapter" if self.index.general else "no adapters"
-        contents = f"{len(self)} adapters" if self.has_datasets else contents
-        return f"Bank({self.id}, {contents} for {self.index.base_model})"
+        return f"Bank({self.id}, {self.contents()} for {self.index.base_model})"
+
+    def contents(self, kind: str = "adapter") -> str:
+        """Say what the bank holds, calling each adapter `kind`."""
+        if self.has_datasets:
+            return plural(len(self), kind)
+        return f"a general {kind}" if self.index.general else f"no {kind}s"
 
     @property
     def is_empty(self) -> bool:

@@ -165,7 +165,7 @@ def verify(folder: FolderArgument) -> None:
         problems = maintain.verify(bank, partial(stage, "Verifying files"))
     emit(
         {"problems": problems},
-        lambda: "\n".join(problems) or f"{reports.adapter_count(bank)}, all checksums match",
+        lambda: "\n".join(problems) or f"{bank.contents()}, all checksums match",
     )
     if problems:
         raise IntegrityError(
