@@ -27,7 +27,7 @@ from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.errors import UsageError, sanitize
 from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.formats.peft_config import write_config
-from hf_lorameta.hub.base_model import stated_license
+from hf_lorameta.hub.base_model import find_base_license
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.repo import Token
 from hf_lorameta.method.low_rank import LowRankSum
@@ -104,7 +104,7 @@ def merge(
         "library": f"hf-lorameta {__version__}",
         "merge": recipe.model_dump(),
         "base_model": {"id": base_model, "revision": _only({c.revision for c in configs})},
-        "base_license": stated_license(base_model, hub.token) or _only(licenses),
+        "base_license": find_base_license(base_model, hub.token) or _only(licenses),
         "adapters": rows,
         "columns": columns and columns.model_dump(),
         "private": any(row["private"] for row in rows),
