@@ -20,6 +20,7 @@ _MODULES = {
     "evaluate": "pipeline.evaluate",
     "generate": "pipeline.generate",
     "merge": "pipeline.merge",
+    "open_bank": "bank.open_bank",
     "open_dataset": "data.dataset",
     "plan": "pipeline.generate",
 }
@@ -39,12 +40,14 @@ __all__ = [
     "evaluate",
     "generate",
     "merge",
+    "open_bank",
     "open_dataset",
     "plan",
 ]
 
 if TYPE_CHECKING:
     from hf_lorameta.bank.bank import Bank
+    from hf_lorameta.bank.open_bank import open_bank
     from hf_lorameta.data.columns.columns import Columns
     from hf_lorameta.data.dataset import open_dataset
     from hf_lorameta.data.sources.reading_limits import ReadingLimits

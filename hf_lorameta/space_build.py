@@ -21,10 +21,10 @@ from typing import NamedTuple
 from huggingface_hub import RepoCard
 
 from hf_lorameta._version import __version__
-from hf_lorameta.bank.bank import Bank, refuse_revision
-from hf_lorameta.bank.open_bank import embedded_for, open_bank
+from hf_lorameta.bank.bank import Bank
+from hf_lorameta.bank.open_bank import embedded_bank, hub_bank, open_bank, refuse_revision
 from hf_lorameta.environment import DISTRIBUTION, pip_install
-from hf_lorameta.errors import Option, UsageError
+from hf_lorameta.errors import UsageError
 from hf_lorameta.files import refuse_other_files, write_atomically, writing
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.publish import Upload
@@ -78,12 +78,12 @@ def build_space(
     files = pages | package
     files["requirements.txt"] = _requirements(files["requirements.txt"].decode(), cpu).encode()
     if bank is not None:
-        opened = open_bank(Bank.from_hub(bank, revision=revision, hub=hub), base)
+        opened = open_bank(hub_bank(bank, revision, hub), base)
         files |= _for_bank(files["README.md"], opened)
     else:
         refuse_revision(revision)
         if base is not None:
-            files |= _for_bank(files["README.md"], _embedded(base))
+            files |= _for_bank(files["README.md"], embedded_bank(base))
     files = {WHEEL: _wheel(pages, package)} | files  # first, since it marks a folder as a build
     with writing(folder, UsageError, "name another folder"):
         _clear(folder, files)
@@ -242,13 +242,6 @@ def _requirements(text: str, cpu: bool) -> str:
 def _pinned(requirement: str) -> str:
     name = re.split(r"[^A-Za-z0-9._-]", requirement, maxsplit=1)[0]
     return _CAPPED.get(name) or f"{name}=={importlib.metadata.version(name)}"
-
-
-def _embedded(base: str) -> Bank:
-    bank = embedded_for(base)
-    if bank is None:
-        raise UsageError(f"this package has no bank for {base}", hint=Option("bank", "user/bank"))
-    return bank
 
 
 def _for_bank(readme: bytes, bank: Bank) -> dict[str, bytes]:

@@ -10,7 +10,7 @@ import typer
 import yaml
 
 import hf_lorameta
-from hf_lorameta.bank.bank import Bank
+from hf_lorameta.bank.open_bank import embedded_bank
 from hf_lorameta.cards.results import Check, RightAnswers
 from hf_lorameta.cli.app import app
 from hf_lorameta.embedded import EMBEDDED
@@ -65,9 +65,9 @@ def test_the_skill_names_the_banks_in_the_package() -> None:
     default, *others = EMBEDDED
     (base,) = re.findall(r"By default `(.+?)`, with a bank of", BODY)
     assert base == default
-    assert f"with a bank of {len(Bank.embedded())} adapters" in BODY
+    assert f"with a bank of {len(embedded_bank())} adapters" in BODY
     assert sorted(set(re.findall(r"`(Qwen/.+?)`", BODY))) == sorted(others)
-    assert all(len(Bank.embedded(name)) == 0 for name in others), "a general adapter alone"
+    assert all(len(embedded_bank(name)) == 0 for name in others), "a general adapter alone"
 
 
 def test_the_skill_states_the_verdicts_and_the_default_time() -> None:

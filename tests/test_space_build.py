@@ -262,9 +262,9 @@ def test_base_selects_a_bank_in_the_package(cli: Shell, bank: Built) -> None:
     readme = metadata((out / "README.md").read_text())
     assert readme["models"] == [base]
     assert "datasets" not in readme
-    error = cli(*build, "--base", "base/tiny", before=NO_PACKAGE, code=2).err
+    error = cli(*build, "--base", "base/tiny", before=NO_PACKAGE, code=4).err
     assert "this package has no bank for base/tiny" in error
-    assert "add --bank user/bank" in error
+    assert "bank search --base base/tiny" in error
     wrong = cli("space", "build", "-o", "c", "--bank-revision", "main", code=2).err
     assert "revision main is given, but no bank repo" in wrong
 

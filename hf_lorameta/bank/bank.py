@@ -6,7 +6,6 @@ only read here; `hf_lorameta.bank.maintain` checks and changes one.
 """
 
 import hashlib
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
@@ -23,11 +22,9 @@ from hf_lorameta.bank.entries import IndexEntry
 from hf_lorameta.bank.index import (
     BASIS_FILE,
     DISTANCES_FILE,
-    EMBEDDED_BANK,
     INDEX_FILE,
     LARGE,
     NEURAL_FILE,
-    NO_BANK,
     OUTPUT_PRIOR_FILE,
     PROFILES_FILE,
     TOKENIZER_FILE,
@@ -40,68 +37,51 @@ from hf_lorameta.bank.index import (
 from hf_lorameta.bank.large_profiles import LargeProfiles, Sketches
 from hf_lorameta.bank.pack_format import Basis, PackedFile, UnpackedFile
 from hf_lorameta.data.counts.profile import ProfileTable
-from hf_lorameta.data.counts.tokenizer import load_encode, vocab_size
-from hf_lorameta.embedded import EMBEDDED
-from hf_lorameta.errors import BankError, IntegrityError, Option, UsageError
-from hf_lorameta.files import sha256
+from hf_lorameta.data.counts.tokenizer import load_encode
+from hf_lorameta.errors import BankError, IntegrityError, Option
 from hf_lorameta.formats.lora_file import AdapterFile
 from hf_lorameta.formats.lora_layout import Layout, Module
-from hf_lorameta.hub.base_model_info import BaseModelInfo
-from hf_lorameta.hub.client import Hub
-from hf_lorameta.hub.packaged_model import SMOLLM2
 from hf_lorameta.hub.repo_info import ListedBank
 from hf_lorameta.method.output_prior import OutputPrior
-from hf_lorameta.paths import expanded
 from hf_lorameta.quoting import shell
+from hf_lorameta.tables import plural
 from hf_lorameta.types import Encode, FactorPair, FloatArray, Progress, no_progress
-
-BANK_VARIABLE = "HF_LORAMETA_BANK"
-"""Environment variable that names the default bank."""
 
 _OPENING_THREADS = 4
 
 
-def refuse_revision(revision: str | None) -> None:
-    """Raise `UsageError` if a revision is given for a bank that is not a Hub repo."""
-    if revision is not None:
-        raise UsageError(
-            f"revision {revision} is given, but no bank repo", hint=Option("bank", "user/bank")
-        )
-
-
 class Bank:
-    """An opened bank.
+    """An opened bank; `hf_lorameta.bank.open_bank` opens one by its name.
 
     Args:
         folder: folder of the bank.
-        id: name for cards and recipes: a Hub id, ``embedded bank`` or ``local bank``.
-        revision: commit of a bank repo.
+        id: name for cards and recipes: a Hub id, ``embedded bank``, ``local bank`` or ``none``.
         remote: where its files are fetched from; None if all are in the folder.
         index: None reads ``bank.json``.
-        base: the base model's config and tokenizer, for a bank without adapters.
 
     Attributes:
         index: content of ``bank.json``.
         files: access to its files.
+        revision: commit of a bank repo.
+        alternatives: where no bank is used, those that others have published for the base model.
 
     Raises:
         BankError: the folder holds no bank, or one of an unknown schema version.
     """
+
+    alternatives: tuple[ListedBank, ...] = ()
 
     def __init__(
         self,
         folder: Path,
         *,
         id: str = "local bank",
-        revision: str | None = None,
         remote: Remote | None = None,
         index: Index | None = None,
-        base: BaseModelInfo | None = None,
     ) -> None:
         self.folder = folder
         self.id = id
-        self.revision = revision
-        self.base = base
+        self.revision = remote.repo.sha if remote else None
         self.files = BankFiles(folder, remote)
         self._raw_index = index.to_bytes() if index else self.files.path(INDEX_FILE).read_bytes()
         self.index = index or parse_index(self._raw_index, folder)
@@ -109,85 +89,17 @@ class Bank:
             lines = self.verified_file(self.index.entries_file).read_bytes()
             self.index = self.index.with_entries(lines)
 
-    @classmethod
-    def from_pretrained(
-        cls,
-        name: str | Path | None = None,
-        *,
-        revision: str | None = None,
-        token: str | None = None,
-        hub: Hub | None = None,
-    ) -> "Bank":
-        """Open a bank folder, a bank repo on the Hub, or the default bank.
-
-        Args:
-            name: a folder, the Hub id of a dataset repo published by ``bank push``, or None for the
-                default: ``HF_LORAMETA_BANK`` if set, else the bank embedded in this package.
-            revision: branch, tag or commit of a repo.
-            token: Hub token; None uses the saved one.
-            hub: client to use instead of one with `token`.
-
-        Raises:
-            BankError: there is no bank of that name.
-            UsageError: a revision is given, and the bank is a folder or that of this package.
-            HubError: the repo does not exist or the Hub cannot be reached.
-
-        Example:
-            >>> Bank.from_pretrained().index.base_model
-            'HuggingFaceTB/SmolLM2-135M-Instruct'
-        """
-        name = name or os.environ.get(BANK_VARIABLE) or None
-        folder = expanded(name) if name else None
-        if folder is None or folder.is_dir():
-            refuse_revision(revision)
-            return cls(folder) if folder else cls.embedded()
-        if len(folder.parts) != 2 or folder.is_absolute():
-            raise BankError(
-                f"{name} is neither a folder nor a Hub id of the form user/bank",
-                hint=f"name a folder with {INDEX_FILE}, or the Hub id of a bank",
-            )
-        return cls.from_hub(str(name), revision=revision, hub=hub or Hub(token))
-
-    @classmethod
-    def embedded(cls, base_model: str = SMOLLM2) -> "Bank":
-        """Open the bank for a base model of `EMBEDDED` that is embedded in this package."""
-        return cls(EMBEDDED[base_model], id=EMBEDDED_BANK)
-
-    @classmethod
-    def from_hub(
-        cls, repo_id: str, *, revision: str | None = None, hub: Hub | None = None
-    ) -> "Bank":
-        """Open a bank repo at one commit; its files are fetched into the Hub cache when needed."""
-        hub = hub or Hub()
-        repo = hub.resolve(repo_id, "dataset", revision, blobs=True)
-        if INDEX_FILE not in repo.files:
-            raise BankError(
-                f"{repo_id} is not a bank: it holds no {INDEX_FILE}",
-                hint="name the Hub id of a bank",
-            )
-        folder = hub.download(repo, INDEX_FILE).parent
-        return cls(folder, id=repo.repo_id, revision=repo.sha, remote=Remote(hub, repo))
-
-    @classmethod
-    def empty(cls, base: BaseModelInfo) -> "Bank":
-        """Return a bank without adapters: an adapter made with it starts from the base model alone.
-
-        Raises:
-            BankError: the tokenizer of the base model cannot be read.
-        """
-        index = Index.empty(
-            base.name, base.revision, base.license, vocab_size(base.tokenizer),
-            files={TOKENIZER_FILE: sha256(base.tokenizer)},
-        )  # fmt: skip
-        return cls(base.tokenizer.parent, id=NO_BANK, index=index, base=base)
-
     def __len__(self) -> int:
         return len(self.index.entries)
 
     def __repr__(self) -> str:
-        contents = "a general adapter" if self.index.general else "no adapters"
-        contents = f"{len(self)} adapters" if self.has_datasets else contents
-        return f"Bank({self.id}, {contents} for {self.index.base_model})"
+        return f"Bank({self.id}, {self.contents()} for {self.index.base_model})"
+
+    def contents(self, kind: str = "adapter") -> str:
+        """Say what the bank holds, calling each adapter `kind`."""
+        if self.has_datasets:
+            return plural(len(self), kind)
+        return f"a general {kind}" if self.index.general else f"no {kind}s"
 
     @property
     def is_empty(self) -> bool:
@@ -201,15 +113,12 @@ class Bank:
         Not if it is empty, or holds only a general adapter.
 
         Example:
-            >>> [Bank.embedded(base).has_datasets for base in EMBEDDED]
+            >>> from hf_lorameta.bank.open_bank import embedded_bank
+            >>> from hf_lorameta.embedded import EMBEDDED
+            >>> [embedded_bank(base).has_datasets for base in EMBEDDED]
             [True, False, False]
         """
         return len(self) > 0
-
-    @property
-    def alternatives(self) -> tuple[ListedBank, ...]:
-        """Where no bank is used: those that others have published for the base model."""
-        return self.base.banks if self.base else ()
 
     @property
     def digest(self) -> str:
@@ -231,18 +140,14 @@ class Bank:
 
     @property
     def private(self) -> bool:
-        """Whether an adapter or a dataset of the bank is private, or an empty bank's base model."""
-        return self.index.private_parts > 0 or bool(self.base and self.base.private)
+        """Whether an adapter or a dataset of the bank is private."""
+        return self.index.private_parts > 0
 
     @property
     def end_token(self) -> int | None:
         """Id of the token that ends an output; None if output tokens are not counted."""
-        if self.base is None:
-            stated = self.index.output_prior or self.index.general
-            return stated.end if stated else None
-        ends = self.base.config.get("eos_token_id")
-        first = ends[0] if isinstance(ends, list) and ends else ends
-        return first if isinstance(first, int) and first < self.index.vocab_size else None
+        stated = self.index.output_prior or self.index.general
+        return stated.end if stated else None
 
     @property
     def size(self) -> int:

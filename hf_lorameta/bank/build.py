@@ -31,6 +31,7 @@ from hf_lorameta.bank.index import (
 )
 from hf_lorameta.bank.locked import locked
 from hf_lorameta.bank.manifest import BankEntry, Manifest
+from hf_lorameta.bank.open_bank import embedded_bank
 from hf_lorameta.bank.outliers import outliers, stated_norms
 from hf_lorameta.bank.store_profiles import delete_outdated, store_profiles
 from hf_lorameta.data.chat_form import CHAT
@@ -299,7 +300,7 @@ def _tokenizer(manifest: Manifest, hub: Hub) -> bytes:
         repo = hub.resolve(name, "model", blobs=True)
         return hub.download(repo, TOKENIZER_FILE).read_bytes()
     except HubError as error:
-        embedded = Bank.embedded()
+        embedded = embedded_bank()
         if embedded.index.base_model == name:
             return embedded.verified_file(TOKENIZER_FILE).read_bytes()
         raise BankError(

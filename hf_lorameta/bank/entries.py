@@ -104,8 +104,8 @@ class EntryTable(Sequence[IndexEntry]):
         BankError: an entry that is asked for is not valid.
 
     Example:
-        >>> from hf_lorameta import Bank
-        >>> few = Bank.from_pretrained().index.entries[:3]
+        >>> from hf_lorameta import open_bank
+        >>> few = open_bank().index.entries[:3]
         >>> table = EntryTable(to_lines(few))
         >>> len(table), table[-1] == few[2], table.names() == [entry.name for entry in few]
         (3, True, True)

@@ -16,7 +16,8 @@ def verify(bank: Bank, progress: Progress = no_progress) -> list[str]:
         IntegrityError: an adapter in a shard differs from the index.
 
     Example:
-        >>> verify(Bank.embedded())
+        >>> from hf_lorameta.bank.open_bank import embedded_bank
+        >>> verify(embedded_bank())
         []
     """
     split_shards(bank)

@@ -44,8 +44,8 @@ class Norms(NamedTuple):
         """Compute the norms of a file's updates; r² products of each value, and no base model.
 
         Example:
-            >>> from hf_lorameta import Bank
-            >>> bank = Bank.embedded()
+            >>> from hf_lorameta.bank.open_bank import embedded_bank
+            >>> bank = embedded_bank()
             >>> [round(norm, 2) for norm in Norms.of(bank.unpacked(bank.index.entries[0]))]
             [28.37, 2.42]
         """

@@ -33,7 +33,6 @@ from hf_lorameta.hub.licenses import combined_license
 from hf_lorameta.hub.publish import Upload
 from hf_lorameta.hub.repo import PinnedRepo, check_visibility, is_repo_id
 from hf_lorameta.hub.repo_info import BANK_TAG
-from hf_lorameta.tables import plural
 from hf_lorameta.types import StageProgress, no_progress
 
 COMMIT_FILES = 99
@@ -263,7 +262,6 @@ def _metadata(bank: Bank) -> DatasetCardData:
 def bank_card(bank: Bank, repo_id: str) -> str:
     """Return the README of a bank's repo."""
     index = bank.index
-    adapters = plural(len(bank), "LoRA adapter") if bank.has_datasets else "a general LoRA adapter"
     packed = ""
     if packing := index.packing:
         source = f"a bank whose `{INDEX_FILE}` has the SHA-256 `{packing.source}`"
@@ -278,7 +276,7 @@ def bank_card(bank: Bank, repo_id: str) -> str:
 {_metadata(bank).to_yaml()}
 ---
 
-# A bank of {adapters} for `{index.base_model}`
+# A bank of {bank.contents("LoRA adapter")} for `{index.base_model}`
 
 Made with hf-lorameta. `hf-lorameta bank list {repo_id}` lists every adapter with its sources,
 commits and license, and what was skipped. Of the datasets, it holds token counts and no text.

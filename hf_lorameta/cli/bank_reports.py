@@ -15,11 +15,6 @@ if TYPE_CHECKING:
     from hf_lorameta.hub.repo_info import ListedBank
 
 
-def adapter_count(bank: "Bank") -> str:
-    """Return how many adapters a bank holds, or that it has only the general one."""
-    return plural(len(bank), "adapter") if bank.has_datasets else "a general adapter"
-
-
 def listing(bank: "Bank") -> str:
     """Return a table of a bank's entries, and why others were skipped."""
     index = bank.index
@@ -39,7 +34,7 @@ def listing(bank: "Bank") -> str:
 
 def _with_table(bank: "Bank", head: list[str], rows: list[list[Any]]) -> list[str]:
     """Return lines that say what a bank holds, followed by a table if it has rows."""
-    first = f"{adapter_count(bank)} for {bank.index.base_model}"
+    first = f"{bank.contents()} for {bank.index.base_model}"
     return [first, *(["", table(head, rows)] if rows else [])]
 
 

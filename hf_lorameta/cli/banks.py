@@ -141,10 +141,11 @@ def pack(
     token: TokenOption = None,
 ) -> None:
     """Compress a bank: one shared basis per module. A pack is used like a bank."""
-    from hf_lorameta.bank.bank import Bank
+    from hf_lorameta.bank.open_bank import require_bank
     from hf_lorameta.bank.pack import pack
+    from hf_lorameta.hub.client import Hub
 
-    bank = Bank.from_pretrained(folder, token=token)
+    bank = require_bank(folder, hub=Hub(token))
     with stage_bars() as stage:
         packed = pack(bank, output, basis=basis, progress=partial(stage, "Packing"))
     packing = packed.index.packing
@@ -164,7 +165,7 @@ def verify(folder: FolderArgument) -> None:
         problems = maintain.verify(bank, partial(stage, "Verifying files"))
     emit(
         {"problems": problems},
-        lambda: "\n".join(problems) or f"{reports.adapter_count(bank)}, all checksums match",
+        lambda: "\n".join(problems) or f"{bank.contents()}, all checksums match",
     )
     if problems:
         raise IntegrityError(
@@ -220,10 +221,10 @@ def train_rule(
     seed: Annotated[int, typer.Option(help="Seed of the split and of the initial weights.")] = 0,
 ) -> None:
     """Train the neural rule on the bank and store it there (extra: eval)."""
-    from hf_lorameta.bank.bank import Bank
+    from hf_lorameta.bank.open_bank import require_bank
     from hf_lorameta.bank.train_neural_rule import train_neural_rule
 
-    bank = Bank.from_pretrained(folder)
+    bank = require_bank(folder)
     with stage_bars() as progress:
         reports = train_neural_rule(bank, hidden=hidden, steps=steps, seed=seed, progress=progress)
     head = ["metric", "validation before", "after", "normalized", "uniform"]

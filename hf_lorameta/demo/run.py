@@ -7,7 +7,7 @@ stays in this package's cache, for ``hf-lorameta try`` and ``hf-lorameta push --
 from collections.abc import Callable
 from typing import Any
 
-from hf_lorameta.bank.bank import Bank
+from hf_lorameta.bank.open_bank import embedded_bank
 from hf_lorameta.caches import writable_cache
 from hf_lorameta.demo import TRAIN_FILE
 from hf_lorameta.engines.scoring import Report
@@ -55,7 +55,7 @@ def run_demo(
     folder, data = writable_cache() / "demo" / "tickets-adapter", str(DATA_FOLDER)
     words = ("generate", "--dataset", data, "--budget", BUDGET, "--output", str(folder))
     say(f"$ {shell('hf-lorameta', *words)}")
-    made = generate(data, Bank.embedded(), budget=BUDGET, progress=progress)
+    made = generate(data, embedded_bank(), budget=BUDGET, progress=progress)
     made.save_pretrained(folder, overwrite=True)
     say(f"Made in {made.seconds:.0f} s.")
     say(f"\n$ {shell('hf-lorameta', 'evaluate', str(folder), '--dataset', data)}")

@@ -238,12 +238,11 @@ def base_license(base_model: str, repo: PinnedRepo | None) -> str | None:
     return SMOLLM2_LICENSE if base_model == SMOLLM2 else None
 
 
-def stated_license(base_model: str, token: Token = None) -> str | None:
-    """Return the license on a base model's card; None if there is none or no answer in seconds."""
-    try:
-        return resolve_once(base_model, None, token).license
-    except (HubError, UsageError):
-        return None
+def find_base_license(base_model: str, token: Token = None) -> str | None:
+    """Return `base_license`; the Hub has a few seconds to answer."""
+    with suppress(HubError, UsageError):
+        return base_license(base_model, resolve_once(base_model, None, token))
+    return base_license(base_model, None)
 
 
 def _from_hub(

@@ -292,8 +292,11 @@ def read_provenance(folder: Path) -> tuple[Mapping[str, Any] | None, Sequence[Ma
     return provenance, coefficients
 
 
-_ROW_FIELDS = ("recipe", "dataset", "training", "check", "rows")
-"""Fields of ``recipe.json`` that `hf_lorameta.pipeline.rows.rows_used` reads."""
+_ROW_FIELDS = {
+    "recipe": dict, "dataset": dict, "training": dict | None, "check": dict | None,
+    "rows": dict | None,
+}  # fmt: skip
+"""Fields of ``recipe.json`` that `hf_lorameta.pipeline.rows.rows_used` reads, with their types."""
 
 
 def generated_parts(provenance: Mapping[str, Any] | None) -> tuple[Mapping[str, Any], ...]:
@@ -319,21 +322,32 @@ def generated_parts(provenance: Mapping[str, Any] | None) -> tuple[Mapping[str, 
     return ({name: provenance.get(name) for name in _ROW_FIELDS},)
 
 
-_DATASET_FIELDS = ("id", "private", "revision")
+_RECIPE_FIELDS = {"seed": int, "max_rows": int | None}
+_DATASET_FIELDS = {
+    "id": str | None, "private": bool, "revision": str | None, "config": str | None,
+    "split": str, "columns": dict,
+}  # fmt: skip
+_REMARK_FIELDS = {"level": str, "text": str}
 _COEFFICIENT_FIELDS = {"dataset": str, "adapter": str, "distance": float, "coefficient": float}
 _WEIGHT_FIELDS = {"adapter": str, "weight": float}
 
 
 def _check_provenance(provenance: Any, coefficients: Any) -> None:
-    """Raise KeyError or TypeError unless both hold the fields that are read from them."""
-    provenance["library"], provenance["private"]
+    """Raise KeyError or TypeError unless both hold what is read from them, in these types."""
+    _require(provenance, {"library": str, "private": bool})
     if not isinstance(provenance.get("base_license"), str | None):
         raise TypeError
-    fields = _WEIGHT_FIELDS if "merge" in provenance else _COEFFICIENT_FIELDS
     for part in generated_parts(provenance):
-        dict(part["recipe"])
-        for name in _DATASET_FIELDS:
-            part["dataset"][name]
+        _require(part, _ROW_FIELDS)
+        _require(part["recipe"], _RECIPE_FIELDS)
+        _require(part["dataset"], _DATASET_FIELDS)
+        _require(part["rows"] or {}, dict.fromkeys(part["rows"] or (), int))
+    for remark in provenance.get("remarks", ()):
+        _require(remark, _REMARK_FIELDS)
     for row in coefficients:
-        if not all(isinstance(row[name], kind) for name, kind in fields.items()):
-            raise TypeError
+        _require(row, _WEIGHT_FIELDS if "merge" in provenance else _COEFFICIENT_FIELDS)
+
+
+def _require(content: Any, fields: Mapping[str, Any]) -> None:
+    if not all(isinstance(content[name], kind) for name, kind in fields.items()):
+        raise TypeError

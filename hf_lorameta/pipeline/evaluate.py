@@ -21,6 +21,7 @@ from hf_lorameta.formats.lora_file import folder_config
 from hf_lorameta.hub.base_model import locate
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.pipeline.adapter_folder import (
+    RECIPE_FILE,
     base_model_of,
     generated_parts,
     locate_adapter,
@@ -35,6 +36,11 @@ from hf_lorameta.tables import plural
 from hf_lorameta.types import Row, StageProgress, no_progress
 
 _OTHER_METHODS = re.compile(rf"base|{CHAT_METHOD}|{ADAPTER_METHOD}|\d+-shot")
+
+_UNREAD = Remark(
+    "warning",
+    f"The {RECIPE_FILE} of an adapter cannot be read: the rows may not be new to the adapter.",
+)
 
 
 def evaluate(
@@ -151,8 +157,9 @@ def prepare_evaluation(
     """
     folders = _locate_adapters(names, hub)
     found = _base_of(dict(zip(map(str, names), folders.values(), strict=True)), base)
-    saved = (read_provenance(folder)[0] for folder in folders.values())
-    provenances = [part for provenance in saved for part in generated_parts(provenance)]
+    saved = {folder: read_provenance(folder)[0] for folder in folders.values()}
+    provenances = [part for provenance in saved.values() for part in generated_parts(provenance)]
+    unread = [folder for folder in saved if not saved[folder] and (folder / RECIPE_FILE).exists()]
     opened = open_to_evaluate(dataset, _provenance_for(dataset, provenances), hub, **reading)
     local = isinstance(dataset, str | Path) and Path(dataset).is_dir()
     folder = Path(dataset) if local else None
@@ -160,7 +167,7 @@ def prepare_evaluation(
         opened, provenances, max_rows, shots, hub, progress, folder
     )
     scored = f"Scoring {plural(len(rows), 'row')} of split {opened.split} with {found[0]}."
-    log_remarks([*remarks, Remark("note", scored)])
+    log_remarks([*remarks, *([_UNREAD] if unread else ()), Remark("note", scored)])
     return Evaluation(folders, found, opened, rows, examples)
 
 

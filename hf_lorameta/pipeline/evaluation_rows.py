@@ -80,8 +80,8 @@ def open_to_evaluate(
         DatasetError: as `open_dataset` raises.
         HubError: as `open_dataset` raises.
     """
-    adapted = provenance["dataset"] if provenance else {}
-    own = adapted.get("id") and on_hub(adapted["id"])
+    adapted = provenance["dataset"] if provenance else {"id": None, "columns": {}}
+    own = adapted["id"] and on_hub(adapted["id"])
     name = own if name is None else name
     if name is None:
         raise UsageError(
@@ -94,7 +94,7 @@ def open_to_evaluate(
             reading["revision"] = reading.get("revision") or adapted["revision"]
         reading["split"] = reading.get("split") or TEST_SPLITS
     with suppress(ValueError):  # columns of another version
-        columns = Columns.model_validate(adapted.get("columns") or {})
+        columns = Columns.model_validate(adapted["columns"])
         with suppress(ColumnsError):  # another dataset, with columns of its own
             if reading.get("columns") is None and columns.names():
                 return open_dataset(name, hub, **(reading | {"columns": columns}))

@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import numpy as np
 from hf_lorameta._version import __version__
 from hf_lorameta.bank.adapter_stack import AdapterStack
 from hf_lorameta.bank.bank import Bank
+from hf_lorameta.bank.open_bank import require_bank
 from hf_lorameta.bank.outliers import Norms, outliers
 from hf_lorameta.cards.gguf_usage import MODELFILE, render_modelfile
 from hf_lorameta.cards.model_card import CARD_FILE, render_merge_card
@@ -25,7 +27,7 @@ from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.errors import UsageError, sanitize
 from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.formats.peft_config import write_config
-from hf_lorameta.hub.base_model import stated_license
+from hf_lorameta.hub.base_model import find_base_license
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.repo import Token
 from hf_lorameta.method.low_rank import LowRankSum
@@ -81,10 +83,8 @@ def merge(
             hint="hf-lorameta merge user/a:0.7 user/b:-0.3 -o merged",
         )
 
-    def open_bank() -> Bank:
-        return bank if isinstance(bank, Bank) else Bank.from_pretrained(bank, hub=hub)
-
-    opened = {n: open_named(n, hub, open_bank) for n, weight in weights.items() if weight}
+    opened_bank = partial(require_bank, bank, hub=hub)
+    opened = {n: open_named(n, hub, opened_bank) for n, weight in weights.items() if weight}
     layout, coefficients = common_layout(opened), [weights[name] for name in opened]
     configs = [adapter.config for adapter in opened.values()]
     rank = _rank(recipe, [config.rank for config in configs])
@@ -104,7 +104,7 @@ def merge(
         "library": f"hf-lorameta {__version__}",
         "merge": recipe.model_dump(),
         "base_model": {"id": base_model, "revision": _only({c.revision for c in configs})},
-        "base_license": stated_license(base_model, hub.token) or _only(licenses),
+        "base_license": find_base_license(base_model, hub.token) or _only(licenses),
         "adapters": rows,
         "columns": columns and columns.model_dump(),
         "private": any(row["private"] for row in rows),

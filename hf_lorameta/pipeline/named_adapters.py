@@ -114,7 +114,7 @@ def _in_bank(name: str, bank: Bank) -> NamedAdapter:
             "adapter": f"{bank.id}: {name}",
             "revision": bank.revision,
             "licenses": sorted({task.license or UNKNOWN for task in entry.tasks}),
-            "private": False,
+            "private": bank.private,
             "published": False,
         }
     else:

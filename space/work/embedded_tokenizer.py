@@ -5,8 +5,8 @@ Processes forked from one that has imported this module need not parse it again.
 
 from contextlib import suppress
 
-from hf_lorameta.bank.bank import Bank
+from hf_lorameta.bank.open_bank import embedded_bank
 from hf_lorameta.errors import LoraMetaError
 
 with suppress(LoraMetaError):  # the bank is damaged: the page says so
-    TOKENIZER = Bank.embedded().encode
+    TOKENIZER = embedded_bank().encode

@@ -20,6 +20,7 @@ from hf_lorameta.bank.index import TOKENIZER_FILE, Index
 from hf_lorameta.bank.large_profiles import Sketches
 from hf_lorameta.bank.maintain import update_index, verify
 from hf_lorameta.bank.manifest import Manifest, load
+from hf_lorameta.bank.open_bank import embedded_bank
 from hf_lorameta.bank.pack import pack
 from hf_lorameta.bank.store_profiles import store_profiles
 from hf_lorameta.demo import TRAIN_FILE
@@ -317,7 +318,7 @@ def test_a_large_bank_is_pushed_and_opened(
 
 
 def test_sketches_order_datasets_much_as_distances_do() -> None:
-    bank = Bank.embedded()
+    bank = embedded_bank()
     profiles = [bank.profiles[i] for i in range(len(bank))]
     sketches = Sketches.from_records((profile, to_record(profile)) for profile in profiles)
     exact = bank.distances["js-task"].astype(float)

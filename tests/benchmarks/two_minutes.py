@@ -27,7 +27,7 @@ import numpy as np
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hf_lorameta import Generation, Recipe, generate
-from hf_lorameta.bank.bank import Bank
+from hf_lorameta.bank.open_bank import embedded_bank
 from hf_lorameta.deadline import Deadline
 from hf_lorameta.engines.prompts import in_chat
 from hf_lorameta.hub.base_model import locate
@@ -181,7 +181,7 @@ def main() -> None:
     results: dict[str, dict[str, Result]] = {}
     base = locate(options.base or shared_data.BASE_MODEL)
     model = AutoModelForCausalLM.from_pretrained(base), AutoTokenizer.from_pretrained(base)
-    bank = Bank.embedded(options.bank_of) if options.bank_of else None
+    bank = embedded_bank(options.bank_of) if options.bank_of else None
     with Session(bank, base=None if options.bank_of else options.base, model=model) as session:
         benchmark = TwoMinutes(
             options.folder, session, model, options.rows, options.labeled, options.cpu_clock

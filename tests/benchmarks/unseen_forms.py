@@ -20,6 +20,7 @@ from zlib import crc32
 import numpy as np
 
 from hf_lorameta import Bank, Plan, open_dataset, plan
+from hf_lorameta.bank.open_bank import open_bank
 from hf_lorameta.data.dataset import Dataset
 from hf_lorameta.data.prompt import fill
 from hf_lorameta.engines.scoring import LoraWeights, Scores
@@ -155,7 +156,7 @@ def main() -> None:
     parser.add_argument("--dtype", default="float32")
     options = parser.parse_args()
     shared_data.require()
-    bench = UnseenForms(options.folder, Bank.from_pretrained(options.bank), options.dtype)
+    bench = UnseenForms(options.folder, open_bank(options.bank), options.dtype)
     tasks, rows = options.tasks.read_text("utf-8").split(), []
     for form in FORMS:
         found = {m: [bench.scores(task, form, m) for task in tasks] for m in METHODS}

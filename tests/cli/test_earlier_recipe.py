@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from hf_lorameta.pipeline.adapter_folder import RECIPE_FILE
+from hf_lorameta.pipeline.adapter_folder import COEFFICIENTS_FILE, RECIPE_FILE, read_provenance
 from tests.cli.conftest import fake_evaluator
 from tests.conftest import Shell
 
@@ -43,6 +43,28 @@ def test_it_is_inspected_with_its_fit_and_both_numbers_of_steps(cli: Shell, fitt
     assert "not made by hf-lorameta" not in shown
     provenance = cli("inspect", fitted, "--json").json["provenance"]
     assert provenance == json.loads(RECIPE.read_bytes())
+
+
+@pytest.mark.parametrize(
+    ("part", "field", "value"),
+    [
+        ("dataset", "id", 5), ("dataset", "split", 3), ("dataset", "columns", ["a"]),
+        ("recipe", "seed", None), ("recipe", "max_rows", "many"), (None, "recipe", [["rank", 8]]),
+        (None, "training", 3), (None, "rows", [1]), (None, "rows", {"pool": "x"}),
+        (None, "remarks", ["good"]),
+    ],
+)  # fmt: skip
+def test_a_recipe_that_nobody_wrote_is_not_read(
+    tmp_path: Path, part: str | None, field: str, value: object
+) -> None:
+    """It may be of a stranger's repo: what reads it later must not fail on it."""
+    recipe = json.loads(RECIPE.read_bytes())
+    (tmp_path / COEFFICIENTS_FILE).write_text("[]")
+    (tmp_path / RECIPE_FILE).write_text(json.dumps(recipe))
+    assert read_provenance(tmp_path) == (recipe, [])
+    (recipe[part] if part else recipe)[field] = value
+    (tmp_path / RECIPE_FILE).write_text(json.dumps(recipe))
+    assert read_provenance(tmp_path) == (None, [])
 
 
 def test_it_is_exported(cli: Shell, fitted: Path, tmp_path: Path) -> None:

@@ -152,6 +152,11 @@ def test_rows_that_an_adapter_or_a_part_of_a_merge_was_fitted_on_are_not_scored(
         messages = cli(*command, before=fake_evaluator()).err
         assert "Skipping 4 rows that were used" in messages
         assert "Warning: An adapter was generated for split train" in messages
+    recipe["dataset"]["split"] = 3
+    (tmp_path / "b" / RECIPE_FILE).write_text(json.dumps(recipe))
+    evaluate = ("evaluate", "b", "-d", two.dataset, "--shots", 0)
+    messages = cli(*evaluate, before=fake_evaluator()).err
+    assert "Warning: The recipe.json of an adapter cannot be read" in messages
 
 
 def test_adapters_that_cannot_be_in_one_table_are_refused(

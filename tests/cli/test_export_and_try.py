@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from hf_lorameta import Bank, merge
+from hf_lorameta import merge
+from hf_lorameta.bank.open_bank import open_bank
 from hf_lorameta.cli.export_and_try import _recorded_columns
 from hf_lorameta.environment import install_hint
 from hf_lorameta.errors import AdapterError
@@ -200,7 +201,7 @@ def test_a_recipe_of_another_version_is_an_error_that_says_what_to_do(
 
 
 def test_a_merged_adapter_records_no_prompt(tmp_path: Path) -> None:
-    bank = Bank.from_pretrained()
+    bank = open_bank()
     name = bank.index.entries[0].adapter.replace("/", "--")
     merged = merge({name: 1.0}, bank=bank).save_pretrained(tmp_path / "merged")
     assert _recorded_columns(merged).prompt_of("{as it is}") == "{as it is}"

@@ -71,10 +71,10 @@ def test_inspect_shows_each_setting_of_the_prompt_on_one_line(
     assert found["instruction"] == "Say it."
     assert found["template"] == prompt[-1]
     recipe = json.loads((cli.cwd / "a" / RECIPE_FILE).read_bytes())  # of another version
-    recipe |= {"recipe": [["rank", 8]], "training": {"rows": 3}}
+    recipe |= {"training": {"rows": 3}}
     recipe |= {"dataset": recipe["dataset"] | {"columns": {"new": "a"}}}
     (cli.cwd / "a" / RECIPE_FILE).write_text(json.dumps(recipe))
-    assert {"recipe", "training rows", "dataset columns new"} <= {
+    assert {"training rows", "dataset columns new"} <= {
         line.split("  ")[0] for line in cli("inspect", "a").out.splitlines()
     }
 

@@ -10,8 +10,8 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.processors import TemplateProcessing
 
-from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.index import TOKENIZER_FILE
+from hf_lorameta.bank.open_bank import embedded_bank
 from hf_lorameta.data import chat_template
 from hf_lorameta.data.chat_form import ChatForm, ChatMode, Turn
 from hf_lorameta.data.chat_template import find_chat_form, form_of
@@ -251,7 +251,7 @@ def qwen(name: str) -> tuple[Path, dict[str, Any]]:
     if not template.is_file():
         pytest.skip("needs ../shared/templates")
     config = {"eos_token": "<|im_end|>", "chat_template": template.read_text()}
-    return Bank.embedded(name).verified_file(TOKENIZER_FILE), config
+    return embedded_bank(name).verified_file(TOKENIZER_FILE), config
 
 
 @pytest.mark.parametrize("base_model", EMBEDDED)

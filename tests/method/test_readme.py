@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 import hf_lorameta.method
-from hf_lorameta import Bank, Recipe, plan
+from hf_lorameta import Recipe, plan
+from hf_lorameta.bank.open_bank import embedded_bank
 from hf_lorameta.errors import BankError
 from hf_lorameta.method.coefficients import COEFFICIENT_RULES
 from hf_lorameta.method.merging import COMBINERS
@@ -59,5 +60,5 @@ def test_a_bank_without_a_network_for_a_metric_says_what_to_do(tmp_path: Path) -
     path.write_text('{"input": "a question", "output": "an answer"}\n' * 30)
     recipe = Recipe.of(metric="tv", coefficients="neural")
     with pytest.raises(BankError, match=r"is for .*, and not for tv") as raised:
-        plan(path, Bank.embedded(), recipe)
+        plan(path, embedded_bank(), recipe)
     assert "hf-lorameta bank train-rule" in str(raised.value.hint)

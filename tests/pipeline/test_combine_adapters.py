@@ -8,6 +8,7 @@ from hf_lorameta.bank import adapter_stack
 from hf_lorameta.bank.entries import IndexEntry
 from hf_lorameta.bank.executors import in_modules
 from hf_lorameta.bank.index import GeneralEntry
+from hf_lorameta.bank.open_bank import embedded_bank
 from hf_lorameta.demo import TRAIN_FILE
 from hf_lorameta.pipeline.make import combine_adapters
 from hf_lorameta.types import no_progress
@@ -17,7 +18,7 @@ RANK = 192  # of any matrix of the first module
 
 @pytest.fixture(scope="module")
 def planned() -> Plan:
-    return plan(TRAIN_FILE, Bank.embedded(), Recipe(top_k=3, rank=RANK))
+    return plan(TRAIN_FILE, embedded_bank(), Recipe(top_k=3, rank=RANK))
 
 
 def update(bank: Bank, entry: IndexEntry | GeneralEntry) -> np.ndarray:

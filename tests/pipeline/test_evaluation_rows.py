@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from hf_lorameta import Bank, Recipe, open_dataset
+from hf_lorameta import Recipe, open_dataset
+from hf_lorameta.bank.open_bank import embedded_bank
 from hf_lorameta.data.chat_form import ChatForm, ChatMode
 from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.data.dataset import Dataset
@@ -41,7 +42,7 @@ def file(tmp_path: Path) -> Path:
 def adapted_to(dataset: Dataset) -> tuple[dict[str, Any], set[Row]]:
     """Return the provenance of an adapter, and the rows that it was trained or checked on."""
     resolved = Resolved(Recipe(train=8, check=4))
-    plan, rows = plan_with_rows(dataset, Session(Bank.embedded()), resolved)
+    plan, rows = plan_with_rows(dataset, Session(embedded_bank()), resolved)
     provenance = plan.provenance() | {"rows": asdict(rows.drawn)}
     return json.loads(json.dumps(provenance)), set(rows.used)
 
@@ -150,7 +151,7 @@ def test_of_a_file_all_rows_may_be_used(file: Path) -> None:
 def test_rows_of_a_training_that_no_recipe_asked_for_are_skipped(file: Path, helped: bool) -> None:
     dataset = open_dataset(file)
     resolved = Resolved(Recipe(), (Train(),), 9.0)
-    plan, rows = plan_with_rows(dataset, Session(Bank.embedded()), resolved)
+    plan, rows = plan_with_rows(dataset, Session(embedded_bank()), resolved)
     assert len(rows.used) == ROWS
     provenance = plan.provenance() | {"rows": asdict(rows.drawn), "check": {"rows": 4}}
     if helped:

@@ -10,9 +10,10 @@ from unittest.mock import MagicMock
 import numpy as np
 import pytest
 
-from hf_lorameta import Bank, MergeRecipe, merge
+from hf_lorameta import MergeRecipe, merge
 from hf_lorameta.bank.entries import IndexEntry
 from hf_lorameta.bank.index import GeneralEntry
+from hf_lorameta.bank.open_bank import embedded_bank
 from hf_lorameta.errors import AdapterError, LoraMetaError, RecipeError, UsageError
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE, AdapterFile
 from hf_lorameta.formats.peft_config import CONFIG_FILE
@@ -279,8 +280,18 @@ def test_a_folder_is_recorded_with_its_license_and_without_its_name(
 # --- banks --------------------------------------------------------------------------------------
 
 
+def test_a_merge_of_a_general_adapter_is_private_if_its_bank_is() -> None:
+    bank = embedded_bank()
+    assert not merge({"general": 1.0}, bank=bank).private
+    first, *others = bank.index.entries
+    entries = (first.model_copy(update={"private": True}), *others)
+    bank.index = bank.index.model_copy(update={"entries": entries})
+    assert bank.private
+    assert merge({"general": 1.0}, bank=bank).private
+
+
 def test_entries_of_a_pack_are_merged_in_full_coordinates(tmp_path: Path) -> None:
-    bank = Bank.embedded()
+    bank = embedded_bank()
     assert bank.basis is not None
     assert bank.index.general is not None
     entries: list[IndexEntry | GeneralEntry] = [bank.index.general, bank.index.entries[3]]

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from hf_lorameta import Bank, ReadingLimits, Recipe, open_dataset
+from hf_lorameta import ReadingLimits, Recipe, open_dataset
+from hf_lorameta.bank.open_bank import embedded_bank
 from hf_lorameta.data.counts import profile
 from hf_lorameta.data.counts.output_counts import OutputCounter
 from hf_lorameta.data.counts.tokenizer import load_encode
@@ -41,7 +42,7 @@ def write(path: Path, lengths: Sequence[int]) -> Path:
 def test_reading_stops_at_a_limit_which_the_replay_states(
     tmp_path: Path, limits: ReadingLimits, rows: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    bank = Bank.embedded()
+    bank = embedded_bank()
     path = write(tmp_path / "rows.jsonl", [30] * 6)
     opened = open_dataset(path, limits=limits)
     with caplog.at_level(logging.WARNING):
@@ -60,7 +61,7 @@ def test_the_rows_to_train_on_are_those_of_the_recipe_despite_a_limit(
     tmp_path: Path, recipe: Recipe
 ) -> None:
     """So that `evaluate`, which knows the recipe alone, leaves them out."""
-    bank = Bank.embedded()
+    bank = embedded_bank()
     rows = [{"input": f"question {i:03}", "output": f"{i:03}"} for i in range(100)]
     path = tiny.write_task(tmp_path, "rows", rows)
     opened = open_dataset(path, limits=ReadingLimits(characters=15 * 60))
@@ -77,13 +78,13 @@ def test_the_rows_to_train_on_are_those_of_the_recipe_despite_a_limit(
 
 def test_rows_that_repeat_others_are_counted_where_rows_are_drawn() -> None:
     rows = [{"input": f"question {i % 8}", "output": f"{i % 8}"} for i in range(10)]
-    counting = token_counting(Bank.embedded())
+    counting = token_counting(embedded_bank())
     found = [read_dataset(open_dataset(rows), Recipe(train=n), counting) for n in (8, None)]
     assert [(r.profile.rows, r.profile.row_counts.repeated) for r in found] == [(10, 2), (10, 0)]
 
 
 def test_a_text_that_is_cut_is_counted_and_said(tmp_path: Path) -> None:
-    bank, limits = Bank.embedded(), ReadingLimits(text=60)
+    bank, limits = embedded_bank(), ReadingLimits(text=60)
     opened = open_dataset(write(tmp_path / "rows.jsonl", [9, 300, 30]), limits=limits)
     reading = read_dataset(opened, Recipe(), token_counting(bank))
     cut = open_dataset(write(tmp_path / "cut.jsonl", [9, 60, 30]))
@@ -93,7 +94,7 @@ def test_a_text_that_is_cut_is_counted_and_said(tmp_path: Path) -> None:
 
 
 def test_an_input_is_tokenized_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    bank, texts, load = Bank.embedded(), Counter[str](), load_encode
+    bank, texts, load = embedded_bank(), Counter[str](), load_encode
 
     def counting(path: Path) -> Encode:
         def encode(asked: Sequence[str]) -> Iterable[Sequence[int]]:
@@ -114,7 +115,7 @@ def test_a_reading_ends_when_its_seconds_of_computing_are_over(
     rows = [{"input": f"question {i}", "output": "yes"} for i in range(8)]
     monkeypatch.setattr("hf_lorameta.pipeline.read.time.process_time", iter(range(100)).__next__)
     opened = open_dataset(rows, limits=ReadingLimits(seconds=3))
-    reading = read_dataset(opened, Recipe(), token_counting(Bank.embedded()))
+    reading = read_dataset(opened, Recipe(), token_counting(embedded_bank()))
     assert (reading.profile.rows_read, reading.stopped_after) == ("first 3 of 8 rows", 3)
 
 

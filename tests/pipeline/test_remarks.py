@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from hf_lorameta import Bank, Plan, Recipe, plan
+from hf_lorameta.bank.open_bank import embedded_bank
 from hf_lorameta.cards.model_card import CARD_FILE
 from hf_lorameta.cards.results import Check, Drawn, Graded, Outcome, RightAnswers, Training
 from hf_lorameta.data.counts.profile import RowCounts
@@ -69,7 +70,7 @@ def at(of: Plan, times: float, **changes: Any) -> Plan:
 
 
 def packed(of: Plan, retained: float) -> Plan:
-    packing = Bank.embedded().index.packing
+    packing = embedded_bank().index.packing
     assert packing
     return with_index(of, packing=packing.model_copy(update={"retained_whole": retained}))
 
@@ -188,7 +189,7 @@ def test_a_state_gets_its_remark_and_no_other_warning(planned: Plan, state: str)
 
 
 def test_a_scale_is_advised_where_the_length_of_outputs_is_unknown() -> None:
-    scaled, unscaled = read(PROMPTS, Bank.embedded), read(PROMPTS)
+    scaled, unscaled = read(PROMPTS, embedded_bank), read(PROMPTS)
     others = (Recipe(scale=0.7), Recipe(metric="js", coefficients="normalized"))
     advice = "For outputs of a sentence or more, add scale=0.5."
     plans = (scaled, unscaled, *(with_recipe(scaled, other) for other in others))

@@ -12,6 +12,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from hf_lorameta import Bank, Recipe, generate, open_dataset
+from hf_lorameta.bank.open_bank import embedded_bank
 from hf_lorameta.data.dataset import Dataset
 from hf_lorameta.demo import TRAIN_FILE
 from hf_lorameta.errors import (
@@ -63,7 +64,7 @@ def training(seconds: float, rows: int | None = None, **options: bool) -> Train:
 
 
 DEFAULT = training(DEFAULT_BUDGET)
-ALONE = Bank.embedded("Qwen/Qwen2.5-Coder-0.5B-Instruct")
+ALONE = embedded_bank("Qwen/Qwen2.5-Coder-0.5B-Instruct")
 
 
 @pytest.mark.usefixtures("at_hand")

@@ -13,7 +13,7 @@ from tests.conftest import Account, Built, Shell, rows
 CALLS = {
     "plan": "data",
     "generate": "data",
-    "Bank": "bank",
+    "open_bank": "bank",
     "open_dataset": "data",
     "resolve_target": "adapter",
     "push_to_hub": "adapter",
@@ -21,16 +21,16 @@ CALLS = {
 """Name of the private repo that each call returns."""
 SCRIPT = """
 import json, sys
-from hf_lorameta import Bank, Hub, generate, open_dataset, plan
+from hf_lorameta import Hub, generate, open_bank, open_dataset, plan
 from hf_lorameta.errors import HubError
 from hf_lorameta.pipeline.publish import resolve_target
 
 dataset, bank_repo, repo, token = sys.argv[1:]
-generation = generate(dataset, Bank.from_pretrained(bank_repo, token=token), token=token)
+generation = generate(dataset, open_bank(bank_repo, token=token), token=token)
 calls = {
     "plan": lambda **options: plan(dataset, **options).dataset.id,
     "generate": lambda **options: generate(dataset, **options).plan.dataset.id,
-    "Bank": lambda **options: Bank.from_pretrained(bank_repo, **options).id,
+    "open_bank": lambda **options: open_bank(bank_repo, **options).id,
     "open_dataset": lambda **options: open_dataset(dataset, **options).id,
     "resolve_target": lambda token=None: resolve_target(repo, hub=Hub(token)).repo_id,
     "push_to_hub": lambda **options: generation.push_to_hub(repo, **options),

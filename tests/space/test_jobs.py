@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from hf_lorameta import plan
-from hf_lorameta.bank.bank import Bank
+from hf_lorameta.bank.open_bank import embedded_bank
 from hf_lorameta.cards.results import Training
 from hf_lorameta.demo.run import DATA_FOLDER
 from hf_lorameta.errors import LoraMetaError
@@ -371,7 +371,7 @@ def test_where_the_base_model_cannot_be_run_the_page_says_why_and_gives_the_comm
         monkeypatch.setitem(sys.modules, "peft", None)
     monkeypatch.setattr("work.bank_loader.available_memory", lambda: 100 << 20)
     make_for_real(visit, tmp_path)
-    page = page_with(fetch_base_model(Bank.embedded())).show_result(visit, None)
+    page = page_with(fetch_base_model(embedded_bank())).show_result(visit, None)
     reason = "cannot be run on" if missing else "is too large for"
     assert f"The base model {reason} this machine" in page["no_model"]
     assert "“Use it” below has the commands" in page["no_model"]

@@ -23,6 +23,7 @@ import settings
 from forms import html_forms
 from hf_lorameta import plan
 from hf_lorameta.bank.bank import Bank
+from hf_lorameta.bank.open_bank import open_bank
 from hf_lorameta.cards.results import Check, Graded, Outcome, RightAnswers, Training
 from hf_lorameta.data.columns.columns import Columns, parse_columns
 from hf_lorameta.data.preview import Preview
@@ -83,7 +84,7 @@ def forkserver() -> None:
 
 @pytest.fixture(scope="module")
 def bank() -> Bank:
-    return Bank.from_pretrained()
+    return open_bank()
 
 
 @pytest.fixture(scope="module")
@@ -428,7 +429,7 @@ def test_a_page_without_room_for_the_base_model_says_that_it_cannot_be_run(
 
 def renamed(plan: Plan, name: str, title: str | None) -> Plan:
     """Return the plan for a bank whose datasets and licenses are all called `name`."""
-    bank = Bank.from_pretrained()
+    bank = open_bank()
     names = {"dataset": name, "license": name, "title": title}
     entries = [e.model_copy(update=names) for e in bank.index.entries]
     bank.index = bank.index.model_copy(update={"entries": tuple(entries)})

@@ -7,6 +7,7 @@ import numpy as np
 
 from hf_lorameta import Bank
 from hf_lorameta.bank.index import INDEX_FILE, TOKENIZER_FILE, WORK_FOLDER, adapter_path
+from hf_lorameta.bank.open_bank import embedded_bank
 from hf_lorameta.bank.store_profiles import store_profiles
 from hf_lorameta.files import sha256, write_atomically
 from hf_lorameta.formats.lora_file import write_tensors
@@ -24,7 +25,7 @@ def plain_bank() -> Bank:
 def _write(folder: Path) -> None:
     for part in ("adapters", WORK_FOLDER):
         (folder / part).mkdir(parents=True)
-    whole = Bank.embedded()
+    whole = embedded_bank()
     chosen = np.linspace(0, len(whole) - 1, SIZE).round().astype(int).tolist()
     entries = []
     for entry in (whole.index.entries[i] for i in chosen):

@@ -41,7 +41,7 @@ for name in names:
         pass  # optional or not in every version, or needs such a module
 typer.main.get_command = functools.cache(typer.main.get_command)
 typer.main.get_command(hf_lorameta.cli.app.app)
-hf_lorameta.bank.bank.Bank.embedded().encode  # takes 0.2 s
+hf_lorameta.bank.open_bank.embedded_bank().encode  # takes 0.2 s
 cards = hf_lorameta.cards.markdown._environment()
 for template in cards.list_templates(extensions=["j2"]):
     cards.get_template(template)

@@ -7,9 +7,9 @@ the index ``bank.json`` changes.
 import csv
 from pathlib import Path
 
-from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.index import Index
 from hf_lorameta.bank.maintain import update_index
+from hf_lorameta.bank.open_bank import embedded_bank
 
 FILE = Path(__file__).with_suffix(".tsv")
 
@@ -31,7 +31,7 @@ def with_titles(index: Index) -> Index:
 
 
 def main() -> None:
-    bank = Bank.embedded()
+    bank = embedded_bank()
     update_index(bank, entries=with_titles(bank.index).entries)
 
 

@@ -11,7 +11,7 @@ import time
 from functools import partial
 from typing import Any
 
-from hf_lorameta.bank.bank import Bank
+from hf_lorameta.bank.open_bank import embedded_bank
 from hf_lorameta.deadline import Deadline
 from hf_lorameta.demo import TRAIN_FILE
 from hf_lorameta.pipeline import make
@@ -33,7 +33,7 @@ def now() -> float:
 def main() -> None:
     """Write the file."""
     start_forkserver()
-    bank, job = Bank.embedded(), jobs.Job(3600)
+    bank, job = embedded_bank(), jobs.Job(3600)
     request = planning.DatasetRequest(file=str(TRAIN_FILE))
     result = planning.make_plan(bank, request, Recipe(), 20_000, False, job)
     model = trying.Model(Session(bank, token=False))

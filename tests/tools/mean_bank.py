@@ -21,6 +21,7 @@ from hf_lorameta.bank.index import (
     adapter_path,
     write_index,
 )
+from hf_lorameta.bank.open_bank import open_bank
 from hf_lorameta.files import sha256
 from hf_lorameta.formats.lora_file import write_tensors
 from hf_lorameta.method.merging import exact
@@ -84,7 +85,7 @@ def _write(
 
 def main() -> None:
     old, new, output = sys.argv[1:]
-    mean_bank(Bank.from_pretrained(old), Path(new), Path(output))
+    mean_bank(open_bank(old), Path(new), Path(output))
 
 
 if __name__ == "__main__":

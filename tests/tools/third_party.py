@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from hf_lorameta.bank.bank import Bank
+from hf_lorameta.bank.open_bank import embedded_bank
 from hf_lorameta.cards.markdown import code, prose
 from hf_lorameta.embedded import EMBEDDED
 from hf_lorameta.hub.packaged_model import SMOLLM2
@@ -44,7 +45,7 @@ def render(bank: Bank) -> str:
 
 
 def main() -> None:
-    Path(FILE).write_text(render(Bank.embedded()), encoding="utf-8")
+    Path(FILE).write_text(render(embedded_bank()), encoding="utf-8")
 
 
 if __name__ == "__main__":
