@@ -12,6 +12,7 @@ from pathlib import Path
 
 from hf_lorameta.caches import variable_of, writing_to
 from hf_lorameta.errors import Advice, LoraMetaError, UsageError
+from hf_lorameta.quoting import shell_word
 
 _NAME_BYTES = 255
 """Of the longest name of a file."""
@@ -105,8 +106,18 @@ def writing(path: Path, error: type[LoraMetaError], other: Advice) -> Iterator[N
         same = variable_of(failed) == variable_of(wanted)
         if same and (failed.is_relative_to(wanted.parent) or wanted.is_relative_to(failed.parent)):
             problem.filename = str(path)
-        message, hint = explain(problem, other if same else "", "could not be written")
+        message, hint = explain(
+            problem, _nearby(path, other) if same else "", "could not be written"
+        )
         raise error(message, hint=hint) from None
+
+
+def _nearby(path: Path, other: Advice) -> Advice:
+    """Add to the advice to name another path one in the working directory, if that can be made."""
+    here = Path(path.name).absolute()
+    if not other or here == path.absolute() or here.exists() or not os.access(here.parent, os.W_OK):
+        return other
+    return f"{other}, such as {shell_word(f'./{path.name}')}"
 
 
 def explain(
@@ -136,10 +147,12 @@ def explain(
         advice = "free some space"
     elif error.errno == errno.ENAMETOOLONG:
         advice = "use a shorter name"
-    elif path.parent.exists():
-        advice = f"check the permissions of {path.parent}"
-    else:
+    elif not path.parent.exists():
         advice = f"create the folder {path.parent}"
+    elif others and error.errno not in (errno.EACCES, errno.EPERM):
+        return f"{path} {problem}: {reason}", others  # such as a file system that is read-only
+    else:
+        advice = f"check the permissions of {path.parent}"
     return f"{path} {problem}: {reason}", [advice, *others]
 
 

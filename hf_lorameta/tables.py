@@ -2,7 +2,8 @@
 
 from collections.abc import Collection, Iterable, Sequence
 
-_SHOWN_ADAPTERS = 20
+_SHOWN_ADAPTERS = 5
+"""So few that what follows the table, such as the verdict, is on the screen, too."""
 
 
 def padded_markdown_table(
@@ -42,10 +43,10 @@ def table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
 def coefficient_table(
     head: Sequence[str], rows: Sequence[Sequence[object]], coefficients: Sequence[float]
 ) -> str:
-    """Format a table of adapters, a row for each of the first 20, a line for all others.
+    """Format a table of adapters, a row for each of the first 5, a line for all others.
 
     Example:
-        >>> print(coefficient_table(["adapter"], [["a"]] * 22, [0.02] * 22).splitlines()[-1])
+        >>> print(coefficient_table(["adapter"], [["a"]] * 7, [0.02] * 7).splitlines()[-1])
         The other 2 have coefficients that sum to 4.0%.
     """
     text = table(head, rows[:_SHOWN_ADAPTERS])

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from hf_lorameta.caches import delete_outdated
-from hf_lorameta.files import atomic_file, explain, sha256, write_atomically
+from hf_lorameta.errors import AdapterError
+from hf_lorameta.files import atomic_file, explain, sha256, write_atomically, writing
 
 
 def test_sha256(tmp_path: Path) -> None:
@@ -82,3 +83,28 @@ def test_the_hint_after_a_failed_write_names_its_cause(
     _, hint = explain(error, "name another file")
     assert str(hint[0]).startswith(expected)
     assert hint[1:] == ["name another file"]
+
+
+@pytest.mark.parametrize(
+    ("code", "taken", "hint"),
+    [
+        (errno.ENOENT, False, "name another folder, such as ./x"),  # as /proc answers
+        (errno.EROFS, False, "name another folder, such as ./x"),
+        (errno.EACCES, True, "check the permissions of {above}, or name another folder"),
+    ],
+)
+def test_where_no_folder_can_be_made_one_that_can_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, taken: bool, hint: str
+) -> None:
+    above, here = tmp_path / "above", tmp_path / "here"
+    above.mkdir()
+    here.mkdir()
+    if taken:
+        (here / "x").touch()
+    monkeypatch.chdir(here)
+    with (
+        pytest.raises(AdapterError) as raised,
+        writing(above / "x", AdapterError, "name another folder"),
+    ):
+        raise OSError(code, "failed", str(above / ".x.partial"))
+    assert raised.value.hint == hint.format(above=above)

@@ -321,7 +321,7 @@ def unmeasured(card: Card) -> Markdown:
     than = "" if measured else "the base model, "
     than += "the nearest source adapter" if closest else "another adapter"
     than += " or a few-shot prompt" if check is None or check.prompt is None else ""
-    name = "" if card.dataset.public_id else ", name rows that it has not seen"
+    name = "" if card.dataset.public_id else ", name a file of rows that it has not seen"
     return Markdown(
         f"{this} adapter was not evaluated, on this dataset or any other. Whether it is better "
         f"than {than} is not known. To find out{name}:"

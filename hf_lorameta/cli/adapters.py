@@ -258,8 +258,9 @@ def _opened(
 def _report_dataset(dataset: "Dataset", bank: "Bank") -> None:
     """Log what will be read, and the bank that it is compared with."""
     from hf_lorameta.cli.bank_reports import bank_facts
+    from hf_lorameta.data.columns.columns import all_of
 
-    unread = f"; not read: {', '.join(dataset.unread)}" if dataset.unread else ""
+    unread = f"; not read: {all_of(dataset.unread)}" if dataset.unread else ""
     logger.info("Reading %s of split %s%s", dataset.columns, dataset.split, unread)
     source = "none, only" if bank.is_empty else f"{bank.id}, {bank.contents()} for"
     logger.info("Bank: %s %s", source, bank.index.base_model)

@@ -145,7 +145,7 @@ def _combined(saved: "SavedAdapter") -> str:
     rows = [
         [
             c.get("title") or c["dataset"],
-            c["adapter"],
+            "in the bank" if c.get("title") and c["adapter"].startswith("local/") else c["adapter"],
             f"{c['distance']:.3f}",
             f"{c['coefficient']:.1%}",
         ]

@@ -26,7 +26,7 @@ _SHOWN_CELLS = 20
 _SHOWN_CHARACTERS = 600
 LEGEND = (
     "distance: how much the tokens of two datasets differ, 0 if not at all; coefficient: the "
-    "adapter's factor in the weighted sum"
+    "adapter's factor in the weighted sum; --json lists all adapters"
 )
 """What the figures of a `hf_lorameta.tables.coefficient_table` mean."""
 

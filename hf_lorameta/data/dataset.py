@@ -113,7 +113,7 @@ class Dataset(DatasetInfo):
         whole: iterates over the whole split, ignoring any slice.
         first_rows: the first rows as they are read; only those with an output, if there are any.
         classes: names of the labels in outputs, if they are stated.
-        unread: columns that are not read, except ids.
+        unread: columns that are not read; last those that describe a row, such as ids and dates.
         limits: how much a plan counts.
         total: number of rows; None if it is not known without reading them.
         with_prompt: returns the dataset with an instruction and a template around every row, see

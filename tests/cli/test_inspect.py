@@ -36,6 +36,8 @@ def test_inspect_shows_other_coefficients_and_the_training(cli: Shell) -> None:
     made = replace(make_adapter(plan), outcome=Outcome(training=training))
     made.save_pretrained(cli.cwd / "a")
     lines = cli("inspect", "a").out.splitlines()
+    assert f"{plan.neighbors()[0].title}  " in lines[-6]
+    assert "  in the bank  " in lines[-6]  # as on the card, not local/…
     fields = {name: value for name, _, value in (line.partition("  ") for line in lines)}
     shown = {name: value.strip() for name, value in fields.items()}
     assert shown["coefficient of the general adapter"] == f"{plan.general_coefficient:.1%}"

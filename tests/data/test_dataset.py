@@ -270,7 +270,7 @@ def test_file_formats_give_the_same_plan(cli: Shell, bank: Built, files: dict[st
         ("empty.jsonl", "", "no rows"),
         ("empty.csv", "", "empty.csv has no rows"),
         ("numbers.jsonl", "1\n2\n", "line 1 is a number, expected an object"),
-        ("head.csv", "input,output\n", "no rows"),
+        ("head.csv", "input,output\n", "head.csv has no rows"),
         ("bad.json", "{{{", "cannot be read"),
         ("bad.parquet", "PAR1", "check that its files are well-formed"),
         ("bad.feather", "FEA1", "check that its files are well-formed"),
@@ -292,6 +292,24 @@ def test_unusable_files_are_dataset_errors(
     (tmp_path / name).write_text(content)
     with pytest.raises(DatasetError, match=message):
         plan(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "split", "advice"),
+    [
+        ("empty.csv", "", None, "add rows to it, or name another file"),
+        ("head.csv", "input,output\n", None, "add rows to it, or name another file"),
+        ("head.csv", "input,output\n", "train", "add rows to it, or name another file"),
+        ("rows.csv", "input,output\na,b\n", "train[5:]", "name another --split"),
+    ],
+)
+def test_advice_for_a_file_without_rows_names_a_split_only_if_there_is_another(
+    tmp_path: Path, name: str, content: str, split: str | None, advice: str
+) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(EmptyDatasetError) as raised:
+        open_dataset(tmp_path / name, split=split)
+    assert raised.value.hint == advice
 
 
 @pytest.mark.parametrize(

@@ -267,14 +267,14 @@ def test_no_proposal_is_made_where_no_column_holds_text() -> None:
     assert caught.value.columns is None
 
 
-def test_columns_that_are_not_read_are_listed_without_ids() -> None:
+def test_all_columns_that_are_not_read_are_listed_and_last_those_that_describe_a_row() -> None:
     columns = Columns(input="question", output="answers.text")
-    names = ["id", "title", "question", "answers", "url", "doc_id"]
-    assert unread_columns(columns, TableView(names)) == ["title"]
-    sample = [{"title": "https://example.com", "url": "https://example.com", "source": text(0)}]
+    names = ["id", "date", "title", "question", "answers"]
+    assert unread_columns(columns, TableView(names)) == ["title", "id", "date"]
+    sample = [{"title": "https://example.com", "source": text(0)}]
     sample[0] |= {"target": text(1), "tools": ""}
-    names = [*names, "source", "target", "tools"]  # none without a value
-    assert unread_columns(columns, TableView(names, {}, sample)) == ["source", "target"]
+    names = ["title", "source", "target", "tools"]  # none without a value
+    assert unread_columns(columns, TableView(names, {}, sample)) == ["source", "target", "title"]
 
 
 _NAMES = st.text(min_size=1).filter(

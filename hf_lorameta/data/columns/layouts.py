@@ -123,13 +123,17 @@ def _with_other_labels(guess: Columns | None, table: TableView) -> Iterator[Colu
 
 
 def unread_columns(columns: Columns, table: TableView) -> list[str]:
-    """Return the columns that are not read, without those that describe a row, such as ids."""
+    """Return the columns that are not read; last those that describe a row, such as ids or dates.
+
+    Columns without a value are left out.
+    """
     used = columns.names()
-    return [
+    unread = [
         name for name in table.names
         if not any(path == name or path.startswith(f"{name}.") for path in used)
-        and not table.is_about(name) and table.kind(name) != "empty"
+        and table.kind(name) != "empty"
     ]  # fmt: skip
+    return sorted(unread, key=table.is_about)
 
 
 # --- rules --------------------------------------------------------------------------------------

@@ -2,7 +2,8 @@
 
 import glob
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,10 +22,10 @@ from hf_lorameta.data.sources.raw_dataset import (
     rows_of,
     unpacked,
 )
-from hf_lorameta.data.sources.reading_errors import reading
+from hf_lorameta.data.sources.reading_errors import reading, without_rows
 from hf_lorameta.data.sources.split_names import Splits, pick_split, split_name
 from hf_lorameta.data.sources.text_formats import encoding_of, lacks_header
-from hf_lorameta.errors import DatasetError
+from hf_lorameta.errors import DatasetError, EmptyDatasetError
 from hf_lorameta.files import sha256, similar_name
 from hf_lorameta.hub.repo import ON_HUB
 from hf_lorameta.paths import expanded
@@ -151,6 +152,17 @@ def digest(files: Sequence[Path]) -> str:
     return hashlib.sha256("".join([first, *others]).encode()).hexdigest() if others else first
 
 
+@contextmanager
+def _blaming(file: Path, split: Splits) -> Iterator[None]:
+    """Say of a file without rows that it has none, unless another split of it can be named."""
+    try:
+        yield
+    except EmptyDatasetError:
+        if (isinstance(split, str) and split != split_name(split)) or splits_of(file):
+            raise
+        raise without_rows(file.name) from None
+
+
 def open_files(
     name: str | Path | Sequence[str | Path], split: Splits, called: str = ""
 ) -> RawDataset:
@@ -180,7 +192,7 @@ def open_files(
                 f"each of the {len(files)} files may hold several {form.parts}",
                 hint="name one file",
             )
-        with guard():
+        with guard(), _blaming(first, split):
             raw = _open_part(first, form, split)
         return replace(raw, revision=f"sha256:{digest(files)}")
     with guard():
@@ -190,7 +202,8 @@ def open_files(
             cache_dir=no_cache(),
             **({"sep": form.separator} if form.separator else {}),
         )
-    raw = read_builder(builder, first.name, split, guard)
+    with nullcontext() if called else _blaming(first, split):
+        raw = read_builder(builder, first.name, split, guard)
     if form.reader == "text" and len(files) == 1 and raw.columns == ["text"]:
         raw = replace(raw, notes=(*raw.notes, *map(_capitalized, other_readings(first))))
     return replace(raw, revision=f"sha256:{digest(files)}")

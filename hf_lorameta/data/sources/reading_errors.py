@@ -48,6 +48,18 @@ def refusing_deep_rows() -> Iterator[None]:
         ) from None
 
 
+def without_rows(name: str) -> errors.EmptyDatasetError:
+    """Return the error for a file that has no rows, and no other split to name.
+
+    Example:
+        >>> without_rows("rows.csv").hint
+        'add rows to it, or name another file'
+    """
+    return errors.EmptyDatasetError(
+        f"{name} has no rows", hint=["add rows to it", "name another file"]
+    )
+
+
 def _is_ours(error: OSError) -> bool:
     """Whether a file of ours failed, or the working directory, and none of the dataset."""
     if error.filename is None:
@@ -87,8 +99,12 @@ def _unreadable(name: str, error: Exception, local: bool) -> errors.LoraMetaErro
     # what the JSON reader and the CSV reader raise for an empty file
     empty = isinstance(error, StopIteration) or isinstance(cause, StopIteration)
     if empty or type(cause).__name__ == "EmptyDataError":
-        return errors.EmptyDatasetError(
-            f"{name} has no rows", hint="choose another dataset or split"
+        return (
+            without_rows(name)
+            if local
+            else errors.EmptyDatasetError(
+                f"{name} has no rows", hint="choose another dataset or split"
+            )
         )
     if isinstance(cause, MemoryError) or "out of memory" in str(cause):  # pandas raises ParserError
         return errors.DatasetTooLargeError(

@@ -22,7 +22,7 @@ FILES = {
     "broken.jsonl": (b'{"input": "q", "output": "a"}\n{"input": \n', "line 2 is not"),
     "number.json": (b"5", "line 1 is a number, expected an object"),
     "nothing.csv": (b"", "has no rows"),
-    "heads.csv": (b"input,output\n", "The split train has no rows"),
+    "heads.csv": (b"input,output\n", "heads.csv has no rows"),
     "blank.jsonl": (lines([{"input": "q", "output": ""}] * 12), "has an output"),
     "notes.exe": (b"MZ", "is not one of"),
 }
