@@ -208,6 +208,21 @@ def test_the_adapter_of_folds_is_trained_on_all_rows(base: Path) -> None:
     assert content(again.weights) == content(result.weights)
 
 
+def test_memory_is_planned_for_all_rows_of_folds(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The longest may be among those that are held out without folds."""
+    given, plan = list[Sequence[Tokens]](), trainer.plan_device
+
+    def planned(*args: Any, rows: Sequence[Tokens], **options: Any) -> Any:
+        given.append(rows)
+        return plan(*args, rows=rows, **options)
+
+    monkeypatch.setattr(trainer, "plan_device", planned)
+    train(base, FOLDED, steps=1)
+    assert [list(rows) for rows in given] == [FEW]
+
+
 class Timed:
     """A clock on which only steps take time.
 
@@ -260,6 +275,33 @@ def test_folds_are_trained_for_fewer_steps_where_these_take_longer_than_planned(
     assert (result.rows, result.steps) == (16, 7)
     assert clock.taken == 3 + 12 + 7 + 7 + 8 + 7
     assert clock.now <= 80
+
+
+@pytest.mark.parametrize(
+    ("rows", "settings", "before", "folds", "steps"),
+    [(ROWS, {"steps": 48}, 20, 0, 42), (FOLDED, {"steps": 12}, 3 + 12 - 1, 4, 8)],
+)
+def test_a_step_that_is_delayed_neither_ends_a_training_nor_its_folds(
+    base: Path, rows: TrainingRows, settings: dict[str, int], before: int, folds: int, steps: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    fast_training(monkeypatch.setattr, rows=4, **settings)
+    clock = Timed(monkeypatch, *[1.0] * before, 40.0, 1.0)
+    left, seconds = (0, 90) if folds else (20, 100)
+    result = train(
+        base, rows, deadline=clock.deadline(seconds), reserved=lambda step: min(left * step, 18.0)
+    )
+    assert (len(result.folds), result.steps) == (folds, steps)
+    assert result.seconds == clock.now <= seconds
+
+
+def test_folds_that_took_all_the_time_leave_the_adapter_as_it_was(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Timed(monkeypatch, *[1.0] * (3 + 12 - 1), 200.0)
+    result = train(base, FOLDED, deadline=clock.deadline(90))
+    assert (result.rows, result.steps, result.folds) == (0, 0, ())
+    assert content(result.weights) == start_content(base)
 
 
 def test_some_rows_are_not_trained_on_where_time_does_not_suffice_for_one_fold(
