@@ -106,6 +106,22 @@ def test_compare_scores_the_first_rows_if_time_is_short(seconds: float, scored: 
     assert now == 2 * scored
 
 
+@pytest.mark.parametrize(("seconds", "generated"), [(15.9, False), (16.0, True), (None, True)])
+def test_answers_are_generated_if_those_of_all_methods_to_the_first_rows_fit_into_the_time(
+    seconds: float | None, generated: bool
+) -> None:
+    asked = set[bool]()
+
+    class Recording(TwoStepsPerRow):
+        def evaluate(self, rows: Any, adapter: Any, generate: bool = True, *rest: Any) -> Any:
+            asked.add(generate)
+            return super().evaluate(rows, adapter, generate, *rest)
+
+    group = Group([(f"{i}", "a") for i in range(12)], {"base": None, "again": None})
+    compare(Recording(), [group], deadline=Deadline(seconds, clock=lambda: 0.0))
+    assert asked == {generated}
+
+
 def test_scores_of_incomplete_answers_count_tokens_and_no_labels() -> None:
     rows = [("a", "awe, joy"), ("b", "none")]
     assert score(0.5, rows, ["a", "b"], complete=False, tokens=7) == Scores(
