@@ -14,6 +14,7 @@ from hf_lorameta.pipeline.make import make_adapter
 from hf_lorameta.pipeline.progress import duration
 from hf_lorameta.pipeline.resolve import stages_for
 from hf_lorameta.pipeline.rows import Rows, rows_for
+from hf_lorameta.pipeline.save import Generation
 from hf_lorameta.pipeline.session import Session
 from limits.hourly import ADAPTERS, MODEL_TIME, TRAINING_TIME, HourlyShare
 from work.generating import Adapter
@@ -170,7 +171,7 @@ def improve(
         adapter: as it is now.
         result: its plan and rows.
         model: the base model.
-        job: shows the progress; once it is stopped, the training ends with the best so far.
+        job: shows the progress; once it is stopped, the training ends with the steps so far.
         seconds: how long it may take.
 
     Raises:
@@ -198,7 +199,8 @@ def improve(
             job.report(text, int(gone), total, steps=steps, seconds_left=int(rounded))
 
         stages, before = stages_for(result.plan.recipe, seconds, samples=True), adapter.generation
-        made, why = None, ""
+        made: Generation | None = None
+        why = ""
         try:
             made = make_adapter(
                 result.plan, rows_of(result), session.with_progress(progress), stages,

@@ -448,8 +448,9 @@ def test_more_time_replaces_an_adapter_unless_that_makes_it_worse(
     session = SimpleNamespace(with_progress=lambda progress: None)
     model: Any = SimpleNamespace(one_training=lambda job: nullcontext(session))
     monkeypatch.setattr(trying, "make_adapter", make)
-    saving = lambda _, generation: SimpleNamespace(save=lambda job: generation)  # noqa: E731
-    monkeypatch.setattr(trying, "Adapter", saving)
+    monkeypatch.setattr(
+        trying, "Adapter", lambda _, generation: SimpleNamespace(save=lambda job: generation)
+    )
     adapter: Any = SimpleNamespace(generation=SimpleNamespace(outcome=before))
     result: Any = SimpleNamespace(plan=SimpleNamespace(recipe=Recipe()), samples=(), name="rows")
     improved = trying.improve(adapter, result, model, jobs.Job(60))
