@@ -143,9 +143,10 @@ class Recipe(_Settings):
         seed: of drawing the rows to train and check on, and of their order; everything else is
             deterministic.
         max_rows: read at most this many rows of the dataset; None reads all.
-        train: train the upper three quarters of the layers on this many rows of the dataset, and
-            keep that if other rows gain, which needs the base model; None does not. If there are
-            too few other rows, a quarter of all is held out; few rows are divided into folds.
+        train: train the upper three quarters of the layers on this many rows of the dataset,
+            which needs the base model; None does not. If right answers are counted and there are
+            too few other rows for that, a quarter of all is held out, or few rows are divided into
+            folds.
         steps: take exactly so many steps, on all of these rows. The recipe of an adapter that was
             trained has them.
         schedule: steps after which the learning rate is zero; None is `steps`. The recipe of an
@@ -205,7 +206,7 @@ class Recipe(_Settings):
         ge=6,
         le=4096,
         description="Train the upper three quarters of the layers on this many rows, e.g. 16 or "
-        "200, and keep that if other rows gain (extra: eval).",
+        "200 (extra: eval).",
     )
     steps: int | None = Field(
         default=None,

@@ -177,7 +177,7 @@ class Actions:
 
     @in_turn
     def stop(self, visit: Visit) -> Updates:
-        """End the training with the best adapter so far."""
+        """End the training with the steps so far."""
         if visit.background is not None:
             visit.background.job.stopped = True
         return self.settle(visit)

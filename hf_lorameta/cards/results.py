@@ -161,11 +161,6 @@ class Check:
     graded: Graded | None = None
 
     @property
-    def score(self) -> float:
-        """How good the adapter's answers are, 0 to 1: their score, or the share of right ones."""
-        return self.graded.end if self.graded else self.right.end / self.rows
-
-    @property
     def counted(self) -> Iterator[Counted]:
         """What was counted of each method that was tried, the adapter last.
 

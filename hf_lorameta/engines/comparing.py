@@ -26,6 +26,8 @@ from hf_lorameta.types import Row, StageProgress, no_progress
 
 _FIRST_ROWS = 8
 """Rows that are scored whatever time is left."""
+_SLOWER = 1.15
+"""How much longer others may take."""
 
 Asked = tuple[Sequence[Row], Adapter | None]
 """Rows as a method asks them, and its adapter."""
@@ -144,7 +146,7 @@ def _parts_in_time(
         while done < len(group.rows):
             fitting: float = _FIRST_ROWS if deadline.limited else math.inf
             if scored:
-                of_row = max((deadline.clock() - started) / scored, 1e-9)
+                of_row = max(_SLOWER * (deadline.clock() - started) / scored, 1e-9)
                 fitting = deadline.left() / of_row
             stop = int(min(done + fitting, len(group.rows)))
             if stop <= done:

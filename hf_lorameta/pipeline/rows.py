@@ -71,8 +71,8 @@ def rows_for(
     """Draw the rows that a request needs.
 
     All rows are trained on except those that the recipe checks on. If it asks for no check, a
-    quarter, at most 48, is held out to count right answers on; if it states steps, only rows that
-    it does not train on.
+    quarter, at most 48, is held out if right answers are counted; if it states steps, only rows
+    that it does not train on.
 
     Args:
         recipe: only its numbers of rows, its steps and its seed are used.
@@ -97,8 +97,7 @@ def rows_for(
     check = min(recipe.check or 0, len(pool))
     others = len(pool) - check
     asked = min(recipe.train or most, others)
-    counted = (count or recipe.steps) and not check
-    held_out = min(others // _HELD_OUT_SHARE, _MOST_HELD_OUT) if counted else 0
+    held_out = 0 if check or not count else min(others // _HELD_OUT_SHARE, _MOST_HELD_OUT)
     train = asked if recipe.steps else min(asked, others - held_out)
     held_out = min(held_out, others - train) if asked else 0
     rows = draw_rows(Drawn(len(pool), train, held_out, check), pool, recipe.seed)
@@ -149,7 +148,8 @@ def require_rows(rows: Rows, recipe: Recipe) -> None:
     Raises:
         EmptyDatasetError: fewer than 4 rows to check on, or fewer than 8 to train on or hold out.
     """
-    least = {"train": MIN_TRAINING_ROWS, "check": MIN_ROWS}
+    # with steps, it may repeat a training of fewer rows: others were held out
+    least = {"train": 1 if recipe.steps else MIN_TRAINING_ROWS, "check": MIN_ROWS}
     counts = {"train": len(rows.train) + len(rows.held_out), "check": len(rows.check)}
     for name, asked in recipe.rows_asked.items():
         if (drawn := counts[name]) < least[name]:

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 class Train:
     """Train on rows while time is left.
 
-    An interruption (Ctrl-C) ends the training with the steps so far, after the first few.
+    An interruption (Ctrl-C) ends the training with the steps so far, after the first few, or after
+    the first fold.
 
     Attributes:
         rows: how many to train on; None is all.
@@ -46,7 +47,7 @@ class Train:
         """Train the adapter.
 
         Raises:
-            KeyboardInterrupt: the training had hardly begun.
+            KeyboardInterrupt: within the first few steps, or the first fold.
             RecipeError: the recipe states more steps than a training has.
             UsageError: the base model cannot be trained here, or there is not enough memory.
             AdapterError: there was no time for a step, and there is no bank; or numbers overflow.
@@ -82,7 +83,8 @@ class Train:
                 hint=[Option("train", change="leave out")],
             )
         except KeyboardInterrupt as error:
-            error.add_note("The training was interrupted as it began: no adapter was made")
+            why = "The training was interrupted before there was anything to keep"
+            error.add_note(f"{why}: no adapter was made")
             raise
         outcome = replace(
             adapter.outcome,

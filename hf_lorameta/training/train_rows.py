@@ -13,7 +13,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
-from statistics import fmean
+from statistics import fmean, median_low
 from typing import Any
 
 import torch
@@ -34,6 +34,8 @@ _FIRST_STEPS = 3
 """Steps that show how long one takes; the first one takes longer."""
 _LEAST = 0.5
 """Least share of the steps that were planned for a fold, and for all rows after the folds."""
+_LATEST = 3
+"""Steps of whose durations the median is that of the next one."""
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +87,7 @@ def train(
         UsageError: the model cannot be trained, or there is not enough memory.
         AdapterError: its numbers overflow.
     """
-    every, own = [*rows.train, *rows.held_out], settings(len(rows.train))
+    every, own = [*(rows.few or rows.train), *rows.held_out], settings(len(rows.train))
     with Trainer(model, part, start, own, every, hint) as trainer:
         training = _Training(
             trainer, part, start, rows, deadline or Deadline(), reserved, checkpoint, progress,
@@ -176,15 +178,15 @@ class _Training:
         started = clock()
         trainer.step(batch, self._settings.learning_rate(trainer.taken))
         self._durations.append(max(clock() - started, 1e-9))
-        self.result.seconds += self._step_seconds
+        self.result.seconds += self._durations[-1]
         self.result.taken = trainer.taken
         self._done += 1
         self._progress(self._done, max(likely, self._done))
 
     @property
     def _step_seconds(self) -> float:
-        """How long the latest step took; 0 before the first."""
-        return self._durations[-1] if self._durations else 0.0
+        """How long a step takes, whatever delays one of them; 0 before the first."""
+        return median_low(self._durations[-_LATEST:]) if self._durations else 0.0
 
     @property
     def _time(self) -> float:
@@ -192,7 +194,7 @@ class _Training:
         return self._deadline.left() - self._reserved(self._step_seconds)
 
     def _likely_steps(self) -> int:
-        """Return how many steps there will be, if each takes as long as the latest."""
+        """Return how many steps there will be, if they take as long as the latest."""
         more: float = self._settings.steps - self._trainer.taken
         if self._step_seconds:
             more = min(more, max(self._time / self._step_seconds, 0))
@@ -210,7 +212,10 @@ class _Training:
             if self._deadline.limited:
                 likely = trainer.taken + self._time / fmean(self._durations[1:])
                 self._settings = self._settings.ending_after(trainer.taken, likely)
-        self._keep(trainer.taken, rows)
+        if trainer.taken:
+            self._keep(trainer.taken, rows)
+        else:  # folds took all the time: they say nothing of an adapter that is not trained
+            self.result.folds = ()
 
     def _keep(self, steps: int, rows: int, parameters: torch.Tensor | None = None) -> None:
         """Make the present state the result, or other parameters, after steps on so many rows.

@@ -49,11 +49,6 @@ class HeldOutLosses(NamedTuple):
         right = [float(row.output == answer) for row, answer in answers]
         return np.nan_to_num((np.array(right) + self.losses.probabilities) / 2)
 
-    @property
-    def probability(self) -> float:
-        """Mean probability of the outputs; 0 if it is not a number."""
-        return float(np.nan_to_num(self.losses.probabilities.mean()))
-
 
 @dataclass(frozen=True)
 class TrainedPart:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
+from hf_lorameta.cards.results import Check, Outcome
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
 from hf_lorameta.errors import AdapterError
 from hf_lorameta.pipeline.budget import DEFAULT_BUDGET
@@ -13,6 +14,7 @@ from hf_lorameta.pipeline.make import make_adapter
 from hf_lorameta.pipeline.progress import duration
 from hf_lorameta.pipeline.resolve import stages_for
 from hf_lorameta.pipeline.rows import Rows, rows_for
+from hf_lorameta.pipeline.save import Generation
 from hf_lorameta.pipeline.session import Session
 from limits.hourly import ADAPTERS, MODEL_TIME, TRAINING_TIME, HourlyShare
 from work.generating import Adapter
@@ -169,7 +171,7 @@ def improve(
         adapter: as it is now.
         result: its plan and rows.
         model: the base model.
-        job: shows the progress; once it is stopped, the training ends with the best so far.
+        job: shows the progress; once it is stopped, the training ends with the steps so far.
         seconds: how long it may take.
 
     Raises:
@@ -196,24 +198,46 @@ def improve(
             total = int(gone + rounded)
             job.report(text, int(gone), total, steps=steps, seconds_left=int(rounded))
 
-        stages = stages_for(result.plan.recipe, seconds, samples=True)
+        stages, before = stages_for(result.plan.recipe, seconds, samples=True), adapter.generation
+        made: Generation | None = None
+        why = ""
         try:
             made = make_adapter(
                 result.plan, rows_of(result), session.with_progress(progress), stages,
                 seconds=seconds,
             )  # fmt: skip
-        except (AdapterError, KeyboardInterrupt):  # no step, and no bank; stopped as it began
-            made = None
+        except KeyboardInterrupt:
+            why = "The training was stopped before there was anything to keep"
+        except AdapterError as error:  # no step, and no bank; or numbers overflow
+            why = f"Not trained: {error}"
         over = job.stopped or time.monotonic() - started > _OVER * seconds
         training = made and made.outcome.training
-        before = adapter.generation.outcome.check
-        unchanged = ": the adapter stays as it was."
-        if made is None or not training:
-            said = f"No step was taken in the time that it had{unchanged}"
-        elif before and not (made.outcome.check and made.outcome.check.score >= before.score):
-            made, said = None, f"More time brought no better answers{unchanged}"
-        else:
+        if made:
+            why = _why_unchanged(before.outcome, made.outcome)
+        if training and not why:
             said = f"Trained on {training.rows} of your rows."
             if training.folds:
                 said += " Each was answered by an adapter that was not trained on it."
+        else:
+            said = f"{why}: the adapter stays as it was."
+        if why and before.outcome.training:
+            made = None
         return Improved(Adapter(result.name, made).save(job) if made else adapter, said, over)
+
+
+def _why_unchanged(before: Outcome, after: Outcome) -> str:
+    """Return why an adapter is not replaced by that of another training; empty if it is."""
+    if not after.training:
+        return "No step was taken in the time that it had"
+    if not before.training or not before.check:
+        return ""
+    if not after.check:
+        return "The answers after more time were not counted"
+    return "More time brought no better answers" if _is_worse(after.check, before.check) else ""
+
+
+def _is_worse(after: Check, before: Check) -> bool:
+    """Whether answers are worse: by how good they are, if that is known of both, or right ones."""
+    if after.graded and before.graded:
+        return after.graded.end < before.graded.end
+    return after.right.end / after.rows < before.right.end / before.rows

@@ -83,7 +83,7 @@ def test_compare_counts_rows_within_each_method() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "scored"), [(0.0, 8), (17.9, 8), (18.0, 9), (22.5, 11), (99.0, 12)]
+    ("seconds", "scored"), [(0.0, 8), (18.2, 8), (18.4, 9), (23.0, 11), (99.0, 12)]
 )
 def test_compare_scores_the_first_rows_if_time_is_short(seconds: float, scored: int) -> None:
     now = 0.0
@@ -104,6 +104,24 @@ def test_compare_scores_the_first_rows_if_time_is_short(seconds: float, scored: 
     assert len(report.samples) == scored
     assert report.most_frequent == max(4, scored - 4)
     assert now == 2 * scored
+
+
+@pytest.mark.parametrize(("seconds", "generated"), [(15.9, False), (16.0, True), (None, True)])
+def test_answers_are_generated_if_those_of_all_methods_to_the_first_rows_fit_into_the_time(
+    seconds: float | None, generated: bool
+) -> None:
+    asked = set[bool]()
+
+    class Recording(TwoStepsPerRow):
+        def evaluate(
+            self, rows: Any, adapter: Any = None, generate: bool = True, done: Any = no_progress
+        ) -> Any:
+            asked.add(generate)
+            return super().evaluate(rows, adapter, generate, done)
+
+    group = Group([(f"{i}", "a") for i in range(12)], {"base": None, "again": None})
+    compare(Recording(), [group], deadline=Deadline(seconds, clock=lambda: 0.0))
+    assert asked == {generated}
 
 
 def test_scores_of_incomplete_answers_count_tokens_and_no_labels() -> None:

@@ -147,14 +147,14 @@ def test_of_a_file_all_rows_may_be_used(file: Path) -> None:
         scored_on(dataset, provenance)
 
 
-@pytest.mark.parametrize("helped", [True, False])
-def test_rows_of_a_training_that_no_recipe_asked_for_are_skipped(file: Path, helped: bool) -> None:
+@pytest.mark.parametrize("trained", [True, False])
+def test_rows_of_a_training_that_no_recipe_asked_for_are_skipped(file: Path, trained: bool) -> None:
     dataset = open_dataset(file)
     resolved = Resolved(Recipe(), (Train(),), 9.0)
     plan, rows = plan_with_rows(dataset, Session(embedded_bank()), resolved)
     assert len(rows.used) == ROWS
     provenance = plan.provenance() | {"rows": asdict(rows.drawn), "check": {"rows": 4}}
-    if helped:
+    if trained:
         provenance["recipe"] |= {"train": len(rows.train), "steps": 1}
     with pytest.raises(EmptyDatasetError, match=f"{ROWS} used to make or check an adapter\n"):
         scored_on(dataset, provenance)

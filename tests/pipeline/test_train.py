@@ -189,6 +189,10 @@ def test_rows_that_are_asked_for_come_before_folds(tiny_bank: Bank, new: Path) -
     assert rows_for(Recipe(check=8), pool, all_rows=True).few == ()
     assert len(rows_for(Recipe(), pool, all_rows=True, count=False).train) == 48
     assert rows_for(Recipe(train=37, steps=3), pool).few == ()
+    assert len(rows_for(Recipe(train=36, steps=3), pool).held_out) == 12
+    assert rows_for(Recipe(train=36, steps=3), pool, count=False).held_out == ()
+    repeated = rows_for(Recipe(train=6, steps=3), pool[:8], count=False)
+    assert (len(repeated.train), repeated.held_out) == (6, ())
     more = [(f"{i}", "ab"[i % 2]) for i in range(200)]
     assert len(rows_for(Recipe(train=100), more[:120]).few) == 100
     assert rows_for(Recipe(), more[:101], all_rows=True).few == ()

@@ -266,7 +266,7 @@ def test_a_canceled_training_leaves_nothing_and_a_stopped_one_the_best_so_far(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    """A training that has helped is stopped, and its adapter checked; or the check is left out."""
+    """A training is stopped, and its adapter checked; or the check is left out."""
     result, job = planned(bank, 160), jobs.Job(120)
     adapter, report, checked = generating.make_adapter(result, job), job.report, list[str]()
 
@@ -299,7 +299,9 @@ def test_a_training_that_is_stopped_as_it_begins_leaves_the_adapter(
     same, said, over = trying.improve(adapter, result, model, job)
     assert over, "more time may help"
     assert same is adapter
-    assert said == "No step was taken in the time that it had: the adapter stays as it was."
+    assert said == (
+        "The training was stopped before there was anything to keep: the adapter stays as it was."
+    )
 
 
 @pytest.mark.parametrize("name", ["", "data-base-lorameta", "ann/Data-Base-lorameta"])

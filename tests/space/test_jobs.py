@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,14 +19,16 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from hf_lorameta import plan
 from hf_lorameta.bank.open_bank import embedded_bank
-from hf_lorameta.cards.results import Training
+from hf_lorameta.cards import results
+from hf_lorameta.cards.results import Graded, Outcome, RightAnswers, Training
 from hf_lorameta.demo.run import DATA_FOLDER
-from hf_lorameta.errors import LoraMetaError
+from hf_lorameta.errors import AdapterError, LoraMetaError
 from hf_lorameta.pipeline.publish import Published, Target
 from hf_lorameta.pipeline.remarks import verdict_on
 from hf_lorameta.pipeline.resolve import NO_BASE
 from hf_lorameta.pipeline.rows import Rows
 from hf_lorameta.pipeline.save import Generation
+from hf_lorameta.recipe import Recipe
 from hf_lorameta.remarks import Remark
 from tests.support.running_space import SPACE, missing
 
@@ -398,7 +401,7 @@ def test_an_adapter_is_not_called_ready_until_it_is_trained_or_its_training_has_
     first = ("First version, not yet trained", "Download this version, 2 MB", "secondary")
     ready = ("Your adapter is ready", "Download, 2 MB", "primary")
     assert labels() == first
-    visit.background, visit.more = None, more  # it was stopped, or no step helped
+    visit.background, visit.more = None, more  # it was stopped as it began, or could not be trained
     assert labels() == (first if more else ready)
     made: Any = visit.adapter
     trained = Training(rows=90, steps=20)
@@ -406,6 +409,53 @@ def test_an_adapter_is_not_called_ready_until_it_is_trained_or_its_training_has_
     made.generation = replace(made.generation, outcome=outcome)
     visit.background = SimpleNamespace()  # type: ignore[assignment]
     assert labels() == ready, "more time is used"
+
+
+def outcome_of(steps: int = 9, right: int | None = 4, score: float | None = None) -> Outcome:
+    """Return the outcome of a training of so many steps, and of answers to 16 rows if counted."""
+    graded = None if score is None else Graded("rouge_l", 0.1, score)
+    answers = RightAnswers(most_frequent=0, base=1, end=right or 0)
+    check = None if right is None else results.Check(16, 2.0, 1.0, answers, graded=graded)
+    return Outcome(Training(rows=90, steps=steps) if steps else None, check)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        (outcome_of(), outcome_of(), "Trained on 90 of your rows."),
+        (outcome_of(), outcome_of(right=3), "More time brought no better answers: "),
+        (outcome_of(), outcome_of(right=None), "The answers after more time were not counted: "),
+        (outcome_of(), outcome_of(steps=0), "No step was taken in the time that it had: "),
+        (outcome_of(), KeyboardInterrupt(), "The training was stopped before there was anything"),
+        (outcome_of(), AdapterError("numbers overflow"), "Not trained: numbers overflow: the"),
+        (outcome_of(score=0.4), outcome_of(), "Trained on"),
+        (outcome_of(score=0.4), outcome_of(score=0.3, right=9), "More time brought no better"),
+        (outcome_of(right=None), outcome_of(), "Trained on"),
+        (outcome_of(steps=0), outcome_of(right=None), "Trained on"),
+        (outcome_of(steps=0), outcome_of(right=3), "Trained on"),
+    ],
+)
+def test_more_time_replaces_an_adapter_unless_that_makes_it_worse(
+    before: Outcome, after: Outcome | BaseException, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = SimpleNamespace(outcome=after)
+
+    def make(*_: Any, **__: Any) -> Any:
+        if isinstance(after, BaseException):
+            raise after
+        return made
+
+    session = SimpleNamespace(with_progress=lambda progress: None)
+    model: Any = SimpleNamespace(one_training=lambda job: nullcontext(session))
+    monkeypatch.setattr(trying, "make_adapter", make)
+    monkeypatch.setattr(
+        trying, "Adapter", lambda _, generation: SimpleNamespace(save=lambda job: generation)
+    )
+    adapter: Any = SimpleNamespace(generation=SimpleNamespace(outcome=before))
+    result: Any = SimpleNamespace(plan=SimpleNamespace(recipe=Recipe()), samples=(), name="rows")
+    improved = trying.improve(adapter, result, model, jobs.Job(60))
+    assert improved.said.startswith(said)
+    assert improved.adapter is (made if said.startswith("Trained on") else adapter)
 
 
 def test_a_job_uses_the_base_model_after_a_canceled_one_has_ended() -> None:

@@ -21,7 +21,7 @@ transformers = pytest.importorskip("transformers")
 
 from hf_lorameta.engines.row_tokens import Tokens  # noqa: E402 - they import torch
 from hf_lorameta.engines.transformers.forward import PassRunner  # noqa: E402
-from hf_lorameta.training import further, trainer  # noqa: E402
+from hf_lorameta.training import device, further, trainer  # noqa: E402
 from hf_lorameta.training.further import train_further  # noqa: E402
 from hf_lorameta.training.settings import Settings  # noqa: E402
 from hf_lorameta.training.target_layers import with_all_projections  # noqa: E402
@@ -208,6 +208,21 @@ def test_the_adapter_of_folds_is_trained_on_all_rows(base: Path) -> None:
     assert content(again.weights) == content(result.weights)
 
 
+def test_memory_is_planned_for_all_rows_of_folds(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The longest may be among those that are held out without folds."""
+    given, plan = list[Sequence[Tokens]](), device.plan_device
+
+    def planned(*args: Any, rows: Sequence[Tokens], **options: Any) -> Any:
+        given.append(rows)
+        return plan(*args, rows=rows, **options)
+
+    monkeypatch.setattr(trainer, "plan_device", planned)
+    train(base, FOLDED, steps=1)
+    assert [list(rows) for rows in given] == [FEW]
+
+
 class Timed:
     """A clock on which only steps take time.
 
@@ -262,6 +277,33 @@ def test_folds_are_trained_for_fewer_steps_where_these_take_longer_than_planned(
     assert clock.now <= 80
 
 
+@pytest.mark.parametrize(
+    ("rows", "settings", "before", "folds", "steps"),
+    [(ROWS, {"steps": 48}, 20, 0, 42), (FOLDED, {"steps": 12}, 3 + 12 - 1, 4, 8)],
+)
+def test_a_step_that_is_delayed_neither_ends_a_training_nor_its_folds(
+    base: Path, rows: TrainingRows, settings: dict[str, int], before: int, folds: int, steps: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    fast_training(monkeypatch.setattr, rows=4, **settings)
+    clock = Timed(monkeypatch, *[1.0] * before, 40.0, 1.0)
+    left, seconds = (0, 90) if folds else (20, 100)
+    result = train(
+        base, rows, deadline=clock.deadline(seconds), reserved=lambda step: min(left * step, 18.0)
+    )
+    assert (len(result.folds), result.steps) == (folds, steps)
+    assert result.seconds == clock.now <= seconds
+
+
+def test_folds_that_took_all_the_time_leave_the_adapter_as_it_was(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Timed(monkeypatch, *[1.0] * (3 + 12 - 1), 200.0)
+    result = train(base, FOLDED, deadline=clock.deadline(90))
+    assert (result.rows, result.steps, result.folds) == (0, 0, ())
+    assert content(result.weights) == start_content(base)
+
+
 def test_some_rows_are_not_trained_on_where_time_does_not_suffice_for_one_fold(
     base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -304,14 +346,14 @@ def test_the_learning_rate_reaches_zero_when_the_time_is_over(
 
 def test_without_time_the_adapter_stays_as_it_was(base: Path) -> None:
     result = train(base, deadline=Deadline(0))
-    assert (result.rows, result.steps, result.gain) == (0, 0, None)
+    assert (result.rows, result.steps) == (0, 0)
     assert content(result.weights) == start_content(base)
 
 
 def test_a_deadline_that_passes_before_the_first_step_leaves_the_adapter(base: Path) -> None:
     looks = chain([0.0, 0.0], repeat(1.0))  # when it is made, and before the model is prepared
     result = train(base, FOLDED, deadline=Deadline(0.5, lambda: next(looks)))
-    assert (result.rows, result.steps, result.gain) == (0, 0, None)
+    assert (result.rows, result.steps) == (0, 0)
     assert content(result.weights) == start_content(base)
 
 

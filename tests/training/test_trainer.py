@@ -178,4 +178,3 @@ def test_a_score_of_no_number_is_the_worst(base: Path) -> None:
     with Trainer(model, part, NOTHING, Settings(**FAST), ROWS.held_out) as trainer:
         scores = trainer.score(ROWS.held_out, torch.full_like(trainer.start, math.nan))
     assert scores.by_row.max() == 0
-    assert scores.probability == 0
