@@ -1,17 +1,20 @@
 """Modules of the Space that need neither a browser nor Gradio."""
 
 import json
+import os
 import pickle
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from html import unescape
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import pytest
 from huggingface_hub import constants
@@ -51,6 +54,7 @@ from limits import hourly
 from tests.hub.conftest import use_endpoint
 from tests.space import readers
 from tests.support.fault_hub import FaultHub
+from tests.support.running_space import NO_STUBS, ROOT, SPACE
 from views import blocks
 from views import plan as plan_view
 from views import result as result_view
@@ -478,18 +482,16 @@ def test_what_is_shown_of_answers_has_no_heading_that_leaves_out_a_level(tickets
     assert set(re.findall(r"^#+", usage, re.MULTILINE)) <= {"###", "#"}
 
 
-def test_gradio_adds_no_header_for_which_the_page_would_ask_other_hosts_for_fonts(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    pytest.importorskip("gradio")
-    from limits.lines import make_lines
-    from page import build_page
-
-    monkeypatch.setenv("SYSTEM", "spaces")
-    monkeypatch.setenv("SPACE_ID", "ann/space")
-    of = settings.read_settings()
-    page = build_page(of, cast(BankLoader, None), make_lines(of))
-    assert page.get_config_file()["space_id"] is None
+def test_gradio_adds_no_header_for_which_the_page_would_ask_other_hosts_for_fonts() -> None:
+    program = (
+        f"{NO_STUBS}\nfrom limits.lines import make_lines; from page import build_page\n"
+        "from settings import read_settings; of = read_settings()\n"
+        "print(build_page(of, None, make_lines(of)).get_config_file()['space_id'])"
+    )
+    env = os.environ | {"SYSTEM": "spaces", "SPACE_ID": "ann/space", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, cwd=SPACE, env=env, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "None"
 
 
 def test_only_what_the_page_offers_is_advised() -> None:
