@@ -25,6 +25,7 @@ from tests.support.local_hub import LocalHub
 
 ROOT = Path(__file__).parents[2]
 SPACE = ROOT / "space"
+NO_STUBS = Path(__file__).with_name("no_stubs.py").read_text("utf-8")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
 START_SECONDS = 300.0
 WAIT_MS = 180_000
@@ -150,8 +151,8 @@ def running_space(
     env |= (ON_HUB if on_hub else {}) | variables
     log = home / "space.log"
     url = f"http://127.0.0.1:{port}"
-    run = f"{before}\nimport runpy; runpy.run_path('app.py', run_name='__main__')"
-    command = [python, *(("-c", run) if before else ("app.py",))]
+    run = f"{NO_STUBS}\n{before}\nimport runpy; runpy.run_path('app.py', run_name='__main__')"
+    command = [python, *(("-c", run) if folder == SPACE else ("app.py",))]
     with log.open("wb") as out:
         process = subprocess.Popen(
             command, cwd=folder, env=env, stdout=out, stderr=subprocess.STDOUT
