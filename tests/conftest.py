@@ -24,7 +24,10 @@ from tests.support.shell import Done as Done
 from tests.support.shell import Shell as Shell
 from tests.support.words import TOPICS, word_level
 
-collect_ignore = ["benchmarks/official_hub_conftest.py"]  # a conftest of other tests
+collect_ignore = [
+    "benchmarks/official_hub_conftest.py",  # a conftest of other tests
+    "benchmarks/space_attacks.py",  # makes large files when it is imported, and has no examples
+]
 
 # with this variable, each of a hundred processes compiles this package, which takes 2 s
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -90,10 +93,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.nodeid.partition("::")[0] not in _OF_ONE_SPACE, item.path not in slow
         )
     )  # fmt: skip
+    inside = {
+        path
+        for path in {item.path for item in items}.difference(_OTHERS)
+        if not {path, *path.parents}.isdisjoint(_UNIT)
+    }
     for item in items:
-        inside = any(item.path.is_relative_to(path) for path in _UNIT) and item.path not in _OTHERS
         heavy = _HEAVY.intersection(getattr(item, "fixturenames", ()))
-        if inside and not heavy and not item.get_closest_marker("slow"):
+        if item.path in inside and not heavy and not item.get_closest_marker("slow"):
             item.add_marker("unit")
 
 
