@@ -7,6 +7,7 @@ import pytest
 from hf_lorameta import Bank, Plan, Recipe
 from hf_lorameta.pipeline.plan import plan_from_reading
 from hf_lorameta.pipeline.read import Reading
+from tests.support.tiny_bank import tiny_bank as tiny_bank_of_this_run
 from tests.training import tiny
 
 
@@ -17,9 +18,9 @@ def with_recipe(of: Plan, recipe: Recipe) -> Plan:
 
 
 @pytest.fixture(scope="session")
-def tiny_bank(tmp_path_factory: pytest.TempPathFactory) -> Bank:
+def tiny_bank() -> Bank:
     """A bank that was trained for a random base model, which is a folder on this machine."""
-    return tiny.write_bank(tmp_path_factory.mktemp)
+    return tiny_bank_of_this_run()
 
 
 @pytest.fixture(scope="session")

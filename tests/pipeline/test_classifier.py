@@ -30,8 +30,8 @@ CLASSIFIER = "a classifier on words alone"
 
 
 @pytest.fixture(scope="module")
-def bank(tmp_path_factory: pytest.TempPathFactory) -> Bank:
-    return tiny.write_bank(tmp_path_factory.mktemp)
+def bank(tiny_bank: Bank) -> Bank:
+    return tiny_bank
 
 
 def made(bank: Bank, lines: list[dict[str, str]]) -> Generation:

@@ -13,6 +13,7 @@ import pytest
 from tests.conftest import Account, Shell, Web
 from tests.space.datasets import lines
 from tests.support.running_space import ROOT, SPACE, missing, running_space
+from tests.support.tiny_bank import tiny_bank
 from tests.training import tiny
 
 if why := missing("gradio", "gradio_client", "torch", "transformers", "peft"):
@@ -31,7 +32,7 @@ def web_with_tiny_model(
     world: Shell, enrol: Callable[[], Account], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Web]:
     owner, home = enrol(), tmp_path_factory.mktemp("tiny")
-    bank = str(tiny.write_bank(tmp_path_factory.mktemp).folder)
+    bank = str(tiny_bank().folder)
     with running_space(
         world.hub,
         home,
