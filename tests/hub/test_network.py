@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from hf_lorameta.errors import UsageError
+from hf_lorameta.network import check_endpoint
 from tests.conftest import Account, Shell, rows
 from tests.support.fault_hub import FaultHub
 
@@ -36,12 +38,17 @@ def serving(server: socketserver.BaseServer) -> Iterator[None]:
         thread.join(10)
 
 
+NO_WAITS = "import time; time.sleep = lambda seconds: None"
+"""Code to run before a command: it waits for nothing before it asks again."""
+
+
 def run(
-    cli: Shell, *args: object, token: str | None = None, **env: str
+    cli: Shell, *args: object, token: str | None = None, before: str = "", **env: str
 ) -> subprocess.CompletedProcess[str]:
     """Run a command in a new process, which reads variables that are read at import."""
+    code = f"{before}\nimport sys; from hf_lorameta.cli import main; main(sys.argv[1:])"
     return subprocess.run(
-        [sys.executable, "-m", "hf_lorameta", *map(str, args)],
+        [sys.executable, "-c", code, *map(str, args)],
         env=cli.env(token) | env,
         cwd=cli.cwd,
         capture_output=True,
@@ -62,11 +69,20 @@ def run(
         ("http://", "it names no host"),
     ],
 )
-def test_an_endpoint_that_is_none_is_named(cli: Shell, address: str, problem: str) -> None:
-    done = run(cli, "bank", "list", HF_ENDPOINT=address)
+def test_an_endpoint_that_is_none_is_named(
+    address: str, problem: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", address)
+    with pytest.raises(UsageError) as caught:
+        check_endpoint()
+    assert str(caught.value) == f"HF_ENDPOINT is not the address of a Hub: {problem}"
+
+
+def test_a_command_checks_the_endpoint_before_the_client_is_imported(cli: Shell) -> None:
+    done = run(cli, "bank", "list", HF_ENDPOINT="http://[::1")
     assert done.returncode == 2
-    assert f"HF_ENDPOINT is not the address of a Hub: {problem}" in done.stderr
-    assert run(cli, "--help", HF_ENDPOINT=address).returncode == 0
+    assert "HF_ENDPOINT is not the address of a Hub: Invalid IPv6 URL" in done.stderr
+    assert run(cli, "--help", HF_ENDPOINT="http://[::1").returncode == 0
 
 
 class Forward(socketserver.BaseRequestHandler):
@@ -155,14 +171,14 @@ def test_uploads_obey_the_same_variables_as_reads(tmp_path: Path, cli: Shell) ->
         push = ("push", "-d", "rows.jsonl", "--repo-id", "alice/a", "-q")
         env = hub.env(token, home=home) | {"HTTP_PROXY": "http://127.0.0.1:9"}
         env |= {"HF_HUB_DISABLE_XET": "1"}
-        done = run(cli, *push, **env | dict.fromkeys(NO_BYPASS, "127.0.0.1"))
+        bypass = dict.fromkeys(NO_BYPASS, "127.0.0.1")
+        done = run(cli, *push, before=NO_WAITS, **env | bypass)
         assert done.returncode == 6
         storage = hub.url.replace("127.0.0.1", "localhost")
         assert f"no answer from {storage} to PUT /_lfs/" in done.stderr
         assert "check the proxy in HTTP_PROXY, or add localhost to NO_PROXY" in done.stderr
-        done = run(
-            cli, *push, "--overwrite", **env | dict.fromkeys(NO_BYPASS, "127.0.0.1,localhost")
-        )
+        bypass = dict.fromkeys(NO_BYPASS, "127.0.0.1,localhost")
+        done = run(cli, *push, "--overwrite", **env | bypass)
         assert done.returncode == 0, done.stderr
 
 
