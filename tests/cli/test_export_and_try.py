@@ -2,10 +2,7 @@
 
 import importlib.util
 import json
-import os
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -33,12 +30,8 @@ import importlib.util as u
 find = u.find_spec
 u.find_spec = lambda name, *args: None if name == "gguf" else find(name, *args)
 """
-SHORT_DEMO = """
-import sys, hf_lorameta.demo.run as run
-from hf_lorameta.cli import main
-run.BUDGET = "0"  # the adapter is good enough without training
-main(sys.argv[1:])
-"""
+SHORT_DEMO = "import hf_lorameta.demo.run as run; run.BUDGET = '0'"
+"""Code to run before a command: the demo's adapter is good enough without training."""
 
 
 def save(folder: Path, **settings: object) -> Path:
@@ -251,13 +244,14 @@ def test_try_says_what_to_do_where_the_adapter_answers_nothing(cli: Shell, tmp_p
 
 @needs_model
 @pytest.mark.slow
-def test_the_demos_adapter_is_better_than_the_base_model_and_can_be_tried(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("model_commands")
+def test_the_demos_adapter_is_better_than_the_base_model_and_can_be_tried(
+    cli: Shell, tmp_path: Path
+) -> None:
     base_models = locate(SMOLLM2).parent  # dequantized once for all tests
     (tmp_path / base_models.name).symlink_to(base_models)
-    env = {**os.environ, "HF_LORAMETA_CACHE": str(tmp_path)}
-    command = [sys.executable, "-c", SHORT_DEMO, "demo", "--max-rows", "1", "-q", "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env=env)
-    report = json.loads(done.stdout)
+    cache = {"HF_LORAMETA_CACHE": str(tmp_path)}
+    report = cli("demo", "--max-rows", 1, "-q", "--json", before=SHORT_DEMO, **cache).json
     scores = report["scores"]
     folder = tmp_path / "demo/tickets-adapter"
     assert report["folder"] == str(folder)
@@ -270,11 +264,6 @@ def test_the_demos_adapter_is_better_than_the_base_model_and_can_be_tried(tmp_pa
     assert report["summary"].endswith(report["try"])
     words = shlex.split(report["try"])
     assert words[:2] == ["hf-lorameta", "try"]
-    words += ["--max-tokens", "3", "--compare", "--json"]
-    answer = subprocess.run(
-        [sys.executable, "-m", "hf_lorameta", *words[1:]],
-        input="You charged my card twice for one order.\n",
-        capture_output=True, text=True, check=True, env=env,
-    )  # fmt: skip
-    answers = json.loads(answer.stdout)
+    words += ["--prompt", "You charged my card twice for one order."]
+    answers = cli(*words[1:], "--max-tokens", 3, "--compare", "--json", **cache).json
     assert answers["answer"] == "billing" != answers["base"]
