@@ -44,7 +44,7 @@ def write_text(path: Path) -> None:
 def write_zip(path: Path) -> None:
     """Write an archive with a file of 1.2 GB, more than may be unpacked."""
     with (
-        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive,
+        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
         archive.open("train.csv", "w") as file,
     ):
         file.write(b'input,output\nq,"')
@@ -62,7 +62,6 @@ WRITE = {".parquet": write_parquet, ".gz": write_text, ".zip": write_zip}
         ("train.parquet", False, "needs more memory"),
         ("train.jsonl.gz", True, "needs more memory"),
         ("train.csv.gz", True, "needs more memory"),
-        ("train.jsonl.gz", False, "needs more memory"),
         ("train.zip", False, "unpacks to more than 1,000 MB"),
     ],
 )
