@@ -9,13 +9,11 @@ import pytest
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE
 from tests.cards.examples import metadata_fields
 from tests.conftest import Account, Built, Shell, touched
+from tests.support.fast_training import FAST
 from tests.training import tiny
 
 pytest.importorskip("torch")
 pytest.importorskip("peft")
-
-FAST = "from tests.support.fast_training import fast_training; fast_training()"
-"""Code to run before a command."""
 
 pytestmark = pytest.mark.usefixtures("model_commands")
 

@@ -4,6 +4,7 @@ import json
 import logging
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from hf_lorameta.pipeline.session import Session
 from hf_lorameta.pipeline.stages import Stage
 from hf_lorameta.pipeline.train import Train
 from tests.conftest import Shell
-from tests.support.fast_training import fast_training
+from tests.support.fast_training import FAST, fast_training
 from tests.support.plain_bank import plain_bank
 from tests.training import tiny
 
@@ -229,7 +230,8 @@ def test_generate_trains_and_counts_unless_told_not_to(
     cli: Shell, tiny_bank: Bank, rows: Path, tmp_path: Path
 ) -> None:
     command = ("generate", "-d", rows, "--bank", tiny_bank.folder, "--rank", 4)
-    done = cli(*command, "--budget", "60s", "-o", tmp_path / "a", HF_LORAMETA_NO_BASE="")
+    run = partial(cli, before=FAST)
+    done = run(*command, "--budget", "60s", "-o", tmp_path / "a", HF_LORAMETA_NO_BASE="")
     [announced] = [line for line in done.err.splitlines() if "--no-check" in line]
     assert "train on your rows for up to 60 s" in announced
     assert done.err.count("Right answers on 48 rows") == 1
@@ -241,17 +243,17 @@ def test_generate_trains_and_counts_unless_told_not_to(
     words = again.replace("\\\n", " ").split()[1:]
     words[words.index("my-adapter")] = str(tmp_path / "again")
     values = {"DATASET": str(rows), "BANK": str(tiny_bank.folder)}
-    cli(*(values.get(word, word) for word in words))
+    run(*(values.get(word, word) for word in words))
     weights = [(tmp_path / name / "adapter_model.safetensors") for name in ("a", "again")]
     assert weights[0].read_bytes() == weights[1].read_bytes()
-    pure = cli(*command, "--budget", "0", "-o", tmp_path / "b", HF_LORAMETA_NO_BASE="")
+    pure = run(*command, "--budget", "0", "-o", tmp_path / "b", HF_LORAMETA_NO_BASE="")
     assert "Right answers" not in pure.err
-    asked = cli(*command, "--train", 8, "-o", tmp_path / "c", HF_LORAMETA_NO_BASE="")
+    asked = run(*command, "--train", 8, "-o", tmp_path / "c", HF_LORAMETA_NO_BASE="")
     assert "on rows that it has not seen. To skip the count alone: --no-check" in asked.err
     assert "To skip this: " not in asked.err
     assert "Right answers on 12 rows" in asked.err
     refusing = ("--check", 4, "--budget", "60s", "-o", tmp_path / "d")
-    assert "--no-check" not in cli(*command, *refusing, HF_LORAMETA_NO_BASE="").err
+    assert "--no-check" not in run(*command, *refusing, HF_LORAMETA_NO_BASE="").err
 
 
 def test_a_failed_check_that_nobody_asked_for_does_not_cost_the_adapter(

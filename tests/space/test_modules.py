@@ -55,7 +55,7 @@ from limits import hourly
 from tests.hub.conftest import use_endpoint
 from tests.space import readers
 from tests.support.fault_hub import FaultHub
-from tests.support.running_space import ROOT, SPACE
+from tests.support.running_space import NO_STUBS, ROOT, SPACE
 from views import blocks
 from views import plan as plan_view
 from views import result as result_view
@@ -486,7 +486,7 @@ def test_what_is_shown_of_answers_has_no_heading_that_leaves_out_a_level(tickets
 
 def test_gradio_adds_no_header_for_which_the_page_would_ask_other_hosts_for_fonts() -> None:
     program = (
-        "from limits.lines import make_lines; from page import build_page\n"
+        f"{NO_STUBS}\nfrom limits.lines import make_lines; from page import build_page\n"
         "from settings import read_settings; of = read_settings()\n"
         "print(build_page(of, None, make_lines(of)).get_config_file()['space_id'])"
     )

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
+FAST = "from tests.support.fast_training import fast_training; fast_training()"
+"""Code to run before a command."""
 Set = Callable[[Any, str, Any], object]
 """`setattr`, or that of pytest's ``monkeypatch``, which is undone after the test."""
 
