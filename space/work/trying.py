@@ -220,8 +220,8 @@ def improve(
                 said += " Each was answered by an adapter that was not trained on it."
         else:
             said = f"{why}: the adapter stays as it was."
-        if why and before.outcome.training:
-            made = None
+        if why and (training or before.outcome.training):
+            made = None  # else its answers are counted now
         return Improved(Adapter(result.name, made).save(job) if made else adapter, said, over)
 
 
@@ -229,11 +229,11 @@ def _why_unchanged(before: Outcome, after: Outcome) -> str:
     """Return why an adapter is not replaced by that of another training; empty if it is."""
     if not after.training:
         return "No step was taken in the time that it had"
-    if not before.training or not before.check:
-        return ""
-    if not after.check:
-        return "The answers after more time were not counted"
-    return "More time brought no better answers" if _is_worse(after.check, before.check) else ""
+    if before.check and after.check:
+        worse = _is_worse(after.check, before.check)
+        return "More time brought no better answers" if worse else ""
+    unknown = before.training and before.check
+    return "The answers after more time were not counted" if unknown else ""
 
 
 def _is_worse(after: Check, before: Check) -> bool:
