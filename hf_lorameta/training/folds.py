@@ -6,8 +6,10 @@ from typing import NamedTuple
 
 from hf_lorameta.engines.row_tokens import Tokens
 
-_PLANS = ((4, 1), (3, 1), (2, 1), (2, 2 / 3))
-"""Folds, and steps as a share of all that a training has, best first."""
+LEAST = 0.5
+"""Least share of its steps that a fold, or the training on all rows, is given."""
+_MOST = 4
+"""Most folds."""
 _SPARE = 1.1
 """Time for slower steps, as a factor of that of all steps."""
 
@@ -17,7 +19,7 @@ class FoldPlan(NamedTuple):
 
     Attributes:
         folds: number of folds.
-        steps: of each fold, and of the training on all rows at most.
+        steps: of each fold, and likely of the training on all rows.
     """
 
     folds: int
@@ -30,7 +32,7 @@ class FoldPlan(NamedTuple):
 
 
 def fold_plan(steps: int, affordable: float) -> FoldPlan | None:
-    """Return how to train on few rows; None if there is no time for two folds.
+    """Return how to train on few rows: as many folds as fit in, up to 4; None if no two do.
 
     Args:
         steps: of a training on all of them.
@@ -38,12 +40,13 @@ def fold_plan(steps: int, affordable: float) -> FoldPlan | None:
 
     Example:
         >>> fold_plan(24, 200), fold_plan(48, 200), fold_plan(48, 100)
-        (FoldPlan(folds=4, steps=24), FoldPlan(folds=2, steps=48), None)
-        >>> fold_plan(24, 60)
-        FoldPlan(folds=2, steps=16)
+        (FoldPlan(folds=4, steps=24), FoldPlan(folds=2, steps=48), FoldPlan(folds=2, steps=30))
+        >>> fold_plan(24, 36)
     """
-    plans = (FoldPlan(folds, round(share * steps)) for folds, share in _PLANS)
-    return next((plan for plan in plans if _SPARE * plan.total <= affordable), None)
+    planned = int(min(affordable / _SPARE, (_MOST + 1) * steps))
+    folds = max(planned // steps - 1, 2)
+    fitting = min(steps, planned // (folds + 1))
+    return FoldPlan(folds, fitting) if fitting >= LEAST * steps else None
 
 
 def divided(rows: Sequence[Tokens], folds: int, seed: int) -> list[list[int]]:

@@ -24,7 +24,7 @@ from hf_lorameta.engines.scoring import LoraWeights
 from hf_lorameta.errors import AdapterError, Advice, Option
 from hf_lorameta.tables import plural
 from hf_lorameta.training.checkpoint import Checkpoint, State
-from hf_lorameta.training.folds import FoldPlan, divided, fold_plan
+from hf_lorameta.training.folds import LEAST, FoldPlan, divided, fold_plan
 from hf_lorameta.training.settings import Settings
 from hf_lorameta.training.trained import Fold, Gain, Trained, TrainingRows
 from hf_lorameta.training.trainer import TrainedPart, Trainer, batches
@@ -32,8 +32,6 @@ from hf_lorameta.types import Progress, no_progress
 
 _FIRST_STEPS = 3
 """Steps that show how long one takes; the first one takes longer."""
-_LEAST = 0.5
-"""Least share of the steps that were planned for a fold, and for all rows after the folds."""
 _LATEST = 3
 """Steps of whose durations the median is that of the next one."""
 
@@ -279,16 +277,15 @@ class _Training:
 
         If time does not suffice for one fold, some rows are not trained on instead.
         """
-        rows, trainer, self._done = self._rows.few, self._trainer, 0
+        trainer, self._done = self._trainer, 0
         self.result.folds = self._finished_folds(plan)
-        self._settings = replace(self._settings_for(len(rows)), steps=plan.steps)
-        if not self.result.folds:
-            rows, self._settings = self._rows.train, self._settings_for(len(self._rows.train))
-        elif self.result.interrupted:
+        rows = self._rows.few if self.result.folds else self._rows.train
+        self._settings = self._settings_for(len(rows))
+        if self.result.interrupted:
             logger.warning(
                 "The training was interrupted after %s. Training on all rows for %s; Ctrl-C ends "
                 "this, too",
-                plural(len(self.result.folds), "fold"), plural(plan.steps, "step"),
+                plural(len(self.result.folds), "fold"), plural(self._settings.steps, "step"),
             )  # fmt: skip
         trainer.restart()
         self._train_in_time(batches(rows, self._settings), len(rows))
@@ -304,7 +301,7 @@ class _Training:
             for indices in divided(self._rows.few, plan.folds, self._settings.seed):
                 parts = plan.folds - len(finished) + 1
                 steps = int(min(plan.steps, self._time / self._step_seconds / parts))
-                if steps < _LEAST * plan.steps or not self._train_fold(indices, steps, plan):
+                if steps < LEAST * plan.steps or not self._train_fold(indices, steps, plan):
                     break
                 weights = self._trainer.weights(self._trainer.parameters())
                 finished.append(Fold(indices, weights))
@@ -325,7 +322,7 @@ class _Training:
         order = batches(others, self._settings)
         trainer.restart()
         while trainer.taken < steps:
-            if not self._has_time(_LEAST * plan.steps * self._step_seconds):
+            if not self._has_time(LEAST * plan.steps * self._step_seconds):
                 return False
             self._step(next(order), plan.total)
         return True
