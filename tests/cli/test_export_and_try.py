@@ -4,6 +4,7 @@ import importlib.util
 import json
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -250,7 +251,7 @@ def test_the_demos_adapter_is_better_than_the_base_model_and_can_be_tried(
 ) -> None:
     base_models = locate(SMOLLM2).parent  # dequantized once for all tests
     (tmp_path / base_models.name).symlink_to(base_models)
-    cache = {"HF_LORAMETA_CACHE": str(tmp_path)}
+    cache: dict[str, Any] = {"HF_LORAMETA_CACHE": str(tmp_path)}
     report = cli("demo", "--max-rows", 1, "-q", "--json", before=SHORT_DEMO, **cache).json
     scores = report["scores"]
     folder = tmp_path / "demo/tickets-adapter"

@@ -13,4 +13,4 @@ def _of_no_file(thing: Any) -> str:
     return _getfile(thing)
 
 
-inspect.getfile = _of_no_file
+inspect.getfile = _of_no_file  # type: ignore[assignment]
