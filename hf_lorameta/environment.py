@@ -1,12 +1,10 @@
-"""The Hub's address, the cores, and the optional dependencies with what installs them."""
+"""The Hub's address, and the optional dependencies with the commands that install them."""
 
 import importlib.util
 import json
-import os
 import sys
 from importlib import metadata
 from importlib.machinery import PathFinder
-from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -16,7 +14,6 @@ from hf_lorameta.errors import MissingExtraError
 from hf_lorameta.quoting import shell
 
 DISTRIBUTION = "hf-lorameta"
-_CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")
 
 
 def hub_url(path: str = "") -> str:
@@ -30,21 +27,6 @@ def hub_url(path: str = "") -> str:
     host, slash, root = rest.partition("/")
     url = scheme + at + host.rpartition("@")[2] + slash + root
     return f"{url}/{path}" if path else url
-
-
-def usable_cores(counted: int | None = None) -> int:
-    """Return how many of the cores that were counted, or of all, a container allows (cgroup v2).
-
-    Example:
-        >>> usable_cores(1)
-        1
-    """
-    cores = max(counted or os.cpu_count() or 1, 1)
-    try:
-        time_allowed, period = _CPU_LIMIT.read_text().split()
-        return min(cores, max(round(int(time_allowed) / int(period)), 1))
-    except (OSError, ValueError):  # no container, or one without a limit
-        return cores
 
 
 def require_extra(*modules: str, extra: str = "eval") -> None:

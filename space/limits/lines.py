@@ -15,7 +15,6 @@ from typing import TypeVar
 
 from starlette.concurrency import iterate_in_threadpool
 
-from hf_lorameta.environment import usable_cores
 from limits.callers import Call
 from limits.hourly import MODEL_TIME, TRAINING_TIME
 from settings import SpaceSettings
@@ -27,8 +26,6 @@ SHOW_SECONDS = 2.0
 """Seconds until its number is shown again, since showing it takes some computing."""
 SLOW_SECONDS = 4.0
 """Seconds until a reading request, which mostly waits for another server, lets one more begin."""
-_MOST_PLANS = 4
-"""Plans at once, however many cores there are: each has a process of its own."""
 T = TypeVar("T")
 _FULL = "Too many requests are waiting"
 _SHARE_TAKEN = "Too many requests from your address are waiting"
@@ -64,8 +61,7 @@ class Line:
     Args:
         at_once: requests that run at once.
         places: requests that may wait.
-        reads: whether slow requests let others begin, up to a quarter of the places; of the same
-            address, one.
+        reads: whether slow requests let others begin, up to a quarter of the places.
         used: returns how much an address has used lately, in large units: among those that have
             used as much, the one that has waited longest goes first.
         now: the clock.
@@ -111,13 +107,11 @@ class Line:
         """Begin a request if it is its turn; return whether it has begun."""
         with self._lock:
             taken, now = self._taken(), self._now()
-            slow = [other.address for other in self._running if self._is_slow(other, now)]
-            beside = min(len(slow), self._places // 4)
+            begun = (other.began for other in self._running)
+            slow = sum(began is not None and now - began > SLOW_SECONDS for began in begun)
+            beside = min(slow, self._places // 4) if self._reads else 0
             share = max(1, self._at_once - 1)
-            ready = (
-                other for other in self._waiting
-                if taken[other.address] < share + (beside > 0 and other.address in slow)
-            )  # fmt: skip
+            ready = (other for other in self._waiting if taken[other.address] < share)
             if len(self._running) - beside >= self._at_once or next(ready, None) is not place:
                 return False
             self._waiting.remove(place)
@@ -138,9 +132,6 @@ class Line:
         """Give up a place, whether the request waits or runs."""
         with self._lock:
             (self._waiting if place.began is None else self._running).remove(place)
-
-    def _is_slow(self, place: Place, now: float) -> bool:
-        return self._reads and place.began is not None and now - place.began > SLOW_SECONDS
 
     def _taken(self) -> Counter[str]:
         return Counter(place.address for place in self._running)
@@ -180,13 +171,8 @@ class Line:
 
 
 def make_lines(settings: SpaceSettings) -> dict[str, Line]:
-    """Return the lines of the page and of programs.
-
-    As many plans are made at once as there are cores, so that tries get some time, but at least two
-    so that no address has all.
-    """
-    plans = min(max(usable_cores(), 2), _MOST_PLANS)
-    at_once = {"plan": plans, "adapter": settings.concurrency, "model": 1, "training": 1}
+    """Return the lines of the page and of programs."""
+    at_once = {"plan": 4, "adapter": settings.concurrency, "model": 1, "training": 1}
     used = {"model": MODEL_TIME.minutes_used, "training": TRAINING_TIME.minutes_used}
     return {
         name: Line(number, settings.queue, reads=name == "plan", used=used.get(name))

@@ -11,7 +11,6 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from hf_lorameta import environment  # noqa: E402 - as below
 from hf_lorameta.engines.transformers import threads  # noqa: E402 - it imports torch
 
 
@@ -32,7 +31,7 @@ def test_a_container_limits_the_threads(
 ) -> None:
     file = tmp_path / "cpu.max"
     file.write_text(limit)
-    monkeypatch.setattr(environment, "_CPU_LIMIT", file)
+    monkeypatch.setattr(threads, "_LIMIT", file)
     assert threads.cores() == expected
 
 
