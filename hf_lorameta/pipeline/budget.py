@@ -41,8 +41,8 @@ def time_to_check(rows: int, step_seconds: float, seconds: float) -> float:
         seconds: for the training and the check together; infinite if not limited.
 
     Example:
-        >>> time_to_check(16, 2.0, 120), time_to_check(48, 10.0, 120)
-        (12.8, 21.6)
+        >>> time_to_check(16, 2.0, 100), time_to_check(48, 10.0, 100)
+        (12.8, 18.0)
     """
     return min(rows * _STEPS_PER_ROW * step_seconds, SHARE_FOR_CHECK * seconds)
 

@@ -109,7 +109,7 @@ def rows_for(
             "Not trained: %d labeled rows to train on, expected at least %d",
             found, MIN_TRAINING_ROWS,
         )  # fmt: skip
-        return Rows(prompt=rows.prompt, pool=rows.pool)
+        return draw_rows(Drawn(len(pool), 0, 0, check), pool, recipe.seed)
     return rows
 
 

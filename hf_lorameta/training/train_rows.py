@@ -21,7 +21,7 @@ import torch
 from hf_lorameta.deadline import Deadline
 from hf_lorameta.engines.row_tokens import Tokens
 from hf_lorameta.engines.scoring import LoraWeights
-from hf_lorameta.errors import AdapterError, Advice, Option
+from hf_lorameta.errors import AdapterError, Advice
 from hf_lorameta.tables import plural
 from hf_lorameta.training.checkpoint import Checkpoint, State
 from hf_lorameta.training.folds import LEAST, FoldPlan, divided, fold_plan
@@ -224,10 +224,8 @@ class _Training:
         result, trainer = self.result, self._trainer
         self._best = trainer.parameters() if parameters is None else parameters
         if not bool(self._best.isfinite().all()):
-            raise AdapterError(
-                "the base model's numbers overflow in training",
-                hint=[Option("budget", 0), "name another base model"],
-            )
+            overflow = "the base model's numbers overflow in training"
+            raise AdapterError(overflow, hint="name another base model")
         result.weights = trainer.weights(self._best)
         result.steps, result.schedule, result.rows = steps, self._settings.steps, rows
         result.layers = self._part.layers - self._part.first if self._part.first else 0

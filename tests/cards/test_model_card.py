@@ -140,7 +140,7 @@ def test_metadata_is_valid_for_the_hub(changes: dict[str, Any]) -> None:
           "in en, de, in the prompt below, with the instruction: Sort\n"], []),
         (of_dataset(id=None, revision="sha256:77", private=True),
          ["\n# LoRA adapter for base-7b\n", "a local dataset", "--dataset DATASET",
-          "evaluate . --dataset path/to/unseen-rows.jsonl  # in this folder\n"],
+          "evaluate . --dataset path/to/unseen.jsonl  # in this folder\n"],
          ["me/questions", "sha256"]),
         ({"outcome": Outcome(SHORT), **of_dataset(private=True)},
          ["a private dataset"], ["me/questions", "d" * 40, "`main`"]),

@@ -209,6 +209,7 @@ def test_all_rows_but_a_quarter_and_few_rows_without_exception_are_trained_on(
     assert drawn(7) == (0, 0, 0, 0)
     assert caplog.messages == ["Not trained: 7 labeled rows to train on, expected at least 8"]
     assert drawn(8) == (6, 2, 8, 0)
+    assert drawn(10, check=4) == (0, 0, 0, 4)
     assert drawn(16) == (12, 4, 16, 0)
     assert drawn(100) == (75, 25, 100, 0)
     assert drawn(101) == (76, 25, 0, 0)
