@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from hf_lorameta.cards.results import Check, Outcome
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
 from hf_lorameta.errors import AdapterError
 from hf_lorameta.pipeline.budget import DEFAULT_BUDGET
@@ -198,9 +197,9 @@ def improve(
             total = int(gone + rounded)
             job.report(text, int(gone), total, steps=steps, seconds_left=int(rounded))
 
-        stages, before = stages_for(result.plan.recipe, seconds, samples=True), adapter.generation
+        stages, then = stages_for(result.plan.recipe, seconds, samples=True), adapter.generation
         made: Generation | None = None
-        why = ""
+        why = "No step was taken in the time that it had"
         try:
             made = make_adapter(
                 result.plan, rows_of(result), session.with_progress(progress), stages,
@@ -212,32 +211,21 @@ def improve(
             why = f"Not trained: {error}"
         over = job.stopped or time.monotonic() - started > _OVER * seconds
         training = made and made.outcome.training
-        if made:
-            why = _why_unchanged(before.outcome, made.outcome)
-        if training and not why:
+        if made and training and (not then.outcome.training or _is_as_good(made, then)):
             said = f"Trained on {training.rows} of your rows."
             if training.folds:
                 said += " Each was answered by an adapter that was not trained on it."
         else:
+            why = "More time brought no better answers" if training else why
             said = f"{why}: the adapter stays as it was."
-        if why and (training or before.outcome.training):
-            made = None  # else its answers are counted now
+            if training or then.outcome.training:
+                made = None  # else its answers are counted now
         return Improved(Adapter(result.name, made).save(job) if made else adapter, said, over)
 
 
-def _why_unchanged(before: Outcome, after: Outcome) -> str:
-    """Return why an adapter is not replaced by that of another training; empty if it is."""
-    if not after.training:
-        return "No step was taken in the time that it had"
-    if before.check and after.check:
-        worse = _is_worse(after.check, before.check)
-        return "More time brought no better answers" if worse else ""
-    unknown = before.training and before.check
-    return "The answers after more time were not counted" if unknown else ""
-
-
-def _is_worse(after: Check, before: Check) -> bool:
-    """Whether answers are worse: by how good they are, if that is known of both, or right ones."""
-    if after.graded and before.graded:
-        return after.graded.end < before.graded.end
-    return after.right.end / after.rows < before.right.end / before.rows
+def _is_as_good(made: Generation, before: Generation) -> bool:
+    """Whether the answers of an adapter are as good as before, as far as these were counted."""
+    now, then = made.outcome.check, before.outcome.check
+    if now and then and now.graded and then.graded:
+        return now.graded.end >= then.graded.end
+    return not then or (now is not None and now.right.end / now.rows >= then.right.end / then.rows)
