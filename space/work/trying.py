@@ -190,12 +190,11 @@ def improve(
             gone = time.monotonic() - started
             left = max(seconds - gone, 0)
             rounded = max(10 * round(left / 10), 10) if left < 95 else left
-            checking = stage.startswith("Checking")
             steps = done if stage.startswith("Training") else steps
-            doing = "Checking it" if checking else "Training"
+            doing = "Checking it" if stage.startswith("Checking") else "Training"
             text = f"{doing} on your rows, up to {duration(rounded)} left"
-            total = int(gone + rounded)
-            job.report(text, int(gone), total, steps=steps, seconds_left=int(rounded))
+            counts = int(gone), int(gone + rounded)
+            job.report(text, *counts, steps=steps, seconds_left=int(rounded))
 
         stages, then = stages_for(result.plan.recipe, seconds, samples=True), adapter.generation
         made: Generation | None = None
@@ -205,10 +204,9 @@ def improve(
                 result.plan, rows_of(result), session.with_progress(progress), stages,
                 seconds=seconds,
             )  # fmt: skip
-        except KeyboardInterrupt:
-            why = "The training was stopped before there was anything to keep"
-        except AdapterError as error:  # no step, and no bank; or numbers overflow
-            why = f"Not trained: {error}"
+        except (KeyboardInterrupt, AdapterError) as error:  # no step, and no bank; or an overflow
+            stopped = "The training was stopped before there was anything to keep"
+            why = f"Not trained: {error}" if isinstance(error, AdapterError) else stopped
         over = job.stopped or time.monotonic() - started > _OVER * seconds
         training = made and made.outcome.training
         if made and training and (not then.outcome.training or _is_as_good(made, then)):
