@@ -205,6 +205,11 @@ class Outcome:
     given_model: bool = False
     budget: float = 0.0
 
+    @property
+    def settings(self) -> dict[str, int | None]:
+        """The settings of a recipe that repeat what was done, whatever time there is."""
+        return self.training.settings if self.training else {}
+
     def to_dict(self) -> dict[str, Any]:
         """Return the results as JSON values, by their names in recipe.json.
 

@@ -8,7 +8,6 @@ from typing import Any, Unpack
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.data.dataset import Dataset, ReadingOptions
 from hf_lorameta.pipeline.budget import budget_seconds
-from hf_lorameta.pipeline.check import Check
 from hf_lorameta.pipeline.make import make_adapter
 from hf_lorameta.pipeline.plan import Plan, plan_from_reading
 from hf_lorameta.pipeline.progress import bars_unless
@@ -155,8 +154,9 @@ def plan_with_rows(dataset: Dataset, session: Session, resolved: Resolved) -> tu
     counting = token_counting(session.bank)
     reading = read_dataset(dataset, resolved.recipe, counting, collect=collect)
     plan = plan_from_reading(reading, session.bank)
-    all_rows, count = resolved.trains_on_all, Check() in resolved.stages
-    return plan, rows_for(resolved.recipe, reading.pool, all_rows=all_rows, count=count)
+    all_rows = resolved.trains_on_all
+    rows = rows_for(resolved.recipe, reading.pool, all_rows=all_rows, count=resolved.counts)
+    return plan, rows
 
 
 def make(dataset: Dataset, session: Session, resolved: Resolved) -> Generation:
@@ -173,12 +173,11 @@ def make(dataset: Dataset, session: Session, resolved: Resolved) -> Generation:
     log_remarks(dataset.remarks)
     plan, rows = plan_with_rows(dataset, session, resolved)
     log_remarks(plan.remarks, said=(*dataset.remarks, plan.verdict))
-    counts = Check() in resolved.stages
-    if resolved.seconds or counts:
+    if resolved.seconds or resolved.counts:
         said = [f"With the base model: {resolved}"]
         if resolved.seconds and not session.bank.is_empty:
             said.append("To skip this: --budget 0, in Python budget=0")
-        if counts:
+        if resolved.counts:
             said.append("To skip the count alone: --no-check, in Python check=False")
         logger.info(". ".join(said))
     if missed := resolved.obstacle:

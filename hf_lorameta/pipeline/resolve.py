@@ -59,6 +59,11 @@ class Resolved:
         """Whether all rows are trained on, not a number that the recipe states."""
         return self.recipe.train is None and any(isinstance(s, Train) for s in self.stages)
 
+    @property
+    def counts(self) -> bool:
+        """Whether right answers are counted although the recipe asks for no check."""
+        return any(isinstance(s, Check) and not s.required for s in self.stages)
+
     def __str__(self) -> str:
         """What is done with the base model."""
         if self.missing:

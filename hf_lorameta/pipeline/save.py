@@ -207,8 +207,7 @@ class Generation(SavableAdapter):
     @cached_property
     def replay(self) -> Replay:
         """The settings that make the same adapter again; `Plan.recipe` is what was asked for."""
-        training = self.outcome.training
-        return Replay.after(self.plan.replay, **training.settings) if training else self.plan.replay
+        return Replay.after(self.plan.replay, **self.outcome.settings)
 
     @cached_property
     def remarks(self) -> tuple[Remark, ...]:

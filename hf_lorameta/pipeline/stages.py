@@ -2,7 +2,8 @@
 
 `hf_lorameta.pipeline.resolve.resolve` returns the stages of a request, and
 `hf_lorameta.pipeline.make.make_adapter` runs them in order. A new one is a class in a module of its
-own, one line of `resolve`, and a field of `hf_lorameta.cards.results.Outcome` for what it found.
+own, one line of `hf_lorameta.pipeline.resolve.stages_for`, and a field of
+`hf_lorameta.cards.results.Outcome` for what it found.
 """
 
 from collections.abc import Sequence
