@@ -8,8 +8,8 @@ DEFAULT_BUDGET = 120.0
 """Seconds to train by default."""
 SHARE_FOR_CHECK = 0.18
 """Share of the time after loading the base model that is kept for counting, at most."""
-_STEPS_PER_ROW = 0.4
-"""Time for counting a row's right answers with all methods, as a number of training steps."""
+_STEPS_PER_ROW, _STEPS_PER_TEXT = 0.4, 1.2
+"""Time for a row's answers with all methods, as a number of training steps; texts are generated."""
 _UNITS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600}
 
 
@@ -32,19 +32,21 @@ def budget_seconds(budget: float | str | None) -> float | None:
     return float(found[1]) * _UNITS[found[2]]
 
 
-def time_to_check(rows: int, step_seconds: float, seconds: float) -> float:
+def time_to_check(rows: int, texts: bool, step_seconds: float, seconds: float) -> float:
     """Return the seconds that are kept for counting right answers.
 
     Args:
         rows: to count them on.
+        texts: whether all answers are generated, to judge how good they are.
         step_seconds: that a training step takes.
         seconds: for the training and the check together; infinite if not limited.
 
     Example:
-        >>> time_to_check(16, 2.0, 100), time_to_check(48, 10.0, 100)
+        >>> time_to_check(16, False, 2.0, 100), time_to_check(48, True, 10.0, 100)
         (12.8, 18.0)
     """
-    return min(rows * _STEPS_PER_ROW * step_seconds, SHARE_FOR_CHECK * seconds)
+    steps = rows * (_STEPS_PER_TEXT if texts else _STEPS_PER_ROW)
+    return min(steps * step_seconds, SHARE_FOR_CHECK * seconds)
 
 
 def more_time(budget: float) -> Option:

@@ -1,11 +1,12 @@
 """The stage that trains an adapter on labeled rows of its dataset, until a deadline."""
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 from hf_lorameta.cards.results import StageName, Training
 from hf_lorameta.deadline import Deadline
-from hf_lorameta.engines.scoring import LoraWeights
+from hf_lorameta.engines.scoring import MEASURES, LoraWeights, measure_of
 from hf_lorameta.errors import AdapterError, Option
 from hf_lorameta.pipeline.budget import more_time, time_to_check
 from hf_lorameta.pipeline.progress import duration
@@ -66,7 +67,9 @@ class Train:
         from hf_lorameta.training.trained import TrainingRows, encode_rows
 
         adapter, rows, evaluator = work.adapter, work.rows, session.evaluator
-        to_check, seconds = len(rows.few or rows.held_out) if self.checked else 0, end.left()
+        to_check = (rows.few or rows.held_out) if self.checked else ()
+        texts = bool(to_check) and measure_of(to_check, adapter.plan.dataset.form) in MEASURES
+        reserved = partial(time_to_check, len(to_check), texts, seconds=end.left())
         train, few = (encode_rows(evaluator, MAX_LENGTH, r) for r in (rows.train, rows.few))
         try:
             result = train_further(
@@ -78,7 +81,7 @@ class Train:
                 steps=adapter.plan.recipe.steps,
                 schedule=adapter.plan.recipe.schedule,
                 deadline=end,
-                reserved=lambda step_seconds: time_to_check(to_check, step_seconds, seconds),
+                reserved=reserved,
                 progress=session.progress,
                 hint=[Option("train", change="leave out")],
             )
