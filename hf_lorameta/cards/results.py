@@ -206,6 +206,15 @@ class Outcome:
     budget: float = 0.0
 
     @property
+    def checked_in_folds(self) -> bool:
+        """Whether adapters of folds answered the rows of the check, on all of which it was trained.
+
+        Not if the recipe asked for other rows to check on.
+        """
+        asked = self.drawn and self.drawn.check
+        return bool(self.check and self.training and self.training.folds and not asked)
+
+    @property
     def settings(self) -> dict[str, int | None]:
         """The settings of a recipe that repeat what was done, whatever time there is."""
         return self.training.settings if self.training else {}

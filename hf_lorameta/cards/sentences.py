@@ -274,9 +274,7 @@ was trained on all of them'
         >>> rows_checked(Outcome(trained, check))
         'that were not trained on'
     """
-    training, check = outcome.training, outcome.check
-    asked = outcome.drawn and outcome.drawn.check
-    if check is None or training is None or not training.folds or asked:
+    if not outcome.checked_in_folds:
         return "that were not trained on"
     return (
         "that were answered in folds, each by an adapter that was not trained on them; this one "

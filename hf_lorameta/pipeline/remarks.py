@@ -172,7 +172,7 @@ def _of_adapter(plan: PlanData, outcome: Outcome) -> Iterator[Remark]:
         text = "Time ran out before the first training step."
         yield Remark("warning", text, more_time(outcome.budget), "To allow more")
     if check:
-        yield _on_losses(check)
+        yield _on_losses(check, outcome.checked_in_folds)
     elif training:
         text = "Right answers were not counted."
         yield Remark("note", text, Option("check", 16), "To count them on 16 other rows")
@@ -235,13 +235,16 @@ def _on_training(training: Training, outcome: Outcome, labeled: int) -> Remark:
     return Remark("note", text, *more)
 
 
-def _on_losses(check: Check) -> Remark:
-    """Return a remark with the losses of a check."""
+def _on_losses(check: Check, in_folds: bool) -> Remark:
+    """Return a remark with the losses of a check, of rows of folds or other ones."""
     chat = "" if check.chat is None else f", with its chat template {check.chat:.3f}"
     few_shot = f", with a {check.shots}-shot prompt"
     prompt = "" if check.prompt is None else f"{few_shot} {check.prompt:.3f}"
     losses = f"base model {check.base:.3f}{chat}{prompt}, of this adapter {check.end:.3f}"
-    return Remark("note", f"Checked on {check.rows} other rows: loss of the {losses}.")
+    rows = f"{check.rows} other rows"
+    if in_folds:
+        rows = f"{check.rows} rows, each with an adapter that was not trained on it"
+    return Remark("note", f"Checked on {rows}: loss of the {losses}.")
 
 
 # --- the verdict ----------------------------------------------------------------------------------

@@ -168,7 +168,13 @@ STATES: dict[str, tuple[Callable[[Plan], Plan | Generation], str, str | None]] =
     "enough to check on": (lambda p: checked(p, 20), "warning", None),
     "enough": (trained, "warning", None),
     "stopped": (stopped, "warning", "this is the adapter after 9 steps"),
-    "checked": (lambda p: made(p, check=check()), "note", "loss of the base model 2.000"),
+    "checked": (
+        lambda p: made(p, check=check()), "note", " other rows: loss of the base model 2.000"
+    ),
+    "checked in folds": (
+        lambda p: made(p, check=check(), training=replace(TRAINING, folds=4)),
+        "note", " rows, each with an adapter that was not trained on it: loss of the base"
+    ),
     "better": (lambda p: made(p, check=check(1.4)), "warning", None),
     "worse": (lambda p: made(p, check=check(2.5, end=0)), "warning", "do not use it as it is"),
     "chat": (lambda p: made(p, check=check(1.6, end=1)), "warning", "do not use it as it is"),
