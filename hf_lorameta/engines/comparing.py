@@ -132,8 +132,9 @@ def _may_generate(evaluator: Evaluator, group: Group, deadline: Deadline) -> boo
     """Whether there is likely to be time to generate the answers to the first rows."""
     if not deadline.limited:
         return True
-    seconds = evaluator.answer_seconds(group.rows[:_FIRST_ROWS], deadline.clock)
-    return len(group.methods(evaluator.scored_form)) * seconds <= deadline.left()
+    first = group._replace(rows=group.rows[:_FIRST_ROWS])
+    seconds = evaluator.answer_seconds(first.rows, deadline.clock)
+    return len(first.methods(evaluator.scored_form)) * seconds <= deadline.left()
 
 
 def _parts_in_time(

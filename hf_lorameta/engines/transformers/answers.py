@@ -119,16 +119,6 @@ class Answers:
         answers: list[list[int]] = tokens[:, width:].tolist()
         return answers
 
-    def run(self, prompts: Sequence[list[int]]) -> None:
-        """Run prompts through the model once."""
-        import torch
-
-        from hf_lorameta.engines.transformers.threads import fastest_threads
-
-        ids, mask = _left_padded(prompts, self.tokenizer.eos_token_id)
-        with torch.inference_mode(), fastest_threads(self.model):
-            self.model(input_ids=ids, attention_mask=mask)
-
     def end_criterion(self, width: int, references: Sequence[str] | None = None) -> Any:
         """End answers, the tokens behind the first `width`, where no more of them is needed.
 

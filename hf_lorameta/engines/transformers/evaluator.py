@@ -192,7 +192,7 @@ class TorchEvaluator(scoring.Evaluator):
                 if row.prompt != prompts[index] or (open_end and not complete):
                     unfinished.append(index)
             done(len(rows) - len(unfinished))
-            most = self._likely_tokens(rows) if scoring.are_texts(rows) else self.max_new_tokens
+            most = self._likely_tokens(encoded) if scoring.are_texts(rows) else self.max_new_tokens
             others = [prompts[i] for i in unfinished]
             references = None if generate else [rows[i][1] for i in unfinished]
             generated = answers.generated(others, most, references, done)
@@ -206,14 +206,13 @@ class TorchEvaluator(scoring.Evaluator):
         answers, durations = self._answers(), list[float]()
         for _ in range(2):  # the first pass of a kind may take longer
             started = clock()
-            answers.run([[self.end_token]] * len(rows))
+            answers.generated([[self.end_token]] * len(rows), 1)
             durations.append(clock() - started)
-        return min(durations) * self._likely_tokens(rows)
+        return min(durations) * self._likely_tokens(self.encode(rows))
 
-    def _likely_tokens(self, rows: Sequence[Row]) -> int:
+    def _likely_tokens(self, rows: Sequence[Tokens]) -> int:
         """Return a few tokens more than the longest output of rows has, as far as allowed."""
-        longest = max(len(row.output) for row in self.encode(rows))
-        return min(self.max_new_tokens, longest + _MORE_TOKENS)
+        return min(self.max_new_tokens, max(len(row.output) for row in rows) + _MORE_TOKENS)
 
     @contextmanager
     def attached(self, adapter: Adapter | None) -> Iterator[None]:
