@@ -115,11 +115,6 @@ class Card:
         return bool(self.neighbors or self.output_prior)
 
     @property
-    def was_measured(self) -> bool:
-        """Whether anything was measured on rows of the dataset."""
-        return bool(self.outcome.training or self.outcome.check)
-
-    @property
     def licenses(self) -> list[str | None]:
         """Licenses of the source adapters, and of the general adapter's datasets.
 

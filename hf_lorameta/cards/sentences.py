@@ -196,7 +196,7 @@ def _nearness(card: Card, distance: float) -> str:
         said = f"{times}: a loosely related dataset"
     else:
         said = f"{times}: no dataset of the bank is close to this one"
-        said += "" if card.was_measured else ". Expect little of this adapter"
+        said += "" if card.trained_rows or card.outcome.check else ". Expect little of this adapter"
     typical = f"{card.nearest_in_bank:.3f}"
     start = f"The median dataset of the bank is {typical} from its nearest neighbor"
     return f"{start}; this distance is {said}."
@@ -313,10 +313,10 @@ def license_of_dataset(card: Card) -> Markdown:
 
 def unmeasured(card: Card) -> Markdown:
     """Say what is not known of the adapter, and how to find out."""
-    check, measured = card.outcome.check, card.was_measured
-    this = "Beyond the figures above, this" if measured else "This"
+    check = card.outcome.check
+    this = "Beyond the figures above, this" if check else "This"
     closest = card.neighbors and not card.trained_rows
-    than = "" if measured else "the base model, "
+    than = "" if check else "the base model, "
     than += "the nearest source adapter" if closest else "another adapter"
     than += " or a few-shot prompt" if check is None or check.prompt is None else ""
     name = "" if card.dataset.public_id else ", name a file of rows that it has not seen"

@@ -71,6 +71,8 @@ def test_metadata_is_valid_for_the_hub(changes: dict[str, Any]) -> None:
                 "Dataset it is trained on",
                 "the last 6 layers were trained",
                 "combination was trained further for 30 steps. All projections",
+                "This adapter was not evaluated, on this dataset or any other. Whether it is "
+                "better than the base model, another adapter or a few-shot prompt is not known.",
             ],
             ["not trained on it.", "| base model |"],
         ),
