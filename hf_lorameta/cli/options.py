@@ -162,9 +162,13 @@ class Request:
             show_default=False,
         ),
     ] = None
-    no_check: Annotated[bool, typer.Option("--no-check", help="Do not count right answers.")] = (
-        False
-    )
+    no_check: Annotated[
+        bool,
+        typer.Option(
+            "--no-check",
+            help="Do not count right answers: all rows are trained on, none are held out for that.",
+        ),
+    ] = False
     token: TokenOption = None
     recipe: Recipe = _DEFAULT_RECIPE
 
