@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional, TypeAlias
 
 import typer
 
+from hf_lorameta.caches import check_caches
 from hf_lorameta.cli.output import print_json, stage_bars
 from hf_lorameta.data.prompt import from_option
 from hf_lorameta.data.sources.formats import FORMATS
@@ -161,9 +162,13 @@ class Request:
             show_default=False,
         ),
     ] = None
-    no_check: Annotated[bool, typer.Option("--no-check", help="Do not count right answers.")] = (
-        False
-    )
+    no_check: Annotated[
+        bool,
+        typer.Option(
+            "--no-check",
+            help="Do not count right answers: all rows are trained on, none are held out for that.",
+        ),
+    ] = False
     token: TokenOption = None
     recipe: Recipe = _DEFAULT_RECIPE
 
@@ -299,6 +304,7 @@ def _with_output_options(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def run(*, json: bool, quiet: bool, **options: Any) -> None:
         check_endpoint()  # before `huggingface_hub` is imported, which fails with another one
+        check_caches()
         command(**options)
 
     own = inspect.signature(command).parameters.values()

@@ -153,10 +153,10 @@ class _Training:
             self._train_with_held_out()
             return
         order = batches(rows.train, self._settings)
-        while trainer.taken < _FIRST_STEPS and not self._deadline.passed:
-            self._step(next(order), self._likely_steps())
-        if not trainer.taken:  # preparing took all the time
+        if self._deadline.passed:  # preparing took all the time
             return
+        while trainer.taken < _FIRST_STEPS and (not trainer.taken or self._has_time()):
+            self._step(next(order), self._likely_steps())
         if rows.few and (plan := self._fold_plan()):
             self._train_in_folds(plan)
         else:

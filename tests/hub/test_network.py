@@ -78,10 +78,19 @@ def test_an_endpoint_that_is_none_is_named(
     assert str(caught.value) == f"HF_ENDPOINT is not the address of a Hub: {problem}"
 
 
-def test_a_command_checks_the_endpoint_before_the_client_is_imported(cli: Shell) -> None:
-    done = run(cli, "bank", "list", HF_ENDPOINT="http://[::1")
+@pytest.mark.parametrize(
+    ("variable", "value", "problem"),
+    [
+        ("HF_ENDPOINT", "http://[::1", "is not the address of a Hub: Invalid IPv6 URL"),
+        ("HF_HOME", "~no-such-user/x", "is ~no-such-user/x, and there is no user no-such-user"),
+    ],
+)
+def test_a_command_checks_variables_before_the_client_is_imported(
+    cli: Shell, variable: str, value: str, problem: str
+) -> None:
+    done = run(cli, "bank", "list", **{variable: value})
     assert done.returncode == 2
-    assert "HF_ENDPOINT is not the address of a Hub: Invalid IPv6 URL" in done.stderr
+    assert f"{variable} {problem}" in done.stderr
     assert run(cli, "--help", HF_ENDPOINT="http://[::1").returncode == 0
 
 

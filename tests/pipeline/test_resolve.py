@@ -153,6 +153,15 @@ def test_it_is_said_why_the_base_model_is_not_run(
     assert f"Not trained on your rows: {found.obstacle}. Next: " in caplog.text
 
 
+def test_of_too_few_rows_it_is_not_said_that_they_will_be_trained_on(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO", "hf_lorameta")
+    generate(LABELED[:3], plain_bank(), budget=60)
+    assert "Not trained: 3 labeled rows to train on, expected at least 8" in caplog.text
+    assert "train on your rows" not in caplog.text
+
+
 def test_a_variable_switches_the_default_off_without_a_word(
     at_hand: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

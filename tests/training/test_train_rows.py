@@ -319,7 +319,7 @@ def test_some_rows_are_not_trained_on_where_time_does_not_suffice_for_one_fold(
 # --- deadlines and interruptions ------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("seconds", "steps"), [(0.5, 1), (2, 2), (7.5, 7), (12.5, 12), (99, 12)])
+@pytest.mark.parametrize(("seconds", "steps"), [(0.5, 1), (1.9, 1), (7.5, 7), (12.5, 12), (99, 12)])
 def test_a_deadline_ends_the_training_and_its_steps_give_the_same_bytes(
     base: Path, seconds: float, steps: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -370,6 +370,17 @@ def test_time_is_left_for_what_follows_a_training(
     assert shown[1] == (2, 8)  # of the 73 seconds left, six more steps take 60
     assert result.steps == 8  # of which the last takes 2 of the 15 seconds that are reserved
     assert clock.now == 80
+
+
+@pytest.mark.parametrize("rows", [ROWS, FOLDED])
+@pytest.mark.parametrize(("seconds", "steps"), [(5, 1), (30, 1), (36, 2)])
+def test_time_is_left_for_what_follows_however_slow_steps_are(
+    base: Path, rows: TrainingRows, seconds: int, steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the first one it is known how long they take."""
+    clock = Timed(monkeypatch, 10.0)
+    result = train(base, rows, deadline=clock.deadline(seconds), reserved=lambda step: 1.5 * step)
+    assert (result.steps, result.folds, clock.now) == (steps, (), 10 * steps)
 
 
 @pytest.mark.parametrize("rows", [ROWS, FOLDED])
