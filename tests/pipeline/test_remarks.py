@@ -13,7 +13,7 @@ from hf_lorameta import Bank, Plan, Recipe, plan
 from hf_lorameta.bank.open_bank import embedded_bank
 from hf_lorameta.cards.model_card import CARD_FILE
 from hf_lorameta.cards.results import Check, Drawn, Graded, Outcome, RightAnswers, Training
-from hf_lorameta.data.counts.profile import RowCounts
+from hf_lorameta.data.counts.row_counts import RowCounts
 from hf_lorameta.engines.scoring import MEASURES
 from hf_lorameta.hub.packaged_model import SMOLLM2
 from hf_lorameta.pipeline import remarks as of_plan
