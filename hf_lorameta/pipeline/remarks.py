@@ -189,12 +189,8 @@ def _of_adapter(plan: PlanData, outcome: Outcome) -> Iterator[Remark]:
                 f"The adapter was {done} on {rows} labeled rows, not {requested}: no more distinct "
                 "ones were read, or the others are for another purpose, such as the check.",
             )
-    if training and outcome.interrupted == "training":
-        yield Remark(
-            "warning",
-            "The training was interrupted: this is the adapter after "
-            f"{plural(training.steps, 'step')}. More steps might have made it better.",
-        )
+    if outcome.interrupted:
+        yield Remark("warning", outcome.interrupted.warning)
     if training and training.outputs == 1:
         yield Remark(
             "warning",

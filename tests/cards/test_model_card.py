@@ -115,16 +115,6 @@ def test_metadata_is_valid_for_the_hub(changes: dict[str, Any]) -> None:
             [],
         ),
         (
-            {"outcome": Outcome(TRAINING, interrupted="training")},
-            ["for 20 steps, before it was interrupted."],
-            [],
-        ),
-        (
-            {"outcome": Outcome(TRAINING, interrupted="check")},
-            ["for 20 steps."],
-            ["interrupted"],
-        ),
-        (
             alone(),
             [
                 "**Trained on 32 rows of the dataset.** It starts from the base model itself",

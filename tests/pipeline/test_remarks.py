@@ -12,7 +12,15 @@ import pytest
 from hf_lorameta import Bank, Plan, Recipe, plan
 from hf_lorameta.bank.open_bank import embedded_bank
 from hf_lorameta.cards.model_card import CARD_FILE
-from hf_lorameta.cards.results import Check, Drawn, Graded, Outcome, RightAnswers, Training
+from hf_lorameta.cards.results import (
+    Check,
+    Drawn,
+    Graded,
+    Interruption,
+    Outcome,
+    RightAnswers,
+    Training,
+)
 from hf_lorameta.data.counts.profile import RowCounts
 from hf_lorameta.engines.scoring import MEASURES
 from hf_lorameta.hub.packaged_model import SMOLLM2
@@ -101,7 +109,8 @@ def checked(of: Plan, drawn: int) -> Generation:
 
 
 def stopped(of: Plan) -> Generation:
-    return made(of, training=TRAINING, interrupted="training")
+    ended = Interruption("training", "The training was interrupted after 9 steps.")
+    return made(of, training=TRAINING, interrupted=ended)
 
 
 def with_outlier(of: Plan, largest: float) -> Plan:
