@@ -1,7 +1,7 @@
 """What was done with the base model, as recipes and model cards record it."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
@@ -179,6 +179,23 @@ class Check:
                 yield Counted(method, count, score, loss)
 
 
+@dataclass(frozen=True)
+class StageRecord:
+    """What a stage did; training and check have records with more, on which the verdict depends.
+
+    Attributes:
+        name: of the stage, as recipe.json and `hf-lorameta inspect` have it.
+        values: JSON values by their names, for both; the same for the same recipe and dataset.
+        title: of a section on the card.
+        text: of that section, without Markdown.
+    """
+
+    name: str
+    values: Mapping[str, Any]
+    title: str
+    text: str
+
+
 class Interruption(NamedTuple):
     """The first stage that the user ended (Ctrl-C).
 
@@ -203,6 +220,7 @@ class Outcome:
         interrupted: which stage the user ended; None if none.
         given_model: whether a loaded base model was given, instead of that on this machine.
         budget: the time limit in seconds; 0 without one.
+        others: what other stages did, in their order.
     """
 
     training: Training | None = None
@@ -212,6 +230,7 @@ class Outcome:
     interrupted: Interruption | None = None
     given_model: bool = False
     budget: float = 0.0
+    others: tuple[StageRecord, ...] = ()
 
     @property
     def checked_in_folds(self) -> bool:
@@ -237,6 +256,7 @@ class Outcome:
             "check": _json(self.check),
             "interrupted": self.interrupted and self.interrupted.stage,
             "rows": _json(self.drawn),
+            **{record.name: record.values for record in self.others},
         }
 
 

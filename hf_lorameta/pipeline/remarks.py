@@ -210,8 +210,8 @@ def _of_adapter(plan: PlanData, outcome: Outcome) -> Iterator[Remark]:
 def _is_worse(check: Check) -> bool:
     """Whether the base model, alone or in its chat template, is better in both loss and answers."""
     right = check.right
-    alone = check.base < check.end and right.base > right.end
-    return alone or ((check.chat or math.inf) < check.end and (right.chat or 0) > right.end)
+    worse = check.base < check.end and right.base > right.end
+    return worse or ((check.chat or math.inf) < check.end and (right.chat or 0) > right.end)
 
 
 def _on_training(training: Training, outcome: Outcome, labeled: int) -> Remark:

@@ -2,8 +2,9 @@
 
 `hf_lorameta.pipeline.resolve.resolve` returns the stages of a request, and
 `hf_lorameta.pipeline.make.make_adapter` runs them in order. A new one is a class in a module of its
-own, one line of `hf_lorameta.pipeline.resolve.stages_for`, and a field of
-`hf_lorameta.cards.results.Outcome` for what it found.
+own, and one line of `hf_lorameta.pipeline.resolve.stages_for`. What it did is a `StageRecord` that
+it adds to `Outcome.others`, both in `hf_lorameta.cards.results`: recipe.json, ``inspect`` and the
+card have it from there.
 """
 
 from collections.abc import Sequence

@@ -32,13 +32,11 @@ class Train:
         rows: how many to train on; None is all.
         seconds: wall-clock time for loading the base model and all stages; 0 is no limit.
         required: see `hf_lorameta.pipeline.stages.Stage`.
-        checked: whether a check follows, for which time is left.
     """
 
     rows: int | None = None
     seconds: float = 0.0
     required: bool = True
-    checked: bool = False
     name: ClassVar[str] = "training"
     stopped: ClassVar[str] = "The training was interrupted"
     failed: ClassVar[str] = "Not trained on your rows"
@@ -71,7 +69,7 @@ class Train:
         from hf_lorameta.training.trained import TrainingRows, encode_rows
 
         adapter, rows, evaluator = work.adapter, work.rows, session.evaluator
-        to_check = (rows.few or rows.held_out) if self.checked else ()
+        to_check = rows.few or rows.held_out  # time is left to count right answers on them
         texts = bool(to_check) and measure_of(to_check, adapter.plan.dataset.form) in MEASURES
         reserved = partial(time_to_check, len(to_check), texts, seconds=end.left())
         train, few = (encode_rows(evaluator, MAX_LENGTH, r) for r in (rows.train, rows.few))

@@ -109,7 +109,7 @@ def checked(of: Plan, drawn: int) -> Generation:
 
 
 def stopped(of: Plan) -> Generation:
-    ended = Interruption("training", "The training was interrupted after 9 steps.")
+    ended = Interruption("training", "The training was interrupted.")
     return made(of, training=TRAINING, interrupted=ended)
 
 
@@ -176,7 +176,7 @@ STATES: dict[str, tuple[Callable[[Plan], Plan | Generation], str, str | None]] =
     "fewer to check on": (lambda p: checked(p, 16), "warning", "checked on 16 labeled rows, not"),
     "enough to check on": (lambda p: checked(p, 20), "warning", None),
     "enough": (trained, "warning", None),
-    "stopped": (stopped, "warning", "this is the adapter after 9 steps"),
+    "stopped": (stopped, "warning", "The training was interrupted."),
     "checked": (
         lambda p: made(p, check=check()), "note", " other rows: loss of the base model 2.000"
     ),
