@@ -176,12 +176,8 @@ def _of_adapter(plan: PlanData, outcome: Outcome) -> Iterator[Remark]:
                 f"The adapter was {done} on {rows} labeled rows, not {requested}: no more distinct "
                 "ones were read, or the others are for another purpose, such as the check.",
             )
-    if training and outcome.interrupted == "training":
-        yield Remark(
-            "warning",
-            "The training was interrupted: this is the adapter after "
-            f"{plural(training.steps, 'step')}. More steps might have made it better.",
-        )
+    if outcome.interrupted:
+        yield Remark("warning", outcome.interrupted.warning)
     if training and training.outputs == 1:
         yield Remark(
             "warning",
@@ -201,8 +197,8 @@ def _of_adapter(plan: PlanData, outcome: Outcome) -> Iterator[Remark]:
 def _is_worse(check: Check) -> bool:
     """Whether the base model, alone or in its chat template, is better in both loss and answers."""
     right = check.right
-    alone = check.base < check.end and right.base > right.end
-    return alone or ((check.chat or math.inf) < check.end and (right.chat or 0) > right.end)
+    worse = check.base < check.end and right.base > right.end
+    return worse or ((check.chat or math.inf) < check.end and (right.chat or 0) > right.end)
 
 
 def _on_training(training: Training, outcome: Outcome, labeled: int) -> Remark:
