@@ -1,11 +1,12 @@
 """Fixtures: a loopback Hub, small synthetic banks, and a shell that runs the commands."""
 
 import ctypes
+import gc
 import json
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -102,6 +103,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         heavy = _HEAVY.intersection(getattr(item, "fixturenames", ()))
         if item.path in inside and not heavy and not item.get_closest_marker("slow"):
             item.add_marker("unit")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Look for no garbage while modules are imported, nor later among what they made.
+
+    Both would take seconds of each process.
+    """
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 class OnlyUnitTests:

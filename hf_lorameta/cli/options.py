@@ -106,7 +106,11 @@ DaskOption = Annotated[
 ]
 DatasetArgument = Annotated[
     list[str] | None,
-    typer.Argument(metavar="DATASET", help="The same as --dataset.", show_default=False),
+    typer.Argument(
+        metavar="DATASET",
+        help=f"The same as --dataset. Files that are read end in {', '.join(FORMATS)}.",
+        show_default=False,
+    ),
 ]
 AdapterArgument = Annotated[str, typer.Argument(help="Folder or Hub repo of an adapter.")]
 FolderArgument = Annotated[Path, typer.Argument(help="Folder of a bank.")]
@@ -124,7 +128,7 @@ class Request:
         typer.Option(
             "--dataset",
             "-d",
-            help=f"Hub id, folder, or files ({', '.join(FORMATS)}); several files are one dataset.",
+            help="Hub id, folder, or files; several files are one dataset.",
         ),
     ] = None
     base: Annotated[

@@ -8,7 +8,7 @@ purposes. `rows_used` draws them again, for an adapter that is to be scored.
 """
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import islice
 from typing import Any
@@ -76,7 +76,7 @@ def rows_for(
 
     Args:
         recipe: only its numbers of rows, its steps and its seed are used.
-        pool: labeled rows, see `pool_of`.
+        pool: labeled rows, see `pool_size`.
         all_rows: whether to train although the recipe states no number of rows.
         count: whether right answers are counted if the recipe asks for no check.
 
@@ -118,7 +118,7 @@ def draw_rows(drawn: Drawn, pool: Sequence[Row], seed: int) -> Rows:
 
     Args:
         drawn: the numbers.
-        pool: labeled rows, see `pool_of`; if there are fewer than the numbers add up to, the last
+        pool: labeled rows, see `pool_size`; if there are fewer than the numbers add up to, the last
             purposes get fewer.
         seed: of drawing.
 
@@ -181,13 +181,6 @@ def pool_size(recipe: Recipe) -> int:
 def row_sample(seed: int, size: int) -> RowSample:
     """Return the sample that draws a pool of this size."""
     return RowSample(size, f"{seed} pool")
-
-
-def pool_of(rows: Iterable[Row], recipe: Recipe) -> tuple[Row, ...]:
-    """Return a recipe's pool, drawn from the rows that it reads."""
-    sample = row_sample(recipe.seed, pool_size(recipe))
-    sample.draw_from(islice(rows, recipe.max_rows))
-    return tuple(sample.rows)
 
 
 # --- the rows of a finished adapter --------------------------------------------------------------

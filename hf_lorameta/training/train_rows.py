@@ -188,8 +188,9 @@ class _Training:
 
     @property
     def _time(self) -> float:
-        """Seconds that are left for steps."""
-        return self._deadline.left() - self._reserved(self._step_seconds)
+        """Seconds that are left for steps: up to half of the last one may be reserved ones."""
+        step = self._step_seconds
+        return self._deadline.left() - max(self._reserved(step) - step / 2, 0)
 
     def _likely_steps(self) -> int:
         """Return how many steps there will be, if they take as long as the latest."""

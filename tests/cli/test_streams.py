@@ -4,8 +4,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from tests.conftest import Built, Shell, rows
 
 
@@ -24,12 +22,11 @@ def shell(
     )
 
 
-@pytest.mark.parametrize("closed", ["2>&-", "<&-", "<&- 2>&-"])
 def test_closed_streams_do_not_end_a_command(
-    cli: Shell, data: Path, bank: Built, tmp_path: Path, closed: str
+    cli: Shell, data: Path, bank: Built, tmp_path: Path
 ) -> None:
     generate = ("generate", "-d", data, "--bank", bank.folder, "-o", "a")
-    assert shell(cli, closed, *generate).stdout == "a\n"
+    assert shell(cli, "<&- 2>&-", *generate).stdout == "a\n"
     assert (tmp_path / "a").is_dir()
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from huggingface_hub import snapshot_download
 
-from hf_lorameta import Recipe, generate, plan
+from hf_lorameta import generate, plan
 from hf_lorameta.cards.results import Drawn
 from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.data.columns.rows import read_rows
@@ -20,7 +20,7 @@ from hf_lorameta.data.sources.memory import rows_in_memory
 from hf_lorameta.data.sources.raw_dataset import RawDataset
 from hf_lorameta.errors import ColumnsError, DatasetError, EmptyDatasetError, UsageError
 from hf_lorameta.hub.repo import PinnedRepo
-from hf_lorameta.pipeline.rows import draw_rows, pool_of
+from hf_lorameta.pipeline.rows import draw_rows
 from hf_lorameta.types import right_outputs
 from tests.conftest import Account, Built, Shell, rows, touched
 
@@ -181,7 +181,7 @@ def test_the_other_right_outputs_go_where_a_row_goes() -> None:
     for records in (listed, columns):
         dataset = open_dataset(records)
         assert "any of them is a right answer" in str(dataset.remarks[0])
-        drawn = draw_rows(Drawn(20, 8, 4, 4), pool_of(dataset.rows(), Recipe()), 0)
+        drawn = draw_rows(Drawn(20, 8, 4, 4), [*dataset.rows()], 0)
         for _, output in pickle.loads(pickle.dumps(drawn.used)):
             assert right_outputs(output) == (output, output.replace("A", "B"))
     many = [{"question": "a b?", "answer": ["c", "d" * 20_000, *map(str, range(1000))]}] * 4

@@ -17,7 +17,7 @@ import pytest
 
 from hf_lorameta.errors import UsageError
 from hf_lorameta.network import check_endpoint
-from tests.conftest import Account, Shell, rows
+from tests.conftest import Account, Built, Shell, rows
 from tests.support.fault_hub import FaultHub
 
 NO_BYPASS: dict[str, Any] = {"NO_PROXY": "", "no_proxy": ""}
@@ -124,7 +124,9 @@ class Server6(socketserver.ThreadingTCPServer):
     block_on_close = False
 
 
-def test_a_hub_on_an_ipv6_address_is_read_and_written(cli: Shell, user: Account) -> None:
+def test_a_hub_on_an_ipv6_address_is_read_and_written(
+    cli: Shell, user: Account, bank: Built
+) -> None:
     """It states another address for itself, as a Hub behind a proxy does."""
     port = int(cli.hub.url.rpartition(":")[2])
     try:
@@ -132,7 +134,8 @@ def test_a_hub_on_an_ipv6_address_is_read_and_written(cli: Shell, user: Account)
     except OSError:
         pytest.skip("needs IPv6")
     dataset, target = user.dataset("d", {"train.jsonl": rows(1)}), f"{user.name}/a"
-    push = ("push", "-d", dataset, "--repo-id", target, "--private", "-q")
+    push = ("push", "-d", dataset, "--bank", bank.folder)
+    push = (*push, "--repo-id", target, "--private", "-q")
     with serving(server):
         here = {"HF_ENDPOINT": f"http://[::1]:{port}", "NO_PROXY": "::1,localhost"}
         done = run(cli, *push, token=user.token, **here)
@@ -172,12 +175,13 @@ def test_a_proxy_that_does_not_answer_is_named(cli: Shell, user: Account) -> Non
     assert "Next:  check the proxy in HTTP_PROXY, or add 127.0.0.1 to NO_PROXY" in done.err
 
 
-def test_uploads_obey_the_same_variables_as_reads(tmp_path: Path, cli: Shell) -> None:
+def test_uploads_obey_the_same_variables_as_reads(tmp_path: Path, cli: Shell, bank: Built) -> None:
     """The storage of files is on another host, which the message names."""
     with FaultHub(always_lfs=True) as hub:
         token, home = hub.add_user("alice"), tmp_path / "home"
         (tmp_path / "rows.jsonl").write_bytes(rows(1))
-        push = ("push", "-d", "rows.jsonl", "--repo-id", "alice/a", "-q")
+        cli("generate", "-d", "rows.jsonl", "--bank", bank.folder, "-o", "adapter")
+        push = ("push", "--from", "adapter", "--repo-id", "alice/a", "-q")
         env = hub.env(token, home=home) | {"HTTP_PROXY": "http://127.0.0.1:9"}
         env |= {"HF_HUB_DISABLE_XET": "1"}
         bypass = dict.fromkeys(NO_BYPASS, "127.0.0.1")

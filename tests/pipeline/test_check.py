@@ -21,7 +21,7 @@ from hf_lorameta.pipeline.generate import plan_with_rows
 from hf_lorameta.pipeline.make import make_adapter
 from hf_lorameta.pipeline.read import read_dataset, token_counting
 from hf_lorameta.pipeline.resolve import Resolved
-from hf_lorameta.pipeline.rows import Rows, pool_of, rows_for, rows_used
+from hf_lorameta.pipeline.rows import Rows, pool_size, row_sample, rows_for, rows_used
 from hf_lorameta.pipeline.session import Session
 from hf_lorameta.types import Row, no_progress
 from tests.support.plain_bank import plain_bank
@@ -104,23 +104,20 @@ def test_the_rows_that_each_method_has_scored_are_reported_and_the_time(
 
 @pytest.mark.parametrize("train", [None, 8, 16, 24])
 def test_rows_to_check_are_labeled_and_were_not_trained_on(data: Path, train: int | None) -> None:
-    plan, rows = prepared(data, train=train, check=12)
+    rows = prepared(data, train=train, check=12)[1]
     trained = train or 0
     assert (len(rows.train), len(rows.held_out), len(rows.check)) == (trained, 0, 12)
     assert len(set(rows.used)) == trained + 12
     assert rows.few == ()
     assert all(output.strip() for _, output in rows.check)
-    drawn_from = pool_of(open_dataset(data).rows(), plan.recipe)
-    assert rows == rows_for(plan.recipe, drawn_from)
-    other_seed = plan.recipe.model_copy(update={"seed": 1})
-    assert rows.check != rows_for(other_seed, drawn_from).check
+    assert rows.check != prepared(data, train=train, check=12, seed=1)[1].check
 
 
 def test_the_pool_is_drawn_from_the_rows_that_are_read(data: Path) -> None:
-    expected = pool_of(open_dataset(data).rows(), Recipe(train=8))
-    assert len(expected) == 40
-    assert pool(data, train=8) == expected
-    assert pool(data, train=8, max_rows=9) == expected[:8]  # a row has no output
+    labeled = [row for row in open_dataset(data).rows() if row[1]]
+    assert len(labeled) == 40
+    assert sorted(pool(data, train=8)) == sorted(labeled)
+    assert sorted(pool(data, train=8, max_rows=9)) == sorted(labeled[:8])  # a row has no output
     assert pool(data) == ()
 
 
@@ -152,12 +149,18 @@ def test_a_recipe_with_steps_draws_the_rows_that_were_trained_on(
     asked: dict[str, int], number: int, trained: int
 ) -> None:
     """Whatever was asked for, and however many rows there were."""
-    rows, recipe = [(f"review {i}", f"{i % 3}") for i in range(number)], Recipe.of(**asked)
-    drawn = rows_for(recipe, pool_of(rows, recipe), all_rows=recipe.train is None)
+
+    def draw(recipe: Recipe, all_rows: bool = False) -> Rows:
+        pool = row_sample(recipe.seed, pool_size(recipe))
+        pool.draw_from((f"review {i}", f"{i % 3}") for i in range(number))
+        return rows_for(recipe, pool.rows, all_rows=all_rows)
+
+    recipe = Recipe.of(**asked)
+    drawn = draw(recipe, all_rows=recipe.train is None)
     held_out = 0 if recipe.check else 48
     assert (len(drawn.train), len(drawn.held_out)) == (trained, held_out)
     again = recipe.model_copy(update={"train": trained, "steps": 9})
-    same = rows_for(again, pool_of(rows, again))
+    same = draw(again)
     assert (same.train, same.pool) == (drawn.train, drawn.pool)
 
 
