@@ -1,7 +1,8 @@
 """The formats of data files: what a file's name says about how it is read.
 
-To add one that `datasets` does not read: a row of `FORMATS`, whose `Parts` are two functions, in a
-module of their own. Help, messages and the page follow; `tests/data/file_kinds.py` has a row of it.
+To add one that `datasets` does not read: a row of `FORMATS`, with ``alone=True`` and `Parts` of two
+functions in a module of their own, and a row of `KINDS` in ``tests/data/file_kinds.py``. Help,
+messages and the page follow.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -46,7 +47,7 @@ class FileFormat:
     Attributes:
         title: its name in sentences.
         module: that of `datasets` for it; ``text`` and ``json`` are read by our own code.
-        parts: how its files are read, if `datasets` does not read them.
+        parts: how its files are read, if `datasets` does not read them; not compressed or packed.
         on_page: whether the page takes uploads of it.
         separator: of its columns; None if a file shows it.
         alone: whether `datasets` finds no such files in folders and repos.
