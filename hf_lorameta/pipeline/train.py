@@ -18,8 +18,6 @@ from hf_lorameta.tables import plural
 if TYPE_CHECKING:
     from hf_lorameta.training.trained import Trained
 
-_MORE_STEPS = "More steps might have made it better."
-
 
 @dataclass(frozen=True)
 class Train:
@@ -91,8 +89,8 @@ class Train:
             why = f"{self.stopped} before there was anything to keep"
             error.add_note(f"{why}: no adapter was made")
             raise
-        steps = plural(result.steps, "step")
-        stopped = f"{self.stopped}: this is the adapter after {steps}. {_MORE_STEPS}"
+        steps = f"this is the adapter after {plural(result.steps, 'step')}"
+        stopped = f"{self.stopped}: {steps}. More steps might have made it better."
         outcome = replace(
             adapter.outcome,
             training=_record(result, rows),

@@ -160,7 +160,7 @@ def test_a_variable_switches_the_default_off_without_a_word(
 ) -> None:
     monkeypatch.setenv(NO_BASE, "1")
     assert decided() == Resolved(Recipe())
-    stages = (training(9.0, required=True), Check())
+    stages = resolve.stages_for(Recipe(), 9.0)
     assert decided(budget=9.0) == Resolved(Recipe(), stages, 9.0)
 
 

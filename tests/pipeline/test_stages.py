@@ -191,7 +191,7 @@ def stopped(bank: Bank, progress: Interrupt, **settings: Any) -> Generation:
 @pytest.mark.parametrize("check", [None, 8])
 @pytest.mark.parametrize("both", [False, True])
 def test_an_interrupted_training_keeps_the_best_adapter_so_far_and_is_checked(
-    tiny_bank: Bank, check: int | None, both: bool
+    tiny_bank: Bank, check: int | None, both: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Unless the user ends the check, too."""
     stops = [("Training", 15), *([("Checking", 0)] if both else [])]
@@ -203,6 +203,7 @@ def test_an_interrupted_training_keeps_the_best_adapter_so_far_and_is_checked(
     assert warning.startswith(f"The training was interrupted: this is the adapter after {steps}.")
     assert adapter.to_dict()["interrupted"] == "training"
     assert bool(made.check) == (not both)
+    assert f"Interrupted. Next: {Check(check)}; Ctrl-C skips this" in caplog.messages
     assert adapter.replay.steps == made.training.steps > 0
     assert Replay.of(**adapter.replay.model_dump()) == adapter.replay
 
