@@ -125,8 +125,8 @@ def test_a_hub_on_an_ipv6_address_is_read_and_written(
     except OSError:
         pytest.skip("needs IPv6")
     dataset, target = user.dataset("d", {"train.jsonl": rows(1)}), f"{user.name}/a"
-    push = ("push", "-d", dataset, "--bank", bank.folder)
-    push = (*push, "--repo-id", target, "--private", "-q")
+    named = ("--repo-id", target, "--private", "-q")
+    push = ("push", "-d", dataset, "--bank", bank.folder, *named)
     with serving(server):
         here = {"HF_ENDPOINT": f"http://[::1]:{port}", "NO_PROXY": "::1,localhost"}
         done = run(cli, *push, token=user.token, **here)
