@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from hf_lorameta.bank import store_profiles as storing
 from hf_lorameta.bank.arrays import from_record, load_arrays, save_arrays, to_record
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.build import build_bank, clean_up
-from hf_lorameta.bank.entries import EntryTable, IndexEntry, to_lines
+from hf_lorameta.bank.entries import EntryTable, to_lines
 from hf_lorameta.bank.index import TOKENIZER_FILE, Index
 from hf_lorameta.bank.large_profiles import Sketches
 from hf_lorameta.bank.maintain import update_index, verify
@@ -25,7 +25,7 @@ from hf_lorameta.bank.pack import pack
 from hf_lorameta.bank.store_profiles import store_profiles
 from hf_lorameta.demo import TRAIN_FILE
 from hf_lorameta.errors import BankError, IntegrityError, RecipeError
-from hf_lorameta.pipeline import bank_prompts, coefficients
+from hf_lorameta.pipeline import coefficients
 from hf_lorameta.pipeline.coefficients import choose_coefficients
 from tests.conftest import (
     BASE,
@@ -184,13 +184,12 @@ def test_a_shard_that_is_too_short_is_refused(large: Bank) -> None:
         _ = large.stored_profiles[9]
 
 
-@pytest.mark.parametrize("missing", ["rows", "input.indptr", "output.counts"])
-def test_a_profile_that_lacks_something_is_refused(tmp_path: Path, missing: str) -> None:
+def test_a_profile_that_lacks_something_is_refused(tmp_path: Path) -> None:
     raw = to_record(plain_bank().profiles[0])
     assert to_record(from_record(raw, "x")) == raw
     (tmp_path / "x").write_bytes(raw)
     arrays = load_arrays(tmp_path / "x")
-    del arrays[missing]
+    del arrays["input.indptr"]
     save_arrays(tmp_path / "y", arrays)
     with pytest.raises(BankError, match="y holds no profile"):
         from_record((tmp_path / "y").read_bytes(), "y")
@@ -199,24 +198,23 @@ def test_a_profile_that_lacks_something_is_refused(tmp_path: Path, missing: str)
 def test_entries_are_parsed_when_they_are_asked_for(
     large: Bank, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    parsed: list[int] = []
-    parse = EntryTable._parse
-
-    def counted(table: EntryTable, position: int) -> IndexEntry:
-        parsed.append(position)
-        return parse(table, position)
-
-    monkeypatch.setattr(EntryTable, "_parse", counted)
-    monkeypatch.setattr(bank_prompts, "_COMPARED", 2)
-    found = planned_among(Bank(large.folder), 4, monkeypatch)
-    assert len(found.to_dict()["neighbors"]) == 4
-    assert set(parsed) < set(range(SIZE))
-    entries, small = found.bank.index.entries, plain_bank().index.entries
+    entries, small = large.index.entries, plain_bank().index.entries
     assert list(entries) == list(entries[:]) == [entries[i] for i in range(SIZE)] == [*small]
     assert entries[-1] == small[-1]
     with pytest.raises(IndexError):
         _ = entries[SIZE]
-    assert found.bank.index.names() == [entry.name for entry in small]
+    found = planned_among(large, 4, monkeypatch)
+    lines = to_lines(entries).splitlines(keepends=True)
+    for i in np.flatnonzero(~np.isfinite(found.distances)):
+        lines[i] = lines[i].replace(b'"rank":', b'"rink":')
+    update_index(large, entries=EntryTable(b"".join(lines)))
+    damaged = Bank(large.folder)
+    assert damaged.index.names() == [entry.name for entry in small]
+    again, _ = choose_coefficients(damaged, Recipe(), found.profile, None)
+    np.testing.assert_array_equal(again, found.distances)
+    assert len(replace(found, bank=damaged).to_dict()["neighbors"]) == 4
+    with pytest.raises(BankError, match="rank: Field required"):
+        list(damaged.index.entries)
 
 
 def test_private_entries_are_counted_without_parsing(large: Bank) -> None:
@@ -235,8 +233,6 @@ def test_private_entries_are_counted_without_parsing(large: Bank) -> None:
         (b'"rank":', b'"rink":', r"entries-\w+\.jsonl, line 1: rank: Field required"),
         (b'{"name":"', b'{"name":"../', "line 1: name: '../.*' is not a file name"),
         (b'{"name":', b'{"name"', "line 1: Invalid JSON"),
-        (b'{"name":', b'{"nome":', "line 1: name: Field required"),
-        (b'"size":', b'"size":-', "line 1: size: must be greater than or equal to 0"),
     ],
 )
 def test_a_malformed_entry_is_refused(large: Bank, old: bytes, new: bytes, problem: str) -> None:
@@ -269,10 +265,8 @@ def test_what_needs_all_distances_is_refused(large: Bank) -> None:
     ("left_out", "problem"),
     [
         ("profiles-000000-000010.records", "holds no profiles-"),
-        ("profiles-000010-000020.records", "holds no profiles-"),
         ("profiles-000020-000026.records", "unexpected file 'sketches-000026"),
         ("sketches-000026.safetensors", "sketches-000026.safetensors: checksum differs"),
-        ("tokenizer.json", "tokenizer.json: checksum differs"),
         ("entries", "the entries are not in one file of their own"),
     ],
 )
@@ -321,12 +315,13 @@ def test_sketches_order_datasets_much_as_distances_do() -> None:
     bank = embedded_bank()
     profiles = [bank.profiles[i] for i in range(len(bank))]
     sketches = Sketches.from_records((profile, to_record(profile)) for profile in profiles)
-    exact = bank.distances["js-task"].astype(float)
-    guessed = np.array([sketches.distances(bank.profiles[i]) for i in range(len(bank))])
-    off = ~np.eye(len(bank), dtype=bool)
+    some = range(0, len(bank), 4)
+    exact = bank.distances["js-task"].astype(float)[some]
+    guessed = np.array([sketches.distances(bank.profiles[i]) for i in some])
+    off = exact > 0  # a dataset has none to itself
     assert np.corrcoef(guessed[off], exact[off])[0, 1] > 0.98
-    found = [len({*np.argsort(exact[i])[:16]} & {*sketches.nearest(bank.profiles[i], 32)})
-             for i in range(len(bank))]  # fmt: skip
+    found = [len({*np.argsort(distances)[:16]} & {*sketches.nearest(bank.profiles[i], 32)})
+             for i, distances in zip(some, exact, strict=True)]  # fmt: skip
     assert np.mean(found) > 0.98 * 16
 
 

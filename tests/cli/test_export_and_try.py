@@ -19,7 +19,7 @@ from hf_lorameta.hub.base_model import locate
 from hf_lorameta.hub.packaged_model import SMOLLM2
 from hf_lorameta.pipeline.adapter_folder import EXPORTS, FILES, RECIPE_FILE
 from tests.cli.conftest import NO_EXTRAS
-from tests.conftest import BASE, Account, Built, Shell, adapter_files, rows, tree, write_files
+from tests.conftest import BASE, Account, Built, Shell, adapter_files, tree, write_files
 
 gguf = pytest.importorskip("gguf")
 needs_model = pytest.mark.skipif(
@@ -31,8 +31,11 @@ import importlib.util as u
 find = u.find_spec
 u.find_spec = lambda name, *args: None if name == "gguf" else find(name, *args)
 """
-SHORT_DEMO = "import hf_lorameta.demo.run as run; run.BUDGET = '0'"
-"""Code to run before a command: the demo's adapter is good enough without training."""
+SHORT_DEMO = """
+import hf_lorameta.engines.scoring as scoring; scoring.MAX_NEW_TOKENS = 8
+import hf_lorameta.demo.run as run; run.BUDGET = "0"
+"""
+"""Code to run before a command: answers are short, and an adapter is good enough untrained."""
 
 
 def save(folder: Path, **settings: object) -> Path:
@@ -165,10 +168,9 @@ def test_an_impossible_export_is_refused_before_any_work(
 # --- try and evaluate ---------------------------------------------------------------------------
 
 
-def test_try_reads_the_recorded_instruction(cli: Shell, tmp_path: Path) -> None:
-    data = tmp_path / "rows.jsonl"
-    data.write_bytes(rows(1))
-    cli("generate", data, "--instruction", "Name the {} {input}.", "-o", "a")
+def test_try_reads_the_recorded_instruction(cli: Shell, bank: Built, data: Path) -> None:
+    told = ("--instruction", "Name the {} {input}.")
+    cli("generate", data, "--bank", bank.folder, *told, "-o", "a")
     done = cli("try", "a", "--prompt", "milk", "--json", before=ECHO)
     assert done.json["prompt"] == "Name the {} {input}.\n\nInput: milk\nOutput:"
 

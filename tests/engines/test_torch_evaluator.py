@@ -524,7 +524,7 @@ def test_a_model_that_does_not_fit_into_memory_is_refused_before_it_is_loaded(
     size = 2 * torch_dtype.parameters(base)
     monkeypatch.setattr(torch_dtype, "available_memory", lambda: int(1.3 * size))
     assert TorchEvaluator.from_folder(base).model.dtype == torch.bfloat16
-    monkeypatch.setattr("hf_lorameta.engines.transformers.evaluator._load", None)
+    monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", None)
     for dtype, free in (("float32", 1.3), ("auto", 1.1)):
         monkeypatch.setattr(torch_dtype, "available_memory", lambda free=free: int(free * size))
         with pytest.raises(UsageError, match=r"the base model needs 0\.0 GB of memory") as caught:

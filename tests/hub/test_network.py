@@ -78,19 +78,10 @@ def test_an_endpoint_that_is_none_is_named(
     assert str(caught.value) == f"HF_ENDPOINT is not the address of a Hub: {problem}"
 
 
-@pytest.mark.parametrize(
-    ("variable", "value", "problem"),
-    [
-        ("HF_ENDPOINT", "http://[::1", "is not the address of a Hub: Invalid IPv6 URL"),
-        ("HF_HOME", "~no-such-user/x", "is ~no-such-user/x, and there is no user no-such-user"),
-    ],
-)
-def test_a_command_checks_variables_before_the_client_is_imported(
-    cli: Shell, variable: str, value: str, problem: str
-) -> None:
-    done = run(cli, "bank", "list", **{variable: value})
+def test_a_command_checks_the_endpoint_before_the_client_is_imported(cli: Shell) -> None:
+    done = run(cli, "bank", "list", HF_ENDPOINT="http://[::1")
     assert done.returncode == 2
-    assert f"{variable} {problem}" in done.stderr
+    assert "HF_ENDPOINT is not the address of a Hub: Invalid IPv6 URL" in done.stderr
     assert run(cli, "--help", HF_ENDPOINT="http://[::1").returncode == 0
 
 
@@ -134,8 +125,8 @@ def test_a_hub_on_an_ipv6_address_is_read_and_written(
     except OSError:
         pytest.skip("needs IPv6")
     dataset, target = user.dataset("d", {"train.jsonl": rows(1)}), f"{user.name}/a"
-    source = ("-d", dataset, "--bank", bank.folder)
-    push = ("push", *source, "--repo-id", target, "--private", "-q")
+    named = ("--repo-id", target, "--private", "-q")
+    push = ("push", "-d", dataset, "--bank", bank.folder, *named)
     with serving(server):
         here = {"HF_ENDPOINT": f"http://[::1]:{port}", "NO_PROXY": "::1,localhost"}
         done = run(cli, *push, token=user.token, **here)

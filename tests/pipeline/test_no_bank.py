@@ -95,7 +95,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def suited_to_the_tiny_bases(monkeypatch: pytest.MonkeyPatch) -> None:
-    fast_training(monkeypatch.setattr)
+    fast_training(monkeypatch.setattr, steps=12)
 
 
 def make(base: Path, data: Path, **settings: object) -> Generation:
@@ -335,7 +335,7 @@ def test_what_cannot_be_made_is_refused(
 def test_smollm2_learns_labels_without_its_bank(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()  # its settings are not those of a tiny model
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)  # else its weights are downloaded
-    recipe = Recipe(train=12, steps=8, check=4)
+    recipe = Recipe(train=8, steps=6, check=4)
     data = EVERYDAY / "wellformed_query.train.jsonl"
     adapter = generate(data, "none", recipe, base=SMOLLM2)
     check = adapter.outcome.check

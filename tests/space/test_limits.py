@@ -465,7 +465,7 @@ class Lining(RuleBasedStateMachine):
         assert all(self.running_of(address) <= 2 for address in "abc")
 
 
-Lining.TestCase.settings = hypothesis_settings(max_examples=200, deadline=None)
+Lining.TestCase.settings = hypothesis_settings(max_examples=80, deadline=None)
 TestLining = Lining.TestCase
 
 

@@ -36,9 +36,9 @@ def test_a_few_steps_lower_the_loss_on_smollm2(
     meta = json.loads((EVERYDAY / "meta.json").read_text("utf-8"))
     (tasks / "meta.json").write_text(json.dumps({TASK: meta[TASK]}))
     lines = (EVERYDAY / f"{TASK}.train.jsonl").read_text("utf-8").splitlines(True)
-    (tasks / f"{TASK}.train.jsonl").write_text("".join(lines[:24]), "utf-8")
+    (tasks / f"{TASK}.train.jsonl").write_text("".join(lines[:16]), "utf-8")
     settings = BankSettings(
-        steps=6, rows=4, held_out=4, measurements=1, warmup=1, general_steps=2, general_rows=4
+        steps=4, rows=4, held_out=4, measurements=1, warmup=1, general_steps=1, general_rows=4
     )
     hub = Hub(False)
     base = TrainingBase.find(BASE_MODEL, None, hub)

@@ -123,29 +123,15 @@ def test_a_found_dataset_is_chosen_by_keyboard_and_a_late_answer_keeps_the_list(
     visitor.wait_for_plan(repo)
 
 
-def test_a_link_to_share_opens_the_dataset_and_verdicts_come_into_view_on_a_phone(
-    web: Web, chromium: Any, context: Any, user: Account
-) -> None:
-    repo = user.dataset("shared", {"train.jsonl": TRAIN})
-    link = f"{web.space.url}/?dataset={repo}"
-    visitor = Visitor(chromium, link, context=context, width=360, height=780)
-    visitor.wait_for_plan(repo)
-    expect(visitor.page.get_by_role("combobox", name="Name or link")).to_have_value(repo)
-    for name in ("first", "second"):
-        visitor.page.evaluate("scrollTo(0, 0)")
-        visitor.plan(user.dataset(name, {"train.jsonl": TRAIN}))
-        visitor.page.wait_for_function(VERDICT_IN_VIEW)
-    visitor.close()
-
-
-def test_a_link_chooses_a_dataset_and_its_reading_in_sight_and_nothing_else(
+def test_a_link_chooses_a_dataset_and_its_reading_in_sight_and_verdicts_come_into_view_on_a_phone(
     web: Web, chromium: Any, context: Any, user: Account
 ) -> None:
     repo = user.dataset("linked", {"train.jsonl": TRAIN})
     link = f"{web.space.url}/?dataset={repo}&template={{prompt}}%20%3C&example=1&file=/x.csv"
-    visitor = Visitor(chromium, link, context=context)
+    visitor = Visitor(chromium, link, context=context, width=360, height=780)
     visitor.wait_for_plan(repo)
     status, page = visitor.page.locator("#lm-status"), visitor.page
+    expect(page.get_by_role("combobox", name="Name or link")).to_have_value(repo)
     expect(page.locator(f"#lm-verdict [data-announce^='{repo}']")).to_have_count(1)
     expect(status).to_contain_text("Form of the prompt: {prompt} <")
     visitor.wait_for_end()
@@ -156,6 +142,9 @@ def test_a_link_chooses_a_dataset_and_its_reading_in_sight_and_nothing_else(
     page.get_by_role("button", name="Use this prompt").click()
     page.locator("[data-link*='template=%7Bprompt%7D+%3D']").wait_for(state="attached")
     expect(status).not_to_contain_text("link")
+    page.evaluate("scrollTo(0, 0)")
+    visitor.plan(user.dataset("next", {"train.jsonl": TRAIN}))
+    page.wait_for_function(VERDICT_IN_VIEW)
     visitor.close()
 
 
@@ -344,57 +333,30 @@ def test_lora_the_method_and_how_to_call_this_server_are_explained_in_place(
 # --- signed in ----------------------------------------------------------------------------------
 
 
-def test_signing_in_keeps_the_dataset_and_saving_creates_a_repo(
+def test_signing_in_keeps_the_dataset_and_saving_creates_a_repo_which_no_other_name_replaces(
     visitor: Visitor, web: Web, cli: Shell, user: Account, tmp_path: Path
 ) -> None:
     repo, page = owned_dataset(web, "guests"), visitor.page
+    name, replace = page.get_by_label("Name", exact=True), page.get_by_label("Replace what is")
+    saved, save = page.locator("#lm-saved"), page.get_by_role("button", name="Save to Hub")
     visitor.plan(repo)
     page.wait_for_url(lambda url: url.endswith(f"?dataset={repo}"))
     visitor.sign_in(web.owner.name, web.owner.token)
     visitor.wait_for_plan(repo)
     visitor.make()
     target = f"{web.owner.name}/guests-SmolLM2-135M-Instruct-lorameta"
-    expect(page.get_by_label("Name", exact=True)).to_have_value(target)
-    save = page.get_by_role("button", name="Save to Hub")
+    expect(name).to_have_value(target)
     expect(save).to_have_class(re.compile(r"\bprimary\b"))
     visitor.save()
-    link = page.locator("#lm-saved").get_by_role("link", name=target)
+    link = saved.get_by_role("link", name=target)
     assert link.get_attribute("href") == f"{cli.hub.url}/{target}"
-    view = cli.hub.repo(target)
-    assert view is not None
-    assert not view.private
+    before = cli.hub.repo(target)
+    assert before is not None
+    assert not before.private
     cli("generate", "-d", repo, "-o", tmp_path / "cli")
-    for name in (CONFIG_FILE, WEIGHTS_FILE):
-        assert cli.hub.read(target, name) == (tmp_path / "cli" / name).read_bytes()
-    for name, message in (
-        (target, f"There is an adapter in {target} already"),
-        ("-x/y z", "not a repo id"),
-        (f"{user.name}/not-mine", "may not"),
-        (user.adapter("taken"), "There is an adapter in"),
-    ):
-        page.get_by_label("Name", exact=True).fill(name)
-        save.click()
-        page.locator("#lm-saved [role=alert]", has_text=message).wait_for()
-        assert forbidden_words(visitor.visible_text()) == []
-    page.get_by_label("private: only you").check()
-    visitor.plan(owned_dataset(web, "next"))
-    visitor.make()
-    expect(page.get_by_label("Name", exact=True)).to_have_value(re.compile("/next-"))
-    expect(page.get_by_label("public: everybody")).to_be_checked()
+    for file in (CONFIG_FILE, WEIGHTS_FILE):
+        assert cli.hub.read(target, file) == (tmp_path / "cli" / file).read_bytes()
 
-
-def test_a_reload_after_saving_under_another_name_replaces_no_other_adapter(
-    visitor: Visitor, web: Web, cli: Shell
-) -> None:
-    repo, page = owned_dataset(web, "reload"), visitor.page
-    name, replace = page.get_by_label("Name", exact=True), page.get_by_label("Replace what is")
-    saved, save = page.locator("#lm-saved"), page.get_by_role("button", name="Save to Hub")
-    visitor.sign_in(web.owner.name, web.owner.token)
-    visitor.plan(repo)
-    visitor.make()
-    visitor.save()
-    first = name.input_value()
-    before = cli.hub.repo(first)
     name.fill("third-name")
     replace.check()
     visitor.save()
@@ -405,16 +367,30 @@ def test_a_reload_after_saving_under_another_name_replaces_no_other_adapter(
         visitor.wait_for_end()
         if name.is_visible():
             break
-    expect(name).to_have_value(f"{web.owner.name}/third-name")
+    third = f"{web.owner.name}/third-name"
+    expect(name).to_have_value(third)
     expect(replace).not_to_be_checked()
     expect(saved).to_contain_text("Your adapter is on the Hub")
-    expect(saved.get_by_role("link")).to_have_text(f"{web.owner.name}/third-name")
+    expect(saved.get_by_role("link")).to_have_text(third)
     expect(saved).not_to_contain_text("later")
-    for taken in (f"{web.owner.name}/third-name", first):
-        name.fill(taken)
+    for other, message in (
+        (third, f"There is an adapter in {third} already"),
+        (target, f"There is an adapter in {target} already"),
+        ("-x/y z", "not a repo id"),
+        (f"{user.name}/not-mine", "may not"),
+        (taken := user.adapter("taken"), f"There is an adapter in {taken}"),
+    ):
+        name.fill(other)
         save.click()
-        saved.get_by_role("alert").filter(has_text=f"an adapter in {taken} already").wait_for()
-    assert cli.hub.repo(first) == before
+        saved.get_by_role("alert").filter(has_text=message).wait_for()
+        assert forbidden_words(visitor.visible_text()) == []
+    assert cli.hub.repo(target) == before
+
+    page.get_by_label("private: only you").check()
+    visitor.plan(owned_dataset(web, "next"))
+    visitor.make()
+    expect(name).to_have_value(re.compile("/next-"))
+    expect(page.get_by_label("public: everybody")).to_be_checked()
 
 
 STAYS_CANCELED = """() => {
@@ -427,7 +403,7 @@ STAYS_CANCELED = """() => {
 
 def test_cancel_holds_for_the_request_just_before_it(visitor: Visitor, web: Web) -> None:
     first, second, page = owned_dataset(web, "first"), owned_dataset(web, "second"), visitor.page
-    for _ in range(3):
+    for _ in range(2):
         visitor.enter_dataset(first)
         page.locator("#lm-cancel").wait_for()
         page.evaluate(
