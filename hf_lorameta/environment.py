@@ -1,10 +1,12 @@
-"""The Hub's address, and the optional dependencies with the commands that install them."""
+"""The Hub's address, the cores to use, and the commands that install optional dependencies."""
 
 import importlib.util
 import json
+import os
 import sys
 from importlib import metadata
 from importlib.machinery import PathFinder
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -14,6 +16,7 @@ from hf_lorameta.errors import MissingExtraError
 from hf_lorameta.quoting import shell
 
 DISTRIBUTION = "hf-lorameta"
+_CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")
 
 
 def hub_url(path: str = "") -> str:
@@ -27,6 +30,20 @@ def hub_url(path: str = "") -> str:
     host, slash, root = rest.partition("/")
     url = scheme + at + host.rpartition("@")[2] + slash + root
     return f"{url}/{path}" if path else url
+
+
+def usable_cores() -> int:
+    """Return how many cores this process may use: of the machine, within a container's limit.
+
+    The limit is that of cgroup v2, rounded to whole cores.
+    """
+    named = getattr(os, "sched_getaffinity", None)  # not on macOS and Windows
+    cores = len(named(0)) if named else os.cpu_count() or 1
+    try:
+        time_allowed, period = _CPU_LIMIT.read_text().split()
+        return min(cores, max(round(int(time_allowed) / int(period)), 1))
+    except (OSError, ValueError):  # no container, or one without a limit
+        return cores
 
 
 def require_extra(*modules: str, extra: str = "eval") -> None:

@@ -1,6 +1,7 @@
-"""The commands that install optional dependencies, for each way the package can be installed."""
+"""The cores to use, and the commands that install optional dependencies in each installation."""
 
 import json
+import os
 import shlex
 import sys
 from importlib import metadata
@@ -10,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from hf_lorameta.environment import install_hint, pip_install, remote_requirement
+from hf_lorameta import environment
+from hf_lorameta.environment import install_hint, pip_install, remote_requirement, usable_cores
 
 PIP = shlex.split(pip_install())
 REPOSITORY = "Project-URL: Homepage, https://x.org\nProject-URL: Repository, https://x.org/y\n"
@@ -127,3 +129,18 @@ def test_hint_uses_uv_where_pip_is_missing(
     monkeypatch.setattr(PathFinder, "find_spec", lambda name: found)
     monkeypatch.setattr(sys, "executable", "/a b/python")
     assert pip_install("--no-deps", "x") == f"{command} --no-deps x"
+
+
+@pytest.mark.parametrize(
+    ("limit", "expected"),
+    [("200000 100000", 2), ("50000 100000", 1), ("1600000 100000", 3), ("max 100000", 3), ("", 3)],
+)
+def test_a_container_limits_the_cores(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, limit: str, expected: int
+) -> None:
+    file = tmp_path / "cpu.max"
+    file.write_text(limit)
+    monkeypatch.setattr(environment, "_CPU_LIMIT", file)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 5}, raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    assert usable_cores() == expected

@@ -1,18 +1,18 @@
 """Read several adapters and combine them, one module at a time."""
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
 from hf_lorameta.bank.executors import in_modules
+from hf_lorameta.environment import usable_cores
 from hf_lorameta.formats.lora_file import AdapterFile
 from hf_lorameta.formats.lora_layout import Layout, Module
 from hf_lorameta.method.low_rank import LowRankSum
 from hf_lorameta.method.merging import Combiner, Concatenated, Weights
 from hf_lorameta.types import FactorPair, FloatArray
 
-_WORKERS = min(4, os.cpu_count() or 1)
+_WORKERS = min(4, usable_cores())
 _MAX_STACKED_BYTES = 560 << 20
 """Bytes of stacked factors held at a time: as many modules as fit are combined in parallel."""
 

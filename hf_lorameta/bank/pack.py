@@ -23,6 +23,7 @@ from hf_lorameta.bank.index import (
 from hf_lorameta.bank.locked import new_bank_folder
 from hf_lorameta.bank.pack_format import basis_header, decode, encode, small_header
 from hf_lorameta.bank.shared_basis import Chunk, ModuleReader, find_basis
+from hf_lorameta.environment import usable_cores
 from hf_lorameta.errors import BankError, UsageError
 from hf_lorameta.files import sha256, write_atomically
 from hf_lorameta.formats import safetensors
@@ -30,7 +31,7 @@ from hf_lorameta.formats.lora_layout import Module
 from hf_lorameta.formats.safetensors import TensorInfo, read_range
 from hf_lorameta.types import Array, Progress, no_progress
 
-_WORKERS = min(4, os.cpu_count() or 1)
+_WORKERS = min(4, usable_cores())
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from threading import Event
 from types import SimpleNamespace
 from typing import Any
@@ -15,24 +14,20 @@ from hf_lorameta.engines.transformers import threads  # noqa: E402 - it imports 
 
 
 @pytest.fixture(autouse=True)
-def eight_threads() -> Iterator[None]:
+def eight_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(threads, "usable_cores", lambda: 8)
     before = torch.get_num_threads()
     torch.set_num_threads(8)
     yield
     torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize(
-    ("limit", "expected"),
-    [("200000 100000", 2), ("50000 100000", 1), ("1600000 100000", 8), ("max 100000", 8), ("", 8)],
-)
-def test_a_container_limits_the_threads(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, limit: str, expected: int
+@pytest.mark.parametrize("cores", [2, 16])
+def test_torch_uses_no_more_threads_than_there_are_cores_to_use(
+    monkeypatch: pytest.MonkeyPatch, cores: int
 ) -> None:
-    file = tmp_path / "cpu.max"
-    file.write_text(limit)
-    monkeypatch.setattr(threads, "_LIMIT", file)
-    assert threads.cores() == expected
+    monkeypatch.setattr(threads, "usable_cores", lambda: cores)
+    assert threads.cores() == min(cores, 8)
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,12 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
 
-_LIMIT = Path("/sys/fs/cgroup/cpu.max")
+from hf_lorameta.environment import usable_cores
+
 _ROUNDS, _PRODUCTS, _OUTPUTS = 4, 4, 4096
 _WAITING = 2.0
 """All threads are used unless they take more than so many times as long: results in bfloat16 differ
@@ -20,16 +20,8 @@ _before: list[int] = []
 
 
 def cores() -> int:
-    """Return the number of threads that torch may use, within a container's limit (cgroup v2).
-
-    Torch itself counts all cores of the machine.
-    """
-    threads = max(torch.get_num_threads(), 1)
-    try:
-        time_allowed, period = _LIMIT.read_text().split()
-        return min(threads, max(round(int(time_allowed) / int(period)), 1))
-    except (OSError, ValueError):  # no container, or one without a limit
-        return threads
+    """Return the number of threads that torch may use; torch itself counts more in containers."""
+    return min(max(torch.get_num_threads(), 1), usable_cores())
 
 
 @contextmanager
