@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 
 from hf_lorameta.cards.card_data import Card, WeightedAdapter
 from hf_lorameta.cards.markdown import Markdown, code, license_name, link, prose, source
-from hf_lorameta.cards.results import CLASSIFIER, FEW_SHOT, MOST_FREQUENT, Check
+from hf_lorameta.cards.results import Check
 from hf_lorameta.data.prompt import as_option
-from hf_lorameta.engines.scoring import ADAPTER_METHOD, BASE_METHOD, CHAT_METHOD, MEASURES
+from hf_lorameta.engines.scoring import MEASURES
 from hf_lorameta.method.coefficients import COEFFICIENT_RULES
 from hf_lorameta.method.merging import COMBINERS
 from hf_lorameta.method.metrics import METRICS
@@ -56,17 +56,11 @@ def check_table(check: Check) -> Iterator[Markdown]:
     measure = [MEASURES[check.graded.measure]] if check.graded else []
     yield table_row(["Method", "Right answers", *measure, "Loss"])
     yield table_row(["---", "---:", *("---:" for _ in measure), "---:"])
-    titles = {
-        MOST_FREQUENT: "always the most frequent answer",
-        CLASSIFIER: "a classifier on words alone, trained on the same rows",
-        BASE_METHOD: "base model",
-        CHAT_METHOD: "base model with its own chat template",
-        FEW_SHOT: f"base model with a prompt of {plural(check.shots, 'example')}",
-        ADAPTER_METHOD: "this adapter",
-    }
     for method, right, score, loss in check.counted:
         shown = [_EMPTY if score is None else f"{score:.2f}"] if check.graded else []
-        yield table_row([titles[method], right, *shown, _EMPTY if loss is None else f"{loss:.3f}"])
+        yield table_row(
+            [check.title_of(method), right, *shown, _EMPTY if loss is None else f"{loss:.3f}"]
+        )
 
 
 def settings(card: Card) -> Iterator[Markdown]:

@@ -12,6 +12,7 @@ from hf_lorameta.engines.scoring import (
     MEASURES,
     Report,
 )
+from hf_lorameta.tables import plural
 
 
 @dataclass(frozen=True)
@@ -177,6 +178,22 @@ class Check:
         for method, count, score, loss in zip(methods, counts, scores, losses, strict=True):
             if count is not None:
                 yield Counted(method, count, score, loss)
+
+    def title_of(self, method: str) -> str:
+        """Say what a method of `Counted` is.
+
+        Example:
+            >>> Check(8, 2.5, 0.5, RightAnswers(5, base=2, end=7)).title_of(ADAPTER_METHOD)
+            'this adapter'
+        """
+        return {
+            MOST_FREQUENT: "always the most frequent answer",
+            CLASSIFIER: "a classifier on words alone, trained on the same rows",
+            BASE_METHOD: "base model",
+            CHAT_METHOD: "base model with its own chat template",
+            FEW_SHOT: f"base model with a prompt of {plural(self.shots, 'example')}",
+            ADAPTER_METHOD: "this adapter",
+        }[method]
 
 
 @dataclass(frozen=True)

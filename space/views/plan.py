@@ -1,22 +1,13 @@
 """Step 2 as HTML: what to expect, whether an adapter helps, and the details of the plan."""
 
-from hf_lorameta.cards.results import CLASSIFIER, FEW_SHOT, MOST_FREQUENT, Check
-from hf_lorameta.engines.scoring import ADAPTER_METHOD, BASE_METHOD, CHAT_METHOD, MEASURES
+from hf_lorameta.cards.results import Check
+from hf_lorameta.engines.scoring import MEASURES
 from hf_lorameta.pipeline.plan import Plan
 from hf_lorameta.pipeline.rows import Rows
 from hf_lorameta.pipeline.save import Generation
 from views.blocks import place_of, render
 
 BARS = 10
-_TITLES = {
-    ADAPTER_METHOD: "With your adapter",
-    BASE_METHOD: "Without it",
-    CHAT_METHOD: "Without it, as a chat",
-    FEW_SHOT: "Without it, {} examples in the prompt",
-    MOST_FREQUENT: "Always the most frequent answer",
-    CLASSIFIER: "A classifier on words alone",
-}
-"""Titles of what is counted, in the order shown."""
 
 
 def expected_html(plan: Plan, name: str, rows: Rows) -> str:
@@ -62,19 +53,17 @@ def bars_of(check: Check) -> list[tuple[str, str, float]]:
     Example:
         >>> from hf_lorameta.cards.results import RightAnswers
         >>> bars_of(Check(4, 2.0, 1.0, RightAnswers(2, base=1, end=3)))  # doctest: +ELLIPSIS
-        [('With your adapter', '3 of 4 right', 0.75), ('Without it', '1', 0.25), ...]
+        [('This adapter', '3 of 4 right', 0.75), ('Base model', '1', 0.25), ...]
     """
-    counted, bars = {one.method: one for one in check.counted}, list[tuple[str, str, float]]()
-    for method, title in _TITLES.items():
-        if method not in counted:
-            continue
-        _, right, score, _ = counted[method]
-        text = f"{right}" if bars else f"{right} of {check.rows} right"
+    bars: list[tuple[str, str, float]] = []
+    for method, right, score, _ in reversed(list(check.counted)):
+        first, title = not bars, check.title_of(method)
+        text = f"{right} of {check.rows} right" if first else f"{right}"
         if score is not None and check.graded:
-            measure = "" if bars else f" {MEASURES[check.graded.measure]}"
+            measure = f" {MEASURES[check.graded.measure]}" if first else ""
             text = f"{score:.2f}{measure}, {text}"
         share = right / check.rows if score is None else score
-        bars.append((title.format(check.shots), text, share))
+        bars.append((title[:1].upper() + title[1:], text, share))
     return bars
 
 
