@@ -1,5 +1,6 @@
 """The endpoints /plan and /generate, which are also MCP tools."""
 
+import asyncio
 import inspect
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
 from contextlib import aclosing, contextmanager
@@ -16,7 +17,7 @@ from hf_lorameta.hub.repo import Token
 from hf_lorameta.pipeline.publish import Consent
 from hf_lorameta.recipe import REGISTRIES, Recipe
 from limits.callers import Call, call_of
-from limits.lines import Line
+from limits.lines import LOOK_SECONDS, Line
 from limits.uploads import used
 from settings import SpaceSettings, credential_of
 from views.blocks import advice, message_of
@@ -179,7 +180,12 @@ class Endpoints:
     async def _steps(
         self, name: str, work: Callable[[Job], None], call: Call
     ) -> AsyncGenerator[dict[str, Any], None]:
-        """Wait in a line, then run work, which ends if the caller leaves; yield the progress."""
+        """Wait in a line, then run work, which ends if the caller leaves; yield the progress.
+
+        Nothing begins before the caller asks for the answer.
+        """
+        while not call.stream.opened and call.wanted:
+            await asyncio.sleep(LOOK_SECONDS)
         line, limit = self._lines[name], self._settings.time_limit
         job = Job(2 * limit if name == "training" else limit)
         job.call = call

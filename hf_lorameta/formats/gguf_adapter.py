@@ -7,6 +7,7 @@ Format: https://github.com/ggml-org/llama.cpp/blob/master/convert_lora_to_gguf.p
 """
 
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -49,7 +50,7 @@ def export(
 
 def tensor_names(layout: Layout, base: BaseArchitecture) -> dict[str, str]:
     """Return llama.cpp's weight name of each module, checked against the base model's shapes."""
-    known = _name_map(base)
+    known = _name_map(base.name, base.layers)
     names = {}
     for module in layout:
         text_name = base.text_name(module.name)
@@ -70,16 +71,18 @@ def tensor_names(layout: Layout, base: BaseArchitecture) -> dict[str, str]:
     return names
 
 
-def _name_map(base: BaseArchitecture) -> Any:
+@lru_cache(maxsize=1)
+def _name_map(architecture: str, layers: int) -> Any:
     """Return llama.cpp's names of a model's weights by transformers' names."""
     import gguf
 
     architectures = {name: key for key, name in gguf.MODEL_ARCH_NAMES.items()}
-    if base.name not in architectures:
+    if architecture not in architectures:
         raise MissingExtraError(
-            f"the installed gguf package does not know {base.name}", hint=pip_install("-U", "gguf")
+            f"the installed gguf package does not know {architecture}",
+            hint=pip_install("-U", "gguf"),
         )
-    return gguf.get_tensor_name_map(architectures[base.name], base.layers)
+    return gguf.get_tensor_name_map(architectures[architecture], layers)
 
 
 def _write(

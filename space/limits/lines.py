@@ -26,6 +26,8 @@ SHOW_SECONDS = 2.0
 """Seconds until its number is shown again, since showing it takes some computing."""
 SLOW_SECONDS = 4.0
 """Seconds until a reading request, which mostly waits for another server, lets one more begin."""
+AFTER_SECONDS = 10.0
+"""Seconds until a request begins although others that go first are not over."""
 T = TypeVar("T")
 _FULL = "Too many requests are waiting"
 _SHARE_TAKEN = "Too many requests from your address are waiting"
@@ -64,6 +66,7 @@ class Line:
         reads: whether slow requests let others begin, up to a quarter of the places.
         used: returns how much an address has used lately, in large units: among those that have
             used as much, the one that has waited longest goes first.
+        after: whose requests go first: while there are some, one begins every `AFTER_SECONDS`.
         now: the clock.
     """
 
@@ -74,10 +77,12 @@ class Line:
         *,
         reads: bool = False,
         used: Callable[[str], int] | None = None,
+        after: "Line | None" = None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._at_once, self._places, self._reads = at_once, places, reads
         self._used, self._now = used or (lambda address: 0), now
+        self._after, self._began = after, now() - AFTER_SECONDS
         self._waiting: list[Place] = []
         self._running: list[Place] = []
         self._lock = threading.RLock()
@@ -107,6 +112,8 @@ class Line:
         """Begin a request if it is its turn; return whether it has begun."""
         with self._lock:
             taken, now = self._taken(), self._now()
+            if self._after and self._after.is_used() and now - self._began < AFTER_SECONDS:
+                return False
             begun = (other.began for other in self._running)
             slow = sum(began is not None and now - began > SLOW_SECONDS for began in begun)
             beside = min(slow, self._places // 4) if self._reads else 0
@@ -116,8 +123,12 @@ class Line:
                 return False
             self._waiting.remove(place)
             self._running.append(place)
-            place.began = now
+            place.began = self._began = now
             return True
+
+    def is_used(self) -> bool:
+        """Whether anybody waits or runs."""
+        return bool(self._waiting or self._running)
 
     def is_waited_for(self) -> bool:
         """Whether anybody waits."""
@@ -172,9 +183,10 @@ class Line:
 
 def make_lines(settings: SpaceSettings) -> dict[str, Line]:
     """Return the lines of the page and of programs."""
-    at_once = {"plan": 4, "adapter": settings.concurrency, "model": 1, "training": 1}
-    used = {"model": MODEL_TIME.minutes_used, "training": TRAINING_TIME.minutes_used}
+    tries = Line(1, settings.queue, used=MODEL_TIME.minutes_used)
     return {
-        name: Line(number, settings.queue, reads=name == "plan", used=used.get(name))
-        for name, number in at_once.items()
+        "plan": Line(4, settings.queue, reads=True),
+        "adapter": Line(settings.concurrency, settings.queue, after=tries),
+        "model": tries,
+        "training": Line(1, settings.queue, used=TRAINING_TIME.minutes_used),
     }

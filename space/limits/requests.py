@@ -212,9 +212,11 @@ class VisitorLimits:
         """Count a long body as further requests; check it, and return its session."""
         self._count(address, kind, len(body) // _BYTES_OF_REQUEST)
         session = _checked(body)
-        if session is None or session in self._sessions:
+        if session in self._sessions or (session is None and kind == "tool"):
             return session
-        self._count(address, kind, _NEW_SESSION)
+        self._count(address, kind, _NEW_SESSION)  # without a name, a call has one of its own
+        if session is None:
+            return None
         self._sessions[session] = None
         if len(self._sessions) > _SESSIONS:
             del self._sessions[next(iter(self._sessions))]

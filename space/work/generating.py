@@ -6,8 +6,9 @@ import tempfile
 import weakref
 import zipfile
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from hf_lorameta.errors import LoraMetaError
 from hf_lorameta.formats import gguf_adapter
@@ -78,14 +79,20 @@ class Adapter:
     def _export(self) -> None:
         index = self.generation.plan.bank.index
         try:
-            config = export_config(index.base_model, index.base_revision, "gguf", False)
-            gguf_adapter.export(self.folder, self.archive.with_suffix(".gguf"), config or {})
+            config = _base_config(index.base_model, index.base_revision)
+            gguf_adapter.export(self.folder, self.archive.with_suffix(".gguf"), config)
         except LoraMetaError:  # the page then has only the commands
             self.gguf = None
 
     def read(self, name: str) -> str:
         """Return the text of a file of the adapter."""
         return (self.folder / name).read_text(encoding="utf-8")
+
+
+@lru_cache(maxsize=1)
+def _base_config(base_model: str, revision: str | None) -> dict[str, Any]:
+    """Return the base model's ``config.json``; to read it from a GGUF takes half a second."""
+    return export_config(base_model, revision, "gguf", False) or {}
 
 
 def make_adapter(result: PlanResult, job: Job) -> Adapter:

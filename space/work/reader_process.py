@@ -21,6 +21,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+from hf_lorameta.environment import usable_cores
 from hf_lorameta.errors import DatasetError, DatasetTooLargeError, LoraMetaError
 from hf_lorameta.hub.cache import use_cache
 from work.jobs import Job, SpaceError
@@ -43,6 +44,8 @@ MEMORY_BYTES = 1_500_000_000
 larger."""
 MESSAGE_BYTES = 48_000_000
 """Largest item that a reader may send to the server."""
+_NICENESS = 5
+"""How far readers stand back behind the server, which answers tries: a core is shared 1 to 3."""
 _TOO_LARGE = "The dataset needs more memory than this Space has for reading one"
 
 logger = logging.getLogger("space")
@@ -175,9 +178,10 @@ def _limit_process(time_limit: float) -> None:
     """
     import resource
 
-    seconds = int(time_limit * (os.cpu_count() or 1)) + 1
+    seconds = int(time_limit * usable_cores()) + 1
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
     resource.setrlimit(resource.RLIMIT_FSIZE, (MEMORY_BYTES, MEMORY_BYTES))
+    os.nice(_NICENESS)
     statistics = Path("/proc/self/statm")
     if statistics.exists():
         pages = int(statistics.read_text().split()[5])  # data and stack

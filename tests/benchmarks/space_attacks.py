@@ -372,9 +372,17 @@ async def trainings(a: Attacker) -> None:
     await asyncio.gather(*(a.make(SMALL, address=f"198.51.100.{i}") for i in range(4)))
 
 
-@attack("calls of generate whose answers nobody reads", of=MODEL_ATTACKS)
-async def abandoned(a: Attacker) -> None:
-    await a.repeat(lambda: a.post("/call/v2/generate", {"dataset": SMALL}), 4)
+@attack("calls of generate whose answers nobody reads", False, of=MODEL_ATTACKS)
+@attack("calls of generate", True, of=MODEL_ATTACKS)
+async def generations(a: Attacker, ask: bool) -> None:
+    """Call without waiting for the end; ask for the answers, or do not."""
+
+    async def call() -> None:
+        event = (await a.post("/call/v2/generate", {"dataset": SMALL})).get("event_id")
+        if event and ask:
+            await a.begin("GET", f"{API}/call/generate/{event}")
+
+    await a.repeat(call, 4)
 
 
 def lines(row: dict[str, str], number: int) -> bytes:

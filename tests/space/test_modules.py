@@ -30,6 +30,7 @@ from hf_lorameta.data.preview import Preview
 from hf_lorameta.demo.run import DATA_FOLDER
 from hf_lorameta.embedded import EMBEDDED
 from hf_lorameta.engines.scoring import Report, Sample, Scores
+from hf_lorameta.environment import usable_cores
 from hf_lorameta.errors import (
     ColumnsError,
     DatasetError,
@@ -279,6 +280,12 @@ def test_long_rows_do_not_leave_the_reader(bank: Bank, tmp_path: Path) -> None:
     assert len(pickle.dumps(caught.value)) < 10_000
 
 
+def test_readers_stand_back_behind_tries_and_have_the_time_of_the_cores_that_there_are() -> None:
+    assert reader_process.read(jobs.Job(60), os.nice, 0) == min(os.nice(0) + 5, 19)
+    limit = "__import__('resource').getrlimit(__import__('resource').RLIMIT_CPU)"
+    assert reader_process.read(jobs.Job(60), eval, limit) == (60 * usable_cores() + 1,) * 2
+
+
 def test_readers_start_with_the_tokenizer_without_torch_and_leave_no_files() -> None:
     torch = "__import__('datasets').config.TORCH_AVAILABLE"
     assert reader_process.read(jobs.Job(60), eval, torch) is False
@@ -304,6 +311,18 @@ def test_both_files_of_an_adapter_count_as_disk_of_its_address(
     share.check("", left)
     with pytest.raises(jobs.SpaceError, match="made adapters"):
         share.check("", left + 1)
+
+
+def test_of_the_base_model_the_header_is_read_once_since_that_takes_as_long_as_combining(
+    monkeypatch: pytest.MonkeyPatch, tickets: Plan
+) -> None:
+    read = list[object]()
+    monkeypatch.setattr(generating, "export_config", lambda *base: read.append(base))
+    generating._base_config.cache_clear()
+    for _ in range(2):
+        assert generating.make_adapter(planning.PlanResult(tickets, ROW, "a"), jobs.Job(60)).archive
+    assert len(read) == 1
+    generating._base_config.cache_clear()
 
 
 def test_the_page_shows_how_a_download_is_published_where_nobody_can_sign_in() -> None:
@@ -581,17 +600,17 @@ def test_the_bars_are_of_what_a_check_counted_the_adapter_first() -> None:
     right = RightAnswers(most_frequent=8, base=2, end=12, chat=4, prompt=6, classifier=10)
     check = Check(16, 2.0, 1.0, right, chat=2.0, prompt=1.5, shots=3)
     assert plan_view.bars_of(check) == [
-        ("With your adapter", "12 of 16 right", 0.75),
-        ("Without it", "2", 0.125),
-        ("Without it, as a chat", "4", 0.25),
-        ("Without it, 3 examples in the prompt", "6", 0.375),
+        ("This adapter", "12 of 16 right", 0.75),
+        ("Base model with a prompt of 3 examples", "6", 0.375),
+        ("Base model with its own chat template", "4", 0.25),
+        ("Base model", "2", 0.125),
+        ("A classifier on words alone, trained on the same rows", "10", 0.625),
         ("Always the most frequent answer", "8", 0.5),
-        ("A classifier on words alone", "10", 0.625),
     ]
     right = RightAnswers(most_frequent=1, base=1, end=2)
     graded = Graded("rouge_l", base=0.0, end=0.25)
     assert plan_view.bars_of(replace(check, rows=4, right=right, graded=graded)) == [
-        ("With your adapter", "0.25 Rouge-L, 2 of 4 right", 0.25), ("Without it", "0.00, 1", 0.0)
+        ("This adapter", "0.25 Rouge-L, 2 of 4 right", 0.25), ("Base model", "0.00, 1", 0.0)
     ]  # fmt: skip
 
 

@@ -120,7 +120,7 @@ def test_after_each_attack_another_visitor_plans_soon(
     }
     expected = {
         "a megabyte of columns": {413}, "4 MB of instruction": {413}, "a file at a URL": {400},
-        "45 posts that nobody reads": {200}, "15 uploads": {200, 429},
+        "45 posts that nobody reads": {200, 429}, "15 uploads": {200, 429},
         "80 open streams": {200, 429}, "an event that waits in no line": {200},
         "an endpoint without the queue": {404},
     }  # fmt: skip
