@@ -2,8 +2,9 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import count
 from typing import NamedTuple
 
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
@@ -27,6 +28,8 @@ PROMPT_CHARACTERS = 20_000
 """Most characters of a prompt that is tried: the input, with the instruction and form around it."""
 PROMPT_TOKENS = 512
 """Of a longer prompt, the base model reads the last tokens."""
+_SHORT_CHARACTERS = 500
+"""Most characters of a prompt that does not wait for others."""
 _WAIT_SECONDS, _TRIES_SECONDS = 0.2, 10.0
 _OVER = 0.8
 """A training that took more than this share of its time has ended because time ran out."""
@@ -35,7 +38,7 @@ _OVER = 0.8
 class Model:
     """The base model, once in memory, for tries and, with lower priority, training and checking.
 
-    Tries are made one at a time, and so are trainings.
+    Trainings are made one at a time. Of tries, one at a time goes on to its next token.
 
     Args:
         session: loads it.
@@ -43,15 +46,16 @@ class Model:
 
     def __init__(self, session: Session) -> None:
         self.session = session
-        self._loading = threading.Lock()
-        self._one_try, self._one_training = threading.Lock(), threading.Lock()
-        self._tries: set[Job] = set()
+        self._lock, self._one_training = threading.Lock(), threading.Lock()
+        self._tries: dict[Job, tuple[bool, int, int]] = {}
+        self._numbers = count()
         self._twins: tuple[TorchEvaluator, TorchEvaluator] | None = None
+        self._idle: list[TorchEvaluator] = []
 
     def load(self, job: Job) -> tuple[TorchEvaluator, TorchEvaluator]:
-        """Return the base model for training and checking, and the same for tries."""
+        """Return the base model for training and checking, and the one that tries get copies of."""
         job.report("Loading the base model")
-        with self._loading:
+        with self._lock:
             if self._twins is None:  # before a training changes the layers of the first
                 evaluator = self.session.evaluator
                 tries = evaluator.twin()
@@ -62,17 +66,28 @@ class Model:
         return self._twins
 
     @contextmanager
-    def one_try(self, job: Job) -> Iterator[TorchEvaluator]:
-        """Wait for a turn to try, and yield the base model.
+    def one_try(self, job: Job, prompt: str = "") -> Iterator[TorchEvaluator]:
+        """Yield the base model, which waits before each token for tries that go first.
 
-        Waiting and running tries go before the next step of a training.
+        Those are tries of short prompts, then the first ones of an address. All go before the next
+        step of a training.
         """
-        self._tries.add(job)
+        first = self.load(job)[1]
+        with self._lock:
+            evaluator = self._idle.pop() if self._idle else first.twin()
+            own = sum(other.call.address == job.call.address for other in self._tries)
+            turn = len(prompt) > _SHORT_CHARACTERS, own, next(self._numbers)
+            self._tries[job] = turn
+        hook = evaluator.model.register_forward_pre_hook(
+            lambda *_: _wait(job, lambda: min([*self._tries.values()]) < turn)
+        )
         try:
-            with _one_at_a_time(self._one_try, job):
-                yield self.load(job)[1]
+            yield evaluator
         finally:
-            self._tries.discard(job)
+            hook.remove()
+            with self._lock:
+                del self._tries[job]
+                self._idle.append(evaluator)
 
     @contextmanager
     def one_training(self, job: Job) -> Iterator[Session]:
@@ -84,9 +99,15 @@ class Model:
     def let_tries_go(self, job: Job) -> None:
         """Wait for tries, but not so long that they keep a training from continuing."""
         end = time.monotonic() + _TRIES_SECONDS
-        while self._tries and time.monotonic() < end:
-            job.check()
-            time.sleep(_WAIT_SECONDS / 4)
+        _wait(job, lambda: bool(self._tries) and time.monotonic() < end)
+
+
+def _wait(job: Job, others_go_first: Callable[[], bool]) -> None:
+    """Wait as long as others go first; check the job."""
+    job.check()
+    while others_go_first():
+        time.sleep(_WAIT_SECONDS / 4)
+        job.check()
 
 
 @contextmanager
@@ -109,11 +130,11 @@ def rows_of(result: PlanResult) -> Rows:
 def _counted(share: HourlyShare, job: Job) -> Iterator[None]:
     """Count how long a job uses the base model as a share of its address."""
     share.check(job.call.address)
-    start = time.monotonic()
+    start = time.thread_time()  # without the time that it waits for tries
     try:
         yield
     finally:
-        share.add(job.call.address, time.monotonic() - start)
+        share.add(job.call.address, time.thread_time() - start)
 
 
 def answers(adapter: Adapter, model: Model, text: str, job: Job) -> tuple[str, str]:
@@ -132,7 +153,7 @@ def answers(adapter: Adapter, model: Model, text: str, job: Job) -> tuple[str, s
             f"The prompt has {characters:,} characters, more than the {PROMPT_CHARACTERS:,} that "
             "can be tried here: the instruction and the form count, too"
         )
-    with model.one_try(job) as evaluator, _counted(MODEL_TIME, job):
+    with model.one_try(job, prompt) as evaluator, _counted(MODEL_TIME, job):
         job.report("Waiting for both answers")
         base = evaluator.answer(prompt)
         job.check()

@@ -458,46 +458,59 @@ def test_more_time_replaces_an_adapter_unless_that_makes_it_worse(
     assert improved.adapter is (made if said.startswith("Trained on") else adapter)
 
 
-def test_a_job_uses_the_base_model_after_a_canceled_one_has_ended() -> None:
-    used: list[object] = []
-    go_on, most = threading.Event(), 0
-    columns = SimpleNamespace(prompt_of=str)
-    planned = SimpleNamespace(dataset=SimpleNamespace(columns=columns))
-    made = SimpleNamespace(plan=planned)
-    adapter: Any = SimpleNamespace(folder=SPACE, generation=made)
+def test_of_tries_one_at_a_time_goes_on_those_of_short_prompts_first() -> None:
+    """A canceled try ends at its next token."""
+    took = list[str]()
+    go_on = threading.Event()
+    planned = SimpleNamespace(dataset=SimpleNamespace(columns=SimpleNamespace(prompt_of=str)))
+    adapter: Any = SimpleNamespace(folder=SPACE, generation=SimpleNamespace(plan=planned))
 
     class SlowModel:
+        """Answers in ten tokens; is its own evaluator."""
+
         max_length, max_new_tokens = 1024, 64
 
+        def __init__(self) -> None:
+            self.model, self.hooks = self, list[Callable[[], None]]()
+
+        def twin(self) -> "SlowModel":
+            return SlowModel()
+
+        def register_forward_pre_hook(self, hook: Callable[[], None]) -> Any:
+            self.hooks.append(hook)
+            return SimpleNamespace(remove=self.hooks.clear)
+
         def answer(self, prompt: str, adapter: object = None) -> str:
-            nonlocal most
-            used.append(self)
-            most = max(most, len(used))
-            go_on.wait(60)  # cannot be interrupted
-            used.pop()
+            for _ in range(10):
+                [hook() for hook in self.hooks]
+                took.append(prompt[:5])
+                go_on.wait(60)
             return prompt
 
-    slow: Any = SlowModel()
-    slow.twin = lambda: slow
-    model = trying.Model(SimpleNamespace(evaluator=slow))  # type: ignore[arg-type]
+    model = trying.Model(SimpleNamespace(evaluator=SlowModel()))  # type: ignore[arg-type]
 
-    def work(job: jobs.Job) -> None:
-        both = trying.answers(adapter, model, "prompt", job)
-        job.show(lambda: {"answers": both})
+    def begin(prompt: str) -> tuple[jobs.Job, Iterator[Any]]:
+        def work(job: jobs.Job) -> None:
+            both = trying.answers(adapter, model, prompt, job)
+            job.show(lambda: {"answers": both})
 
-    for _ in range(5):
         job = jobs.Job(60)
         running = job.run(work)
-        next(running)
-        job.cancel()
-        with pytest.raises(jobs.Canceled):
-            list(running)
-    last = jobs.Job(60).run(work)
-    assert next(last) == jobs.Step("Waiting for another request to end")
+        wait_until(lambda: next(running).text == "Waiting for both answers")
+        return job, running
+
+    canceled, running = begin("gone " * 200)
+    wait_until(lambda: bool(took))
+    _, long = begin("long " * 200)
+    _, short = begin("short")
+    canceled.cancel()
     go_on.set()
-    results = [news() for news in last if not isinstance(news, jobs.Step)]
-    assert results == [{"answers": ("prompt", "prompt")}]
-    assert (most, used) == (1, [])
+    with pytest.raises(jobs.Canceled):
+        list(running)
+    [answered] = [news() for news in short if not isinstance(news, jobs.Step)]
+    assert answered == {"answers": ("short", "short")}
+    list(long)
+    assert took == ["gone "] + ["short"] * 20 + ["long "] * 20
 
 
 def test_of_a_visit_with_a_sign_in_nothing_is_shown_after_signing_out(visit: Visit) -> None:
