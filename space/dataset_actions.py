@@ -35,15 +35,6 @@ from work.planning import (
 from work.reader_process import read
 from work.visit import Visit, earlier_visit, known
 
-_TITLES = {
-    "config": "Configuration",
-    "split": "Split",
-    "columns": "Columns",
-    "instruction": "Instruction",
-    "template": "Form of the prompt",
-}
-"""What a link may choose about a dataset."""
-
 
 class DatasetActions(AdapterActions):
     """Handlers of the forms for the dataset, its columns and its prompt, and of the result."""
@@ -217,7 +208,7 @@ def _linked_html(visit: Visit, request: DatasetRequest) -> str:
     kept = dict(visit.linked.items() & request.chosen.items())
     if not kept:
         return ""
-    lines = [f"{title}: {kept[name]}" for name, title in _TITLES.items() if name in kept]
+    lines = [f"{name.capitalize()}: {kept[name]}" for name in CHOICES if name in kept]
     return note("info", "The link to this page chose more than the dataset", lines)
 
 

@@ -28,8 +28,6 @@ SLOW_SECONDS = 4.0
 """Seconds until a reading request, which mostly waits for another server, lets one more begin."""
 AFTER_SECONDS = 10.0
 """Seconds until a request begins although others that go first are not over."""
-_TRIES = 8
-"""Tries that are under way, of which one at a time goes on."""
 T = TypeVar("T")
 _FULL = "Too many requests are waiting"
 _SHARE_TAKEN = "Too many requests from your address are waiting"
@@ -185,7 +183,8 @@ class Line:
 
 def make_lines(settings: SpaceSettings) -> dict[str, Line]:
     """Return the lines of the page and of programs."""
-    tries = Line(_TRIES, settings.queue, used=MODEL_TIME.minutes_used)
+    # of tries that have begun, one at a time goes on, see `work.trying.Model`
+    tries = Line(8, settings.queue, used=MODEL_TIME.minutes_used)
     return {
         "plan": Line(4, settings.queue, reads=True),
         "adapter": Line(settings.concurrency, settings.queue, after=tries),

@@ -91,10 +91,17 @@ class Model:
 
     @contextmanager
     def one_training(self, job: Job) -> Iterator[Session]:
-        """Wait for a turn to train and check, and yield the session of the base model."""
-        with _one_at_a_time(self._one_training, job):
+        """Wait for a turn to train and check, and yield the session of the base model.
+
+        A line is not enough, since a canceled job leaves it before its thread ends.
+        """
+        while not self._one_training.acquire(timeout=_WAIT_SECONDS):
+            job.report("Waiting for another request to end")
+        try:
             self.load(job)
             yield self.session
+        finally:
+            self._one_training.release()
 
     def let_tries_go(self, job: Job) -> None:
         """Wait for tries, but not so long that they keep a training from continuing."""
@@ -108,17 +115,6 @@ def _wait(job: Job, others_go_first: Callable[[], bool]) -> None:
     while others_go_first():
         time.sleep(_WAIT_SECONDS / 4)
         job.check()
-
-
-@contextmanager
-def _one_at_a_time(lock: threading.Lock, job: Job) -> Iterator[None]:
-    """Hold a lock; a line is not enough, since a canceled job leaves it before its thread ends."""
-    while not lock.acquire(timeout=_WAIT_SECONDS):
-        job.report("Waiting for another request to end")
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def rows_of(result: PlanResult) -> Rows:

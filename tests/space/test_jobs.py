@@ -496,7 +496,7 @@ def test_of_tries_one_at_a_time_goes_on_those_of_short_prompts_first() -> None:
 
         job = jobs.Job(60)
         running = job.run(work)
-        wait_until(lambda: next(running).text == "Waiting for both answers")
+        wait_until(lambda: next(running) == jobs.Step("Waiting for both answers"))
         return job, running
 
     canceled, running = begin("gone " * 200)

@@ -133,7 +133,7 @@ def test_a_link_chooses_a_dataset_and_its_reading_in_sight_and_verdicts_come_int
     status, page = visitor.page.locator("#lm-status"), visitor.page
     expect(page.get_by_role("combobox", name="Name or link")).to_have_value(repo)
     expect(page.locator(f"#lm-verdict [data-announce^='{repo}']")).to_have_count(1)
-    expect(status).to_contain_text("Form of the prompt: {prompt} <")
+    expect(status).to_contain_text("Template: {prompt} <")
     visitor.wait_for_end()
     visitor.open_section("Prompt")
     form = page.get_by_label("Form, if not the usual one")
