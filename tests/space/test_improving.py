@@ -26,7 +26,7 @@ from hf_lorameta.bank.bank import Bank  # noqa: E402 - they import torch
 from hf_lorameta.cards.results import Check, RightAnswers  # noqa: E402
 from hf_lorameta.deadline import Deadline  # noqa: E402
 from hf_lorameta.engines.transformers.lora_layer import AdaptedLinear  # noqa: E402
-from hf_lorameta.errors import UsageError  # noqa: E402
+from hf_lorameta.errors import AdapterError, UsageError  # noqa: E402
 from hf_lorameta.hub.client import Hub  # noqa: E402
 from hf_lorameta.pipeline import make  # noqa: E402
 from hf_lorameta.pipeline.publish import Consent, Target  # noqa: E402
@@ -232,6 +232,31 @@ def test_a_try_reads_so_many_tokens_of_a_prompt_whatever_its_length(
     trying.answers(adapter, model, "a b " * 4000, jobs.Job(120))
     assert max(read) == trying.PROMPT_TOKENS
     assert counts.max_length == before, "of counting and training"
+
+
+def test_the_time_that_is_left_never_grows(
+    result: PlanResult,
+    adapter: generating.Adapter,
+    model: trying.Model,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    left, clock, job = list[int](), 0.0, jobs.Job(1000)
+
+    def make(plan: object, rows: object, session: Session, *_: object, seconds: float) -> None:
+        nonlocal clock
+        for _ in range(int(seconds) + 20):
+            clock += 0.9
+            session.progress("Training", 1, 0)
+            left.append(job.step.seconds_left)
+        raise AdapterError("it is over")
+
+    monkeypatch.setattr(trying, "make_adapter", make)
+    monkeypatch.setattr(trying, "time", SimpleNamespace(monotonic=lambda: clock, thread_time=int))
+    for seconds in (trying.TRAINING_SECONDS, trying.MORE_SECONDS):
+        left.clear()
+        trying.improve(adapter, result, model, job, seconds=seconds)
+        assert left == sorted(left, reverse=True)
+        assert (seconds - 2 < left[0] < seconds, left[-1]) == (True, 10)
 
 
 def test_a_training_without_time_leaves_the_adapter(
