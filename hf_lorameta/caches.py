@@ -15,11 +15,33 @@ from functools import cache
 from os import environ
 from pathlib import Path
 
+from hf_lorameta.errors import UsageError
 from hf_lorameta.paths import expanded
 
 _DAY = 86400.0
+_VARIABLES = ("HF_LORAMETA_CACHE", "HF_HOME", "HF_HUB_CACHE")
 
 logger = logging.getLogger(__name__)
+
+
+def check_caches() -> None:
+    """Check that the variables that name cache folders name none of an unknown user.
+
+    `huggingface_hub` fails with such a folder, and others would make one that is called ``~user``.
+
+    Raises:
+        UsageError: one does.
+
+    Example:
+        >>> check_caches()
+    """
+    for variable in _VARIABLES:
+        folder = str(expanded(environ.get(variable, "")))
+        if folder.startswith("~"):
+            raise UsageError(
+                f"{variable} is {folder}, and there is no user {Path(folder).parts[0][1:]}",
+                hint="set it to a folder that can be written, or unset it",
+            )
 
 
 def cache_dir() -> Path:
@@ -36,7 +58,12 @@ def cache_dir() -> Path:
 
 
 def writable_cache() -> Path:
-    """Return `cache_dir`, or a temporary folder if that cannot be written, which is said once."""
+    """Return `cache_dir`, or a temporary folder if that cannot be written, which is said once.
+
+    Raises:
+        UsageError: it is that of an unknown user.
+    """
+    check_caches()
     return _writable(cache_dir())
 
 

@@ -4,7 +4,7 @@ A `Recipe` is frozen and is stored with its result in ``recipe.json``.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import (
@@ -17,7 +17,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from hf_lorameta.errors import Option, RecipeError, problem_of
+from hf_lorameta.errors import Advice, Option, RecipeError, problem_of
 from hf_lorameta.method.coefficients import COEFFICIENT_RULES, CoefficientRule
 from hf_lorameta.method.merging import COMBINERS, Combiner
 from hf_lorameta.method.metrics import DEFAULT_METRIC, METRICS, Metric
@@ -39,6 +39,25 @@ METHOD_SETTINGS = (
 
 MAX_RANK = 512
 """vLLM's largest ``max_lora_rank``; its default, and ours, is 16."""
+
+
+_LIMITS = {"ge": "at least", "gt": "more than", "le": "at most"}
+"""Limits of numbers, in the words of our errors."""
+
+
+def _allowed(metadata: Sequence[object]) -> str:
+    """Return which numbers a field takes.
+
+    Example:
+        >>> _allowed(Recipe.model_fields["scale"].metadata)
+        'more than 0 and at most 4'
+    """
+    return " and ".join(
+        f"{words} {getattr(limit, name)}"
+        for limit in metadata
+        for name, words in _LIMITS.items()
+        if hasattr(limit, name)
+    )
 
 
 class _Settings(BaseModel):
@@ -75,7 +94,7 @@ class _Settings(BaseModel):
         Example:
             >>> Recipe.of(rank=0)
             Traceback (most recent call last):
-            hf_lorameta.errors.RecipeError: rank must be greater than or equal to 1, got 0
+            hf_lorameta.errors.RecipeError: rank must be at least 1 and at most 512, got 0
         """
         return cls(**settings)
 
@@ -83,16 +102,16 @@ class _Settings(BaseModel):
     def _error(cls, error: ValidationError) -> RecipeError:
         first = error.errors(include_url=False)[0]
         field = ".".join(str(part) for part in first["loc"])
-        problem = problem_of(first["msg"])
-        if first["type"] == "extra_forbidden":
+        problem, kind = problem_of(first["msg"]), first["type"]
+        hint: Advice = f"hf-lorameta {cls.command} --help lists every setting"
+        if kind == "extra_forbidden":
             problem = f"is not a setting, expected one of {', '.join(cls.model_fields)}"
-        limits = first.get("ctx", {})
-        limit = limits.get("ge", limits.get("le"))
-        everything = f"hf-lorameta {cls.command} --help lists every setting"
-        return RecipeError(
-            f"{field} {problem}, got {first['input']!r}",
-            hint=everything if limit is None else Option(field, limit),
-        )
+        elif kind == "finite_number" or first.get("ctx", {}).keys() & _LIMITS:
+            problem = f"must be {_allowed(cls.model_fields[field].metadata)}"
+            limits = first.get("ctx", {})
+            limit = limits.get("ge", limits.get("le"))
+            hint = Option(field, limit) if limit is not None else Option(field, change="leave out")
+        return RecipeError(f"{field} {problem}, got {first['input']!r}", hint=hint)
 
     def _check_together(self) -> None:
         """Refuse settings that exclude each other."""
@@ -110,7 +129,7 @@ class MergeRecipe(_Settings):
     Example:
         >>> MergeRecipe(rank=0)
         Traceback (most recent call last):
-        hf_lorameta.errors.RecipeError: rank must be greater than or equal to 1, got 0
+        hf_lorameta.errors.RecipeError: rank must be at least 1 and at most 512, got 0
     """
 
     command = "merge"
@@ -161,7 +180,7 @@ class Recipe(_Settings):
         'factors'
         >>> Recipe(train=1)
         Traceback (most recent call last):
-        hf_lorameta.errors.RecipeError: train must be greater than or equal to 6, got 1
+        hf_lorameta.errors.RecipeError: train must be at least 6 and at most 4096, got 1
     """
 
     metric: str = Field(default=DEFAULT_METRIC, description="Distance between datasets.")

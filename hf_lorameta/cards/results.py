@@ -1,9 +1,9 @@
 """What was done with the base model, as recipes and model cards record it."""
 
 import math
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, NamedTuple
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
 
 from hf_lorameta.engines.scoring import (
     ADAPTER_METHOD,
@@ -12,9 +12,6 @@ from hf_lorameta.engines.scoring import (
     MEASURES,
     Report,
 )
-
-StageName = Literal["training", "check"]
-"""What is done with the base model: the names of `hf_lorameta.pipeline.stages.Stage`."""
 
 
 @dataclass(frozen=True)
@@ -183,6 +180,35 @@ class Check:
 
 
 @dataclass(frozen=True)
+class StageRecord:
+    """What a stage did; training and check have records with more, on which the verdict depends.
+
+    Attributes:
+        name: of the stage, as recipe.json and `hf-lorameta inspect` have it.
+        values: JSON values by their names, for both; the same for the same recipe and dataset.
+        title: of a section on the card.
+        text: of that section, without Markdown.
+    """
+
+    name: str
+    values: Mapping[str, Any]
+    title: str
+    text: str
+
+
+class Interruption(NamedTuple):
+    """The first stage that the user ended (Ctrl-C).
+
+    Attributes:
+        stage: its name, which recipe.json has.
+        warning: a sentence on what that means for the adapter.
+    """
+
+    stage: str
+    warning: str
+
+
+@dataclass(frozen=True)
 class Outcome:
     """What was done with the base model after the adapters of a plan were combined.
 
@@ -191,19 +217,20 @@ class Outcome:
         check: how it scored on other rows, if it was checked.
         drawn: the rows that were drawn for it; None if the base model was not run.
         out_of_time: whether time ran out before the first step of the training.
-        interrupted: what the user ended, first of all: the training, or the check, so that there is
-            none; None if nothing.
+        interrupted: which stage the user ended; None if none.
         given_model: whether a loaded base model was given, instead of that on this machine.
         budget: the time limit in seconds; 0 without one.
+        others: what other stages did, in their order.
     """
 
     training: Training | None = None
     check: Check | None = None
     drawn: Drawn | None = None
     out_of_time: bool = False
-    interrupted: StageName | None = None
+    interrupted: Interruption | None = None
     given_model: bool = False
     budget: float = 0.0
+    others: tuple[StageRecord, ...] = ()
 
     @property
     def checked_in_folds(self) -> bool:
@@ -224,24 +251,21 @@ class Outcome:
 
         A loss that is not finite is None.
         """
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        for name in _NOT_STORED:
-            del values[name]
-        values["rows"] = values.pop("drawn")
         return {
-            name: _finite(asdict(value)) if isinstance(value, Training | Check | Drawn) else value
-            for name, value in values.items()
+            "training": _json(self.training),
+            "check": _json(self.check),
+            "interrupted": self.interrupted and self.interrupted.stage,
+            "rows": _json(self.drawn),
+            **{record.name: record.values for record in self.others},
         }
 
 
-_NOT_STORED = ("out_of_time", "given_model", "budget")
-"""Fields of `Outcome` that are not in recipe.json, since they depend on the machine."""
-
-
-def _finite(values: dict[str, Any]) -> dict[str, Any]:
+def _json(result: Training | Check | Drawn | None) -> dict[str, Any] | None:
+    if result is None:
+        return None
     return {
         name: None if isinstance(value, float) and not math.isfinite(value) else value
-        for name, value in values.items()
+        for name, value in asdict(result).items()
     }
 
 

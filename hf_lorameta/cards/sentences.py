@@ -231,11 +231,10 @@ def how_trained(card: Card, training: Training) -> Markdown:
         what = f"{'combination' if card.neighbors else 'general adapter'} was trained further"
         known = "existing adapters do" if card.neighbors else "general adapter does"
         also = f", also those that the {known} not change"
-    ended = ", before it was interrupted" if card.outcome.interrupted == "training" else ""
     layers = training.layers
     where = f"in the last {'layer' if layers == 1 else plural(layers, 'layer')} " if layers else ""
     return Markdown(
-        f"The {what} for {plural(training.steps, 'step')}{ended}. "
+        f"The {what} for {plural(training.steps, 'step')}. "
         f"All projections of attention and MLP {where}were trained{also}."
     )
 

@@ -24,7 +24,6 @@ from hf_lorameta.cli.output import (
 )
 from hf_lorameta.errors import Option, UsageError, as_flag
 from hf_lorameta.remarks import log_remarks
-from hf_lorameta.tables import plural
 
 if TYPE_CHECKING:
     from hf_lorameta.bank.bank import Bank
@@ -221,7 +220,7 @@ def _report_published(published: "Published", seconds: float | None) -> None:
 def _stop_if_interrupted(
     adapter: "Generation", folder: Path, command: str, undone: str = ""
 ) -> None:
-    """Exit as interrupted if the training or check was; print what is kept, say how to continue.
+    """Exit as interrupted if a stage was; print what is kept, say how to continue.
 
     Args:
         adapter: the adapter that was made.
@@ -230,16 +229,12 @@ def _stop_if_interrupted(
         undone: a sentence that says what was not done.
 
     Raises:
-        KeyboardInterrupt: the training or the check was interrupted.
+        KeyboardInterrupt: a stage was interrupted.
     """
-    training, interrupted = adapter.outcome.training, adapter.outcome.interrupted
-    if interrupted:
+    if adapter.outcome.interrupted:
         emit({"folder": str(folder), **adapter.to_dict()}, lambda: str(folder))
         error = KeyboardInterrupt()
-        kept = f"The adapter is kept in {folder}, but was not checked"
-        if training and interrupted == "training":
-            steps = plural(training.steps, "step")
-            kept = f"The adapter so far, after {steps}, is kept in {folder}, and its card says so"
+        kept = f"The adapter so far is kept in {folder}, and its card says so"
         error.add_note(f"{undone}{kept}; to publish it: {command}")
         raise error
 

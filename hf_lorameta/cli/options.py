@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional, TypeAlias
 
 import typer
 
+from hf_lorameta.caches import check_caches
 from hf_lorameta.cli.output import print_json, stage_bars
 from hf_lorameta.data.prompt import from_option
 from hf_lorameta.data.sources.formats import FORMATS
@@ -105,7 +106,11 @@ DaskOption = Annotated[
 ]
 DatasetArgument = Annotated[
     list[str] | None,
-    typer.Argument(metavar="DATASET", help="The same as --dataset.", show_default=False),
+    typer.Argument(
+        metavar="DATASET",
+        help=f"The same as --dataset. Files that are read end in {', '.join(FORMATS)}.",
+        show_default=False,
+    ),
 ]
 AdapterArgument = Annotated[str, typer.Argument(help="Folder or Hub repo of an adapter.")]
 FolderArgument = Annotated[Path, typer.Argument(help="Folder of a bank.")]
@@ -123,7 +128,7 @@ class Request:
         typer.Option(
             "--dataset",
             "-d",
-            help=f"Hub id, folder, or files ({', '.join(FORMATS)}); several files are one dataset.",
+            help="Hub id, folder, or files; several files are one dataset.",
         ),
     ] = None
     base: Annotated[
@@ -161,9 +166,13 @@ class Request:
             show_default=False,
         ),
     ] = None
-    no_check: Annotated[bool, typer.Option("--no-check", help="Do not count right answers.")] = (
-        False
-    )
+    no_check: Annotated[
+        bool,
+        typer.Option(
+            "--no-check",
+            help="Do not count right answers: all rows are trained on, none are held out for that.",
+        ),
+    ] = False
     token: TokenOption = None
     recipe: Recipe = _DEFAULT_RECIPE
 
@@ -299,6 +308,7 @@ def _with_output_options(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def run(*, json: bool, quiet: bool, **options: Any) -> None:
         check_endpoint()  # before `huggingface_hub` is imported, which fails with another one
+        check_caches()
         command(**options)
 
     own = inspect.signature(command).parameters.values()

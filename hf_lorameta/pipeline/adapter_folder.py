@@ -216,8 +216,8 @@ class WithProvenance:
     @property
     def proposed_instruction(self) -> bool:
         """Whether its files contain an instruction derived from rows that are not public."""
-        parts = generated_parts(self.provenance)
-        return any(part["dataset"].get("proposed_instruction") for part in parts)
+        adapters = generated_adapters(self.provenance)
+        return any(adapter["dataset"].get("proposed_instruction") for adapter in adapters)
 
 
 @dataclass(frozen=True)
@@ -299,7 +299,7 @@ _ROW_FIELDS = {
 """Fields of ``recipe.json`` that `hf_lorameta.pipeline.rows.rows_used` reads, with their types."""
 
 
-def generated_parts(provenance: Mapping[str, Any] | None) -> tuple[Mapping[str, Any], ...]:
+def generated_adapters(provenance: Mapping[str, Any] | None) -> tuple[Mapping[str, Any], ...]:
     """Return which rows an adapter, or each generated adapter of a merge, was made with.
 
     Args:
@@ -310,8 +310,8 @@ def generated_parts(provenance: Mapping[str, Any] | None) -> tuple[Mapping[str, 
 
     Example:
         >>> made = {"recipe": {"train": 8}, "dataset": {"id": "user/name"}, "rank": 16}
-        >>> merged = {"merge": {}, "adapters": [{"generated": generated_parts(made)}]}
-        >>> generated_parts(merged)  # doctest: +NORMALIZE_WHITESPACE
+        >>> merged = {"merge": {}, "adapters": [{"generated": generated_adapters(made)}]}
+        >>> generated_adapters(merged)  # doctest: +NORMALIZE_WHITESPACE
         ({'recipe': {'train': 8}, 'dataset': {'id': 'user/name'},
           'training': None, 'check': None, 'rows': None},)
     """
@@ -337,7 +337,7 @@ def _check_provenance(provenance: Any, coefficients: Any) -> None:
     _require(provenance, {"library": str, "private": bool})
     if not isinstance(provenance.get("base_license"), str | None):
         raise TypeError
-    for part in generated_parts(provenance):
+    for part in generated_adapters(provenance):
         _require(part, _ROW_FIELDS)
         _require(part["recipe"], _RECIPE_FIELDS)
         _require(part["dataset"], _DATASET_FIELDS)

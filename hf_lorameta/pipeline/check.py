@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from hf_lorameta.cards import results
-from hf_lorameta.cards.results import StageName, check_of
+from hf_lorameta.cards.results import check_of
 from hf_lorameta.deadline import Deadline
 from hf_lorameta.engines.comparing import Group, compare
 from hf_lorameta.engines.scoring import (
@@ -43,7 +43,8 @@ class Check:
 
     rows: int | None = None
     samples: bool = False
-    name: ClassVar[StageName] = "check"
+    name: ClassVar[str] = "check"
+    stopped: ClassVar[str] = "The check was interrupted"
     failed: ClassVar[str] = "The adapter was not checked"
 
     @property
@@ -70,9 +71,6 @@ class Check:
         count = sum(len(part.rows) for part in unseen)
         if not count:
             return work
-        if adapter.outcome.interrupted:
-            stopped = "The training was interrupted. Counting right answers; Ctrl-C skips this"
-            logger.warning(stopped)
         report = self._scored(unseen, work, session, deadline)
         check = check_of(report, len(unseen[0].examples))
         if check.rows < count:

@@ -51,8 +51,8 @@ def choose_coefficients(
     """
     has_general = bank.index.general is not None
     if not bank.has_datasets:
-        alone = Coefficients(np.empty(0), 1.0 if has_general else None)
-        return np.empty(0), _with_prior(alone, bank, recipe, profile, counts)
+        general = Coefficients(np.empty(0), 1.0 if has_general else None)
+        return np.empty(0), _with_prior(general, bank, recipe, profile, counts)
     comparison = compare_with_bank(bank, profile, recipe.metric)
     if bank.is_large:
         _check_among_candidates(bank, recipe)

@@ -23,7 +23,7 @@ from hf_lorameta.hub.client import Hub
 from hf_lorameta.pipeline.adapter_folder import (
     RECIPE_FILE,
     base_model_of,
-    generated_parts,
+    generated_adapters,
     locate_adapter,
     naming,
     read_provenance,
@@ -158,7 +158,7 @@ def prepare_evaluation(
     folders = _locate_adapters(names, hub)
     found = _base_of(dict(zip(map(str, names), folders.values(), strict=True)), base)
     saved = {folder: read_provenance(folder)[0] for folder in folders.values()}
-    provenances = [part for provenance in saved.values() for part in generated_parts(provenance)]
+    provenances = [part for provenance in saved.values() for part in generated_adapters(provenance)]
     unread = [folder for folder in saved if not saved[folder] and (folder / RECIPE_FILE).exists()]
     opened = open_to_evaluate(dataset, _provenance_for(dataset, provenances), hub, **reading)
     local = isinstance(dataset, str | Path) and Path(dataset).is_dir()

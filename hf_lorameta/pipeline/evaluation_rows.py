@@ -120,7 +120,7 @@ def rows_to_evaluate(
     Args:
         dataset: see `open_to_evaluate`.
         provenances: ``recipe.json`` of the adapters that were generated, see
-            `hf_lorameta.pipeline.adapter_folder.generated_parts`.
+            `hf_lorameta.pipeline.adapter_folder.generated_adapters`.
         count: number of rows to score, at most.
         shots: number of examples; from the train split if there is one, else from this split.
         hub: the client.

@@ -173,7 +173,7 @@ def make(dataset: Dataset, session: Session, resolved: Resolved) -> Generation:
     log_remarks(dataset.remarks)
     plan, rows = plan_with_rows(dataset, session, resolved)
     log_remarks(plan.remarks, said=(*dataset.remarks, plan.verdict))
-    if resolved.seconds or resolved.counts:
+    if rows.train and (resolved.seconds or resolved.counts):
         said = [f"With the base model: {resolved}"]
         if resolved.seconds and not session.bank.is_empty:
             said.append("To skip this: --budget 0, in Python budget=0")

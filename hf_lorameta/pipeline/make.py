@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 
 from hf_lorameta.bank.adapter_stack import AdapterStack
-from hf_lorameta.cards.results import Outcome
+from hf_lorameta.cards.results import Interruption, Outcome
 from hf_lorameta.deadline import Deadline
 from hf_lorameta.errors import LoraMetaError
 from hf_lorameta.method.merging import COMBINERS, DEFAULT_RANK, exact
@@ -80,6 +80,8 @@ def _run(stages: Sequence[Stage], work: Work, session: Session, seconds: float) 
                 end = Deadline(seconds or None)
                 session.evaluator  # noqa: B018 - loads it
                 loaded = time.perf_counter()
+            if work.adapter.outcome.interrupted:
+                logger.warning("Interrupted. Next: %s; Ctrl-C skips this", stage)
             work = stage.run(work, session, end or Deadline())
         except LoraMetaError as error:
             if stage.required:
@@ -90,8 +92,9 @@ def _run(stages: Sequence[Stage], work: Work, session: Session, seconds: float) 
             outcome = work.adapter.outcome
             if not outcome.training:
                 raise
-            stopped = replace(outcome, interrupted=outcome.interrupted or stage.name)
-            work = replace(work, adapter=replace(work.adapter, outcome=stopped))
+            stopped = outcome.interrupted or Interruption(stage.name, f"{stage.stopped}.")
+            outcome = replace(outcome, interrupted=stopped)
+            work = replace(work, adapter=replace(work.adapter, outcome=outcome))
             break
     spent = time.perf_counter() - loaded if end else 0.0
     return replace(work, adapter=replace(work.adapter, model_seconds=spent))

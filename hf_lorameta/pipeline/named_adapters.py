@@ -17,7 +17,7 @@ from hf_lorameta.hub.repo import is_repo_id
 from hf_lorameta.paths import expanded
 from hf_lorameta.pipeline.adapter_folder import (
     fetch_adapter,
-    generated_parts,
+    generated_adapters,
     naming,
     read_provenance,
     similar_adapter,
@@ -38,7 +38,7 @@ class NamedAdapter(NamedTuple):
             weights; ``licenses``; whether it is ``private`` and whether the name is ``published``
             on the Hub; ``base_license``, of the base model, None if it is not known;
             ``generated``, which rows it was made with, see
-            `hf_lorameta.pipeline.adapter_folder.generated_parts`.
+            `hf_lorameta.pipeline.adapter_folder.generated_adapters`.
     """
 
     config: LoraConfig
@@ -90,7 +90,7 @@ def _in_folder(folder: Path, name: str) -> NamedAdapter:
         "private": True,
         "published": False,
         "base_license": (provenance or {}).get("base_license"),
-        "generated": generated_parts(provenance),
+        "generated": generated_adapters(provenance),
     }
     return NamedAdapter(config, weights, facts)
 

@@ -81,12 +81,12 @@ class PlanData:
     def combined(self) -> tuple[tuple[IndexEntry | GeneralEntry, float], ...]:
         """The adapters that are combined, the general one among them, by descending coefficient."""
         index = self.bank.index
-        parts: list[tuple[IndexEntry | GeneralEntry, float]] = [
+        weighted: list[tuple[IndexEntry | GeneralEntry, float]] = [
             (index.entries[i], float(self.coefficients[i])) for i in self.active_indices
         ]
         if index.general and self.general_coefficient:
-            parts.append((index.general, self.general_coefficient))
-        return tuple(sorted(parts, key=lambda part: -part[1]))
+            weighted.append((index.general, self.general_coefficient))
+        return tuple(sorted(weighted, key=lambda pair: -pair[1]))
 
     @cached_property
     def effective_number(self) -> float:

@@ -5,7 +5,6 @@ It needs no bank, only a bank's tokenizer, so it can run in a process of its own
 
 import logging
 import time
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -15,7 +14,8 @@ from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.index import TOKENIZER_FILE
 from hf_lorameta.cards.prompt_code import is_example
 from hf_lorameta.data.counts.output_counts import OutputCounter, OutputCounts
-from hf_lorameta.data.counts.profile import Profile, RowCounts, profile_rows
+from hf_lorameta.data.counts.profile import Profile, profile_rows
+from hf_lorameta.data.counts.row_counts import RowCounter
 from hf_lorameta.data.counts.tokenizer import load_encode
 from hf_lorameta.data.dataset import Dataset, DatasetInfo
 from hf_lorameta.data.sources.reading_limits import cut
@@ -25,8 +25,6 @@ from hf_lorameta.types import Row
 
 logger = logging.getLogger(__name__)
 
-_DIFFERENT = 1000
-"""How many different outputs are counted, at most."""
 _FULL = "Only the first %s rows are read: with %s characters, they reach the limit"
 
 
@@ -110,9 +108,7 @@ def read_dataset(
         labeled_only=not dataset.prompts_only,
         also=counter.add if counter else None,
     )
-    rows.counts.same = max(rows.outputs.values(), default=0)
-    rows.counts.repeated = sample.repeated
-    profile = replace(profile, row_counts=rows.counts)
+    profile = replace(profile, row_counts=rows.counter.counts(sample.repeated))
     if rows.reached or rows.count == recipe.max_rows:
         total = dataset.total or 0
         more = total if total > rows.count else None
@@ -137,16 +133,14 @@ class _RowsToCount:
 
     Attributes:
         count: number of rows so far.
-        counts: of these, for remarks.
+        counter: of these, for remarks.
         reached: whether a limit came before the last row.
-        outputs: how often each of the first different outputs occurs.
         example: the first row that suits a card.
     """
 
     def __init__(self, dataset: Dataset, most: int | None) -> None:
         self._rows, self._limits = islice(dataset.rows(), most), dataset.limits
-        self.count, self.counts = 0, RowCounts()
-        self.outputs: Counter[str] = Counter()
+        self.count, self.counter = 0, RowCounter(dataset.limits.text)
         self.reached = False
         self.example: Row | None = None
 
@@ -161,10 +155,8 @@ class _RowsToCount:
                 self.reached = True
                 return
             self.count += 1
-            self.counts.cut += max(len(prompt), len(output)) >= limits.text
             row = cut(prompt, limits.text), cut(output, limits.text)
-            if row[1] in self.outputs or len(self.outputs) < _DIFFERENT:
-                self.outputs[row[1]] += bool(row[1])
+            self.counter.add(row)
             characters += sum(map(len, row))
             if self.example is None and is_example(row):
                 self.example = row

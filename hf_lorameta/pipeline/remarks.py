@@ -21,7 +21,6 @@ from hf_lorameta.training.settings import Settings
 
 _FEW_ROWS = 20
 _MOST_NAMED = 3
-_LARGE_SHARE = 0.9
 _LOW_RETENTION = 0.9
 """Warn about a pack that retains less than this share of the updates' energy."""
 _ROUGE_MARGIN = 0.05
@@ -53,7 +52,6 @@ def remarks_on(plan: PlanData, outcome: Outcome | None = None) -> tuple[Remark, 
 
 def _of_dataset(plan: PlanData) -> Iterator[Remark]:
     profile, dataset = plan.profile, plan.dataset
-    counts = profile.row_counts
     if plan.bank.has_datasets and profile.rows < _FEW_ROWS:
         count = "1 row was" if profile.rows == 1 else f"{profile.rows} rows were"
         yield Remark("warning", f"Only {count} read: distances from so few are uncertain.")
@@ -61,18 +59,7 @@ def _of_dataset(plan: PlanData) -> Iterator[Remark]:
         total = profile.rows + profile.left_out
         text = f"{profile.left_out} of {total} rows have no output and were left out."
         yield Remark("warning", text)
-    if counts.repeated:
-        count = f"{counts.repeated} of {profile.rows}"
-        text = f"Rows that repeat earlier ones are neither trained nor checked on: {count}."
-        yield Remark("note", text)
-    if counts.cut:
-        rows = plural(counts.cut, "row")
-        text = f"Only the beginning of {rows} was counted: their texts exceed the length limit."
-        yield Remark("warning", text)
-    if _LARGE_SHARE * profile.rows <= counts.same < profile.rows:
-        share = counts.same / profile.rows
-        text = f"{share:.0%} of the rows have the same output: right answers alone tell little."
-        yield Remark("warning", text)
+    yield from profile.row_counts.remarks(profile.rows)
     # prompts for which no instruction can be proposed get a form with words that all rows share
     shared = dataset.columns.template not in (TEXT, LABELED[TEXT]) and shares_instruction(profile)
     if not (states_task(dataset) or shared) and expects_instructions(plan.bank):
@@ -189,12 +176,8 @@ def _of_adapter(plan: PlanData, outcome: Outcome) -> Iterator[Remark]:
                 f"The adapter was {done} on {rows} labeled rows, not {requested}: no more distinct "
                 "ones were read, or the others are for another purpose, such as the check.",
             )
-    if training and outcome.interrupted == "training":
-        yield Remark(
-            "warning",
-            "The training was interrupted: this is the adapter after "
-            f"{plural(training.steps, 'step')}. More steps might have made it better.",
-        )
+    if outcome.interrupted:
+        yield Remark("warning", outcome.interrupted.warning)
     if training and training.outputs == 1:
         yield Remark(
             "warning",
@@ -214,8 +197,8 @@ def _of_adapter(plan: PlanData, outcome: Outcome) -> Iterator[Remark]:
 def _is_worse(check: Check) -> bool:
     """Whether the base model, alone or in its chat template, is better in both loss and answers."""
     right = check.right
-    alone = check.base < check.end and right.base > right.end
-    return alone or ((check.chat or math.inf) < check.end and (right.chat or 0) > right.end)
+    worse = check.base < check.end and right.base > right.end
+    return worse or ((check.chat or math.inf) < check.end and (right.chat or 0) > right.end)
 
 
 def _on_training(training: Training, outcome: Outcome, labeled: int) -> Remark:

@@ -119,19 +119,18 @@ def resolve(
         seconds = 0.0
     else:
         seconds = DEFAULT_BUDGET
+    runs = seconds > 0 or (budget is None and obstacle is None)
+    required = budget is not None or bank.is_empty
+    stages = stages_for(recipe, seconds, count=check and runs, required=required)
     problems = list(_problems(dataset, bank, recipe, budget))
-    missing = missing_extra() if recipe.rows_asked or seconds else None
+    missing = missing_extra() if stages else None
     if missing and not only_plan:
         problems.append(missing)
     _refuse(problems)
     if export is not None:
         index = bank.index
         export_config(index.base_model, index.base_revision, export, session.hub.token)
-    user_decided = seconds or recipe.rows_asked or environ.get(NO_BASE)
-    missed = None if user_decided else obstacle
-    runs = seconds > 0 or (budget is None and obstacle is None)
-    required = budget is not None or bank.is_empty
-    stages = stages_for(recipe, seconds, count=check and runs, required=required)
+    missed = None if stages or environ.get(NO_BASE) else obstacle
     return Resolved(recipe, stages, seconds, missed, missing)
 
 
@@ -157,10 +156,9 @@ def stages_for(
         ['train on 16 rows', 'check on 8 other rows']
     """
     stages = list[Stage]()
-    checked = count and recipe.check is None
     if seconds or recipe.train:
-        stages.append(Train(recipe.train, seconds, required or bool(recipe.train), checked))
-    if recipe.check is not None or checked:
+        stages.append(Train(recipe.train, seconds, required or bool(recipe.train)))
+    if count or recipe.check is not None:
         stages.append(Check(recipe.check, samples))
     return tuple(stages)
 

@@ -236,8 +236,8 @@ class Generation(SavableAdapter):
 
     def __repr__(self) -> str:
         name, bank = self.plan.dataset.id or "a local dataset", self.plan.bank
-        count, alone = len(self.plan.neighbors()), f"from {bank.index.base_model} alone"
-        source = f"of {count} adapters of {bank.id}" if count else alone
+        count, from_base = len(self.plan.neighbors()), f"from {bank.index.base_model} alone"
+        source = f"of {count} adapters of {bank.id}" if count else from_base
         verdict = f". {self.verdict.text}" if self.outcome.check else ""
         return f"Generation(rank {self.rank} for {name}, {source}){verdict}"
 

@@ -2,15 +2,16 @@
 
 `hf_lorameta.pipeline.resolve.resolve` returns the stages of a request, and
 `hf_lorameta.pipeline.make.make_adapter` runs them in order. A new one is a class in a module of its
-own, one line of `hf_lorameta.pipeline.resolve.stages_for`, and a field of
-`hf_lorameta.cards.results.Outcome` for what it found.
+own, and one line of `hf_lorameta.pipeline.resolve.stages_for`. What it did is a `StageRecord` that
+it adds to `Outcome.others`, both in `hf_lorameta.cards.results`: recipe.json, ``inspect`` and the
+card have it from there. What a training starts from, `combine_adapters` in
+`hf_lorameta.pipeline.make` returns again for the adapter's plan.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple, Protocol
 
-from hf_lorameta.cards.results import StageName
 from hf_lorameta.deadline import Deadline
 from hf_lorameta.engines.scoring import LoraWeights
 from hf_lorameta.pipeline.rows import Rows
@@ -57,13 +58,16 @@ class Stage(Protocol):
     are answered in folds: by adapters that were made in the same way from other rows.
 
     Attributes:
-        name: for messages; what `hf_lorameta.cards.results.Outcome.interrupted` says of it.
+        name: what recipe.json calls it.
+        stopped: what the warning says if the user ends it (Ctrl-C), on the card as well. An adapter
+            that was trained is kept as it was before this stage, and the others are left out.
         failed: what the warning about an error says before it, if the stage is not required. The
             adapter then stays as it was, and the stages behind it are left out, except those that
             are required.
     """
 
-    name: ClassVar[StageName]
+    name: ClassVar[str]
+    stopped: ClassVar[str]
     failed: ClassVar[str]
 
     @property

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
-from hf_lorameta.cards.results import StageName, Training
+from hf_lorameta.cards.results import Interruption, Training
 from hf_lorameta.deadline import Deadline
 from hf_lorameta.engines.scoring import MEASURES, LoraWeights, measure_of
 from hf_lorameta.errors import AdapterError, Option
@@ -13,6 +13,7 @@ from hf_lorameta.pipeline.progress import duration
 from hf_lorameta.pipeline.rows import SHOTS, Rows
 from hf_lorameta.pipeline.session import Session
 from hf_lorameta.pipeline.stages import Unseen, Work
+from hf_lorameta.tables import plural
 
 if TYPE_CHECKING:
     from hf_lorameta.training.trained import Trained
@@ -29,14 +30,13 @@ class Train:
         rows: how many to train on; None is all.
         seconds: wall-clock time for loading the base model and all stages; 0 is no limit.
         required: see `hf_lorameta.pipeline.stages.Stage`.
-        checked: whether a check follows, for which time is left.
     """
 
     rows: int | None = None
     seconds: float = 0.0
     required: bool = True
-    checked: bool = False
-    name: ClassVar[StageName] = "training"
+    name: ClassVar[str] = "training"
+    stopped: ClassVar[str] = "The training was interrupted"
     failed: ClassVar[str] = "Not trained on your rows"
 
     def __str__(self) -> str:
@@ -67,7 +67,7 @@ class Train:
         from hf_lorameta.training.trained import TrainingRows, encode_rows
 
         adapter, rows, evaluator = work.adapter, work.rows, session.evaluator
-        to_check = (rows.few or rows.held_out) if self.checked else ()
+        to_check = rows.few or rows.held_out  # time is left to count right answers on them
         texts = bool(to_check) and measure_of(to_check, adapter.plan.dataset.form) in MEASURES
         reserved = partial(time_to_check, len(to_check), texts, seconds=end.left())
         train, few = (encode_rows(evaluator, MAX_LENGTH, r) for r in (rows.train, rows.few))
@@ -86,14 +86,16 @@ class Train:
                 hint=[Option("train", change="leave out")],
             )
         except KeyboardInterrupt as error:
-            why = "The training was interrupted before there was anything to keep"
+            why = f"{self.stopped} before there was anything to keep"
             error.add_note(f"{why}: no adapter was made")
             raise
+        steps = f"this is the adapter after {plural(result.steps, 'step')}"
+        stopped = f"{self.stopped}: {steps}. More steps might have made it better."
         outcome = replace(
             adapter.outcome,
             training=_record(result, rows),
             out_of_time=not result.rows,
-            interrupted="training" if result.interrupted else None,
+            interrupted=Interruption(self.name, stopped) if result.interrupted else None,
             budget=self.seconds,
         )
         layout, pairs = result.weights

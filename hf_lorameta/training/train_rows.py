@@ -153,10 +153,10 @@ class _Training:
             self._train_with_held_out()
             return
         order = batches(rows.train, self._settings)
-        while trainer.taken < _FIRST_STEPS and not self._deadline.passed:
-            self._step(next(order), self._likely_steps())
-        if not trainer.taken:  # preparing took all the time
+        if self._deadline.passed:  # preparing took all the time
             return
+        while trainer.taken < _FIRST_STEPS and (not trainer.taken or self._has_time()):
+            self._step(next(order), self._likely_steps())
         if rows.few and (plan := self._fold_plan()):
             self._train_in_folds(plan)
         else:
@@ -188,8 +188,9 @@ class _Training:
 
     @property
     def _time(self) -> float:
-        """Seconds that are left for steps."""
-        return self._deadline.left() - self._reserved(self._step_seconds)
+        """Seconds that are left for steps: up to half of the last one may be reserved ones."""
+        step = self._step_seconds
+        return self._deadline.left() - max(self._reserved(step) - step / 2, 0)
 
     def _likely_steps(self) -> int:
         """Return how many steps there will be, if they take as long as the latest."""

@@ -22,7 +22,13 @@ from hf_lorameta.engines.transformers.forward import PassRunner
 from hf_lorameta.engines.transformers.joined_rows import current_boundaries
 from hf_lorameta.engines.transformers.lora_layer import adapter_applied
 from hf_lorameta.engines.transformers.one_pass import output_logits, run_decoder
-from hf_lorameta.engines.transformers.row_mode import agree, passes, rows_apart, sample_rows
+from hf_lorameta.engines.transformers.row_mode import (
+    agree,
+    is_tested,
+    passes,
+    rows_apart,
+    sample_rows,
+)
 from hf_lorameta.engines.transformers.threads import fastest_threads
 from hf_lorameta.formats.lora_layout import Layout, Module
 from hf_lorameta.hub.packaged_model import quiet_transformers
@@ -43,6 +49,8 @@ def first_trained_layer(model: Any, share: float) -> int:
     The whole model is trained if its upper layers, started from stored states, give other results.
     """
     first = int(share * len(decoder_layers(model)))
+    if is_tested(model):
+        return first
     known = _starts.setdefault(model, {})
     if first and first not in known:
         with torch.no_grad(), quiet_transformers(), fastest_threads(model):

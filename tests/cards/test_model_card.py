@@ -12,7 +12,7 @@ from huggingface_hub import ModelCard
 
 from hf_lorameta.bank.index import EMBEDDED_BANK, NO_BANK
 from hf_lorameta.cards import model_card
-from hf_lorameta.cards.results import Check, Drawn, Graded, Outcome, Training
+from hf_lorameta.cards.results import Check, Drawn, Graded, Outcome, StageRecord, Training
 from hf_lorameta.data.chat_form import ChatMode
 from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.recipe import Recipe
@@ -115,14 +115,9 @@ def test_metadata_is_valid_for_the_hub(changes: dict[str, Any]) -> None:
             [],
         ),
         (
-            {"outcome": Outcome(TRAINING, interrupted="training")},
-            ["for 20 steps, before it was interrupted."],
+            {"outcome": Outcome(SHORT, CHECK, others=(StageRecord("x", {}, "Halved", "By 2."),))},
+            ["were trained, also", "## Halved\n\nBy 2.\n\n## Checked on 8 rows"],
             [],
-        ),
-        (
-            {"outcome": Outcome(TRAINING, interrupted="check")},
-            ["for 20 steps."],
-            ["interrupted"],
         ),
         (
             alone(),

@@ -48,19 +48,20 @@ def fake_runner(best: float) -> str:
 TRAINED = """
 from dataclasses import replace
 import hf_lorameta.pipeline.train as train
-from hf_lorameta.cards.results import Outcome, Training
+from hf_lorameta.cards.results import Interruption, Outcome, Training
 
 def run(stage, work, session, end):
     training = Training(8, steps=12)
-    outcome = Outcome(training, interrupted={interrupted!r})
+    stopped = Interruption("training", "The training was interrupted.") if {interrupted} else None
+    outcome = Outcome(training, interrupted=stopped)
     return replace(work, adapter=replace(work.adapter, outcome=outcome))
 
 train.Train.run = run
 """
 
 
-def trained(interrupted: str | None = None) -> str:
-    """Return code to run after that of `fake_runner`: a training of 12 steps, which Ctrl-C ends."""
+def trained(*, interrupted: bool = False) -> str:
+    """Return code to run after that of `fake_runner`: a training of 12 steps, or Ctrl-C then."""
     return TRAINED.format(interrupted=interrupted)
 
 

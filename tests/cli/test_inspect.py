@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import hf_lorameta
-from hf_lorameta.cards.results import Outcome, Training
+from hf_lorameta.cards.results import Outcome, StageRecord, Training
 from hf_lorameta.pipeline.adapter_folder import RECIPE_FILE
 from hf_lorameta.pipeline.make import make_adapter
 from tests.cli.conftest import Published
@@ -30,10 +30,11 @@ def test_inspect_shows_provenance_and_coefficients(
         assert cli("inspect", published.repo, option).err == ""
 
 
-def test_inspect_shows_other_coefficients_and_the_training(cli: Shell) -> None:
+def test_inspect_shows_other_coefficients_and_what_stages_did(cli: Shell) -> None:
     plan = hf_lorameta.plan([{"input": f"{i}?", "output": f"{i}!"} for i in range(9)])
     training = Training(rows=16, steps=12, folds=4)
-    made = replace(make_adapter(plan), outcome=Outcome(training=training))
+    halved = StageRecord("halving", {"final_share": 0.5}, "Halved", "By 2.")
+    made = replace(make_adapter(plan), outcome=Outcome(training=training, others=(halved,)))
     made.save_pretrained(cli.cwd / "a")
     lines = cli("inspect", "a").out.splitlines()
     assert f"{plan.neighbors()[0].title}  " in lines[-6]
@@ -48,6 +49,7 @@ def test_inspect_shows_other_coefficients_and_the_training(cli: Shell) -> None:
     assert shown["verdict"].startswith("Unsure: right answers have not been counted yet")
     assert shown["settings"] == "--train 16 --steps 12"
     assert shown["trained"] == "16 rows, 12 steps, 4 folds"
+    assert shown["halving final share"] == "0.5"
     replace(made, outcome=Outcome(replace(training, folds=0))).save_pretrained(cli.cwd / "b")
     assert "16 rows, 12 steps\n" in cli("inspect", "b").out
 

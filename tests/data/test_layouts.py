@@ -485,3 +485,16 @@ def test_a_category_that_all_rows_have_is_no_output_if_others_differ() -> None:
     with pytest.raises(ColumnsError) as error:
         find_columns(TableView(list(rows[0]), {}, rows))
     assert str(error.value.columns) == "input=review_body,output=star_rating"
+
+
+@pytest.mark.parametrize(
+    ("texts", "columns"),
+    [
+        (["delivery", "account", "delivery"], "input=text,output=x"),
+        (["delivery", "account", "lost goods", "returns", "delivery"], "input=text,output=x"),
+        (["a4", "b7", "c9"], "output=text"),
+    ],
+)
+def test_labels_beside_few_texts_are_the_output(texts: list[str], columns: str) -> None:
+    rows = [{"text": text(i), "x": label} for i, label in enumerate(texts)]
+    assert str(open_dataset(rows).columns) == columns

@@ -110,3 +110,19 @@ def test_a_folder_of_files_that_datasets_does_not_find_is_read_from_one(
     assert (
         "hf download --repo-type dataset" in cli("plan", dataset, "--bank", bank.folder, code=3).err
     )
+
+
+HEADER, FILLED = b"text,label\n", b"text,label\n" + b"so good,a\nso bad,b\n" * 9
+
+
+@pytest.mark.parametrize("first", [b"", HEADER], ids=["no byte", "a header"])
+def test_beside_an_empty_file_the_filled_one_is_read_or_its_split_named(
+    tmp_path: Path, first: bytes
+) -> None:
+    write_files(tmp_path, {"parts/a.csv": first, "parts/b.csv": FILLED})
+    assert len(list(open_dataset(tmp_path / "parts").rows())) == 18
+    write_files(tmp_path, {"splits/train.csv": first, "splits/test.csv": FILLED})
+    with pytest.raises(EmptyDatasetError, match="has no rows; others are test") as raised:
+        open_dataset(tmp_path / "splits")
+    assert raised.value.hint == "add --split test, or add rows to its files"
+    assert len(list(open_dataset(tmp_path / "splits", split="test").rows())) == 18

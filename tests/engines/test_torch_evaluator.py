@@ -4,6 +4,7 @@ import importlib.util
 import json
 import shutil
 import socket
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate
@@ -271,6 +272,22 @@ def test_answer_ends_at_an_end_token(base: Path, naive: Naive, tmp_path: Path) -
     ids = stopping.answer(ROWS[2][0])
     assert ids == naive.tokenizer.decode(tokens[: place + 1]).strip()
     assert end_tokens(stopping.model, stopping.tokenizer) == [1, tokens[place]]
+
+
+def test_the_time_of_answers_is_estimated_to_its_order(base: Path) -> None:
+    """From single tokens, whose calls take longer; the fastest of each counts."""
+    evaluator = TorchEvaluator.from_folder(base, "float32", max_new_tokens=64)
+    rows = [(prompt, "word " * 40) for prompt, _ in ROWS]
+    prompts = [row.prompt for row in evaluator.encode(rows)]
+    answers = Answers(evaluator.model, evaluator.tokenizer, evaluator.batch_tokens)
+    evaluator.model.generation_config.eos_token_id = None  # no answer ends before its last token
+    estimated, measured = list[float](), list[float]()
+    for _ in range(3):
+        estimated.append(evaluator.answer_seconds(rows, time.perf_counter))
+        started = time.perf_counter()
+        assert all(len(tokens) == 64 for tokens in answers.continued(prompts, 64))
+        measured.append(time.perf_counter() - started)
+    assert min(measured) / 4 < min(estimated) < 8 * min(measured)
 
 
 def test_generation_stops_after_the_first_line(evaluator: TorchEvaluator, naive: Naive) -> None:

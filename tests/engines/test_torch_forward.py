@@ -15,7 +15,9 @@ transformers = pytest.importorskip("transformers")
 
 from hf_lorameta.engines.transformers.forward import PassRunner  # noqa: E402 - they import torch
 from hf_lorameta.engines.transformers.row_mode import (  # noqa: E402
+    TESTED,
     RowMode,
+    is_tested,
     row_mode,
     rows_apart,
     suited_tokens,
@@ -23,7 +25,8 @@ from hf_lorameta.engines.transformers.row_mode import (  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 MODELS = (
-    "llama", "mistral", "qwen2", "gemma2", "gpt2", "bloom", "mamba", "qwen3_5_text", "gpt_oss",
+    "llama", "mistral", "qwen2", "qwen3", "phi3", "smollm3", "gemma2", "gpt2", "bloom", "mamba",
+    "qwen3_5_text", "gpt_oss",
 )  # fmt: skip
 SETTINGS = {"mistral": {"sliding_window": 14}, "gemma2": {"sliding_window": 16}}
 PADDED = {"bloom", "mamba", "qwen3_5_text", "gpt_oss"}
@@ -96,6 +99,14 @@ def test_passes_of_layers_that_keep_states_run_in_one_thread(
     model.register_forward_pre_hook(lambda *_: used.add(threading.get_ident()))
     runner.losses({0: ROWS[:3]})
     assert (used == {threading.get_ident()}) is one_thread_only
+
+
+def test_only_classes_of_transformers_that_are_tried_here_are_not_tried_again() -> None:
+    joined = [tiny_model(name) for name in MODELS if name not in PADDED]
+    assert {type(model).__name__ for model in joined} >= TESTED
+    assert sum(map(is_tested, joined)) == len(TESTED)
+    namesake = type("LlamaForCausalLM", (transformers.LlamaForCausalLM,), {})
+    assert not is_tested(namesake(tiny_config("llama")))
 
 
 def test_rows_that_change_each_other_in_a_batch_run_one_by_one() -> None:

@@ -14,7 +14,7 @@ import pytest
 from huggingface_hub import constants
 
 from hf_lorameta import Hub
-from hf_lorameta.caches import cache_dir
+from hf_lorameta.caches import cache_dir, writable_cache
 from hf_lorameta.environment import install_hint, pip_install, require_extra
 from hf_lorameta.errors import (
     AuthError,
@@ -95,11 +95,21 @@ def test_cache_dir_follows_the_environment(tmp_path: Path, monkeypatch: pytest.M
     assert cache_dir() == tmp_path / "lorameta"
     monkeypatch.setenv("HF_LORAMETA_CACHE", "~/mine")
     assert cache_dir() == Path.home() / "mine"
-    monkeypatch.setenv("HF_LORAMETA_CACHE", "~no-such-user/mine")
-    assert cache_dir() == Path("~no-such-user/mine").absolute()
     monkeypatch.delenv("HF_LORAMETA_CACHE")
     monkeypatch.setattr(constants, "HF_HOME", str(tmp_path / "home"))
     assert cache_dir() == tmp_path / "home" / "lorameta"
+
+
+@pytest.mark.parametrize("variable", ["HF_LORAMETA_CACHE", "HF_HOME", "HF_HUB_CACHE"])
+def test_a_cache_of_an_unknown_user_is_refused(
+    variable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Instead of a folder with that name in the working directory."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(variable, "~no-such-user/mine")
+    with pytest.raises(UsageError, match=f"^{variable} is ~no-such-user/mine, and there is no"):
+        writable_cache()
+    assert not list(tmp_path.glob("~*"))
 
 
 def test_require_extra_names_the_missing_modules() -> None:

@@ -14,7 +14,7 @@ from hf_lorameta.bank.open_bank import embedded_bank
 from hf_lorameta.data.counts import profile
 from hf_lorameta.data.counts.output_counts import OutputCounter
 from hf_lorameta.data.counts.tokenizer import load_encode
-from hf_lorameta.pipeline.adapter_folder import generated_parts
+from hf_lorameta.pipeline.adapter_folder import generated_adapters
 from hf_lorameta.pipeline.plan import plan_from_reading
 from hf_lorameta.pipeline.read import read_dataset, token_counting
 from hf_lorameta.pipeline.rows import rows_for, rows_used
@@ -71,7 +71,7 @@ def test_the_rows_to_train_on_are_those_of_the_recipe_despite_a_limit(
     drawn = rows_for(recipe, reading.pool)
     assert drawn.train
     provenance = plan.provenance() | {"rows": asdict(drawn.drawn)}
-    [part] = generated_parts(provenance)  # of a merge
+    [part] = generated_adapters(provenance)  # of a merge
     for known in (provenance, part):
         assert set(rows_used(known, open_dataset(path)) or ()) == set(drawn.used)
 

@@ -12,8 +12,16 @@ import pytest
 from hf_lorameta import Bank, Plan, Recipe, plan
 from hf_lorameta.bank.open_bank import embedded_bank
 from hf_lorameta.cards.model_card import CARD_FILE
-from hf_lorameta.cards.results import Check, Drawn, Graded, Outcome, RightAnswers, Training
-from hf_lorameta.data.counts.profile import RowCounts
+from hf_lorameta.cards.results import (
+    Check,
+    Drawn,
+    Graded,
+    Interruption,
+    Outcome,
+    RightAnswers,
+    Training,
+)
+from hf_lorameta.data.counts.row_counts import RowCounts
 from hf_lorameta.engines.scoring import MEASURES
 from hf_lorameta.hub.packaged_model import SMOLLM2
 from hf_lorameta.pipeline import remarks as of_plan
@@ -101,7 +109,8 @@ def checked(of: Plan, drawn: int) -> Generation:
 
 
 def stopped(of: Plan) -> Generation:
-    return made(of, training=TRAINING, interrupted="training")
+    ended = Interruption("training", "The training was interrupted.")
+    return made(of, training=TRAINING, interrupted=ended)
 
 
 def with_outlier(of: Plan, largest: float) -> Plan:
@@ -167,7 +176,7 @@ STATES: dict[str, tuple[Callable[[Plan], Plan | Generation], str, str | None]] =
     "fewer to check on": (lambda p: checked(p, 16), "warning", "checked on 16 labeled rows, not"),
     "enough to check on": (lambda p: checked(p, 20), "warning", None),
     "enough": (trained, "warning", None),
-    "stopped": (stopped, "warning", "this is the adapter after 9 steps"),
+    "stopped": (stopped, "warning", "The training was interrupted."),
     "checked": (
         lambda p: made(p, check=check()), "note", " other rows: loss of the base model 2.000"
     ),

@@ -60,8 +60,8 @@ def decided(rows: Any = LABELED, bank: Bank | None = None, **settings: Any) -> R
     return resolve.resolve(dataset, session, Recipe.of(**settings), check=check, **options)
 
 
-def training(seconds: float, rows: int | None = None, **options: bool) -> Train:
-    return Train(rows, seconds, **{"required": False, "checked": True, **options})
+def training(seconds: float, rows: int | None = None, *, required: bool = False) -> Train:
+    return Train(rows, seconds, required)
 
 
 DEFAULT = training(DEFAULT_BUDGET)
@@ -73,24 +73,16 @@ ALONE = embedded_bank("Qwen/Qwen2.5-Coder-0.5B-Instruct")
     ("settings", "seconds", "stages"),
     [
         ({}, DEFAULT_BUDGET, (DEFAULT, Check())),
-        ({"check_by_default": False}, DEFAULT_BUDGET, (training(DEFAULT_BUDGET, checked=False),)),
-        ({"check": 8}, DEFAULT_BUDGET, (training(DEFAULT_BUDGET, checked=False), Check(8))),
+        ({"check_by_default": False}, DEFAULT_BUDGET, (DEFAULT,)),
+        ({"check": 8}, DEFAULT_BUDGET, (DEFAULT, Check(8))),
         ({"budget": 0.0}, 0, ()),
         ({"budget": 0.0, "check": 8}, 0, (Check(8),)),
         ({"budget": 30.0}, 30, (training(30, required=True), Check())),
         ({"budget": 30.0, "top_k": 2}, 30, (training(30, required=True), Check())),
         ({"top_k": 2}, DEFAULT_BUDGET, (DEFAULT, Check())),
         ({"train": 16}, 0, (training(0, 16, required=True), Check())),
-        (
-            {"train": 16, "check_by_default": False},
-            0,
-            (training(0, 16, required=True, checked=False),),
-        ),
-        (
-            {"train": 16, "check": 8},
-            0,
-            (training(0, 16, required=True, checked=False), Check(8)),
-        ),
+        ({"train": 16, "check_by_default": False}, 0, (training(0, 16, required=True),)),
+        ({"train": 16, "check": 8}, 0, (training(0, 16, required=True), Check(8))),
         ({"bank": ALONE}, DEFAULT_BUDGET, (DEFAULT, Check())),
         ({"rows": PROMPTS}, 0, ()),
     ],
@@ -99,7 +91,8 @@ def test_the_base_model_is_run_by_default_where_that_helps(
     settings: dict[str, Any], seconds: float, stages: tuple[Stage, ...]
 ) -> None:
     found = decided(**settings)
-    assert (found.seconds, found.stages) == (seconds, stages)
+    known = tuple(stage for stage in found.stages if isinstance(stage, Train | Check))
+    assert (found.seconds, known) == (seconds, stages)
     trains = bool(stages) and isinstance(stages[0], Train)
     assert found.trains_on_all == (trains and "train" not in settings)
     assert [stage.required for stage in found.stages if isinstance(stage, Check)] == [
@@ -153,12 +146,21 @@ def test_it_is_said_why_the_base_model_is_not_run(
     assert f"Not trained on your rows: {found.obstacle}. Next: " in caplog.text
 
 
+def test_of_too_few_rows_it_is_not_said_that_they_will_be_trained_on(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO", "hf_lorameta")
+    generate(LABELED[:3], plain_bank(), budget=60)
+    assert "Not trained: 3 labeled rows to train on, expected at least 8" in caplog.text
+    assert "train on your rows" not in caplog.text
+
+
 def test_a_variable_switches_the_default_off_without_a_word(
     at_hand: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(NO_BASE, "1")
     assert decided() == Resolved(Recipe())
-    stages = (training(9.0, required=True), Check())
+    stages = resolve.stages_for(Recipe(), 9.0)
     assert decided(budget=9.0) == Resolved(Recipe(), stages, 9.0)
 
 

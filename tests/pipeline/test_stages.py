@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 import pytest
 
 from hf_lorameta import Bank, Generation, Recipe, generate, open_dataset
-from hf_lorameta.cards.results import StageName
 from hf_lorameta.deadline import Deadline
 from hf_lorameta.errors import AdapterError, LoraMetaError, UsageError
 from hf_lorameta.pipeline.check import Check
@@ -19,6 +18,7 @@ from hf_lorameta.pipeline.session import Session
 from hf_lorameta.pipeline.stages import Stage, Work
 from hf_lorameta.pipeline.train import Train
 from hf_lorameta.recipe import Replay
+from hf_lorameta.tables import plural
 from hf_lorameta.types import Row
 from tests.pipeline.test_check import FakeBase, session_with
 from tests.support.fast_training import fast_training
@@ -37,7 +37,8 @@ class Recorded:
     title: str
     error: LoraMetaError | None = None
     required: bool = False
-    name: ClassVar[StageName] = "training"
+    name: ClassVar[str] = "recorded"
+    stopped: ClassVar[str] = "Ended"
     failed: ClassVar[str] = "Not done"
 
     def run(self, work: Work, session: Session, end: Deadline) -> Work:
@@ -190,15 +191,19 @@ def stopped(bank: Bank, progress: Interrupt, **settings: Any) -> Generation:
 @pytest.mark.parametrize("check", [None, 8])
 @pytest.mark.parametrize("both", [False, True])
 def test_an_interrupted_training_keeps_the_best_adapter_so_far_and_is_checked(
-    tiny_bank: Bank, check: int | None, both: bool
+    tiny_bank: Bank, check: int | None, both: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Unless the user ends the check, too."""
     stops = [("Training", 15), *([("Checking", 0)] if both else [])]
     adapter = stopped(tiny_bank, interrupting(*stops), train=16, check=check)
     made = adapter.outcome
     assert made.training
-    assert made.interrupted == adapter.to_dict()["interrupted"] == "training"
+    steps = plural(made.training.steps, "step")
+    [warning] = [r.text for r in adapter.remarks if "interrupted" in r.text]
+    assert warning.startswith(f"The training was interrupted: this is the adapter after {steps}.")
+    assert adapter.to_dict()["interrupted"] == "training"
     assert bool(made.check) == (not both)
+    assert f"Interrupted. Next: {Check(check)}; Ctrl-C skips this" in caplog.messages
     assert adapter.replay.steps == made.training.steps > 0
     assert Replay.of(**adapter.replay.model_dump()) == adapter.replay
 
@@ -212,6 +217,7 @@ def test_an_interrupted_check_keeps_an_adapter_that_was_trained(
     assert adapter.outcome.training
     assert adapter.outcome.check is None
     assert adapter.to_dict()["interrupted"] == "check"
+    assert "The check was interrupted." in [remark.text for remark in adapter.remarks]
 
 
 @pytest.mark.usefixtures("model")

@@ -26,7 +26,7 @@ from hf_lorameta.pipeline import make as making  # noqa: E402
 from hf_lorameta.pipeline.check import Check  # noqa: E402
 from hf_lorameta.pipeline.generate import plan_with_rows  # noqa: E402
 from hf_lorameta.pipeline.make import make_adapter  # noqa: E402
-from hf_lorameta.pipeline.resolve import Resolved  # noqa: E402
+from hf_lorameta.pipeline.resolve import Resolved, stages_for  # noqa: E402
 from hf_lorameta.pipeline.rows import draw_rows, rows_for  # noqa: E402
 from hf_lorameta.pipeline.session import Session  # noqa: E402
 from hf_lorameta.pipeline.train import Train  # noqa: E402
@@ -125,7 +125,7 @@ def test_the_recorded_steps_make_the_adapter_of_a_timed_training_again(
     timed_by(now, monkeypatch)
     recipe = Recipe.of(rank=4, **settings)
     with Session(tiny_bank, progress=until(21, now)) as session:
-        stages = (Train(recipe.train, 60.0), Check(recipe.check))
+        stages = stages_for(recipe, 60.0)
         resolved = Resolved(recipe, stages, 60.0)
         plan, rows = plan_with_rows(session.open_dataset(new), session, resolved)
         timed = make_adapter(plan, rows, session, stages, seconds=60.0)

@@ -289,7 +289,8 @@ def test_a_canceled_training_leaves_nothing_and_a_stopped_one_the_best_so_far(
     assert over, "more time may help"
     assert said == "Trained on 120 of your rows."
     outcome = improved.generation.outcome
-    assert outcome.interrupted == {"Training": "training", "Checking": "check"}[step]
+    assert outcome.interrupted
+    assert outcome.interrupted.stage == {"Training": "training", "Checking": "check"}[step]
     assert bool(outcome.check) is (step == "Training")
 
 

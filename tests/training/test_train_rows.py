@@ -279,7 +279,7 @@ def test_folds_are_trained_for_fewer_steps_where_these_take_longer_than_planned(
 
 @pytest.mark.parametrize(
     ("rows", "settings", "before", "folds", "steps"),
-    [(ROWS, {"steps": 48}, 20, 0, 42), (FOLDED, {"steps": 12}, 3 + 12 - 1, 4, 8)],
+    [(ROWS, {"steps": 48}, 20, 0, 43), (FOLDED, {"steps": 12}, 3 + 12 - 1, 4, 8)],
 )
 def test_a_step_that_is_delayed_neither_ends_a_training_nor_its_folds(
     base: Path, rows: TrainingRows, settings: dict[str, int], before: int, folds: int, steps: int,
@@ -319,7 +319,7 @@ def test_some_rows_are_not_trained_on_where_time_does_not_suffice_for_one_fold(
 # --- deadlines and interruptions ------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("seconds", "steps"), [(0.5, 1), (2, 2), (7.5, 7), (12.5, 12), (99, 12)])
+@pytest.mark.parametrize(("seconds", "steps"), [(0.5, 1), (1.9, 1), (7.5, 7), (12.5, 12), (99, 12)])
 def test_a_deadline_ends_the_training_and_its_steps_give_the_same_bytes(
     base: Path, seconds: float, steps: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -367,9 +367,20 @@ def test_time_is_left_for_what_follows_a_training(
         reserved=lambda step_seconds: 1.5 * step_seconds,
         progress=lambda _, *counts: shown.append(counts),
     )
-    assert shown[1] == (2, 7)  # of the 68 seconds left, six more steps take 60
-    assert result.steps == 7
-    assert clock.now == 70
+    assert shown[1] == (2, 8)  # of the 73 seconds left, six more steps take 60
+    assert result.steps == 8  # of which the last takes 2 of the 15 seconds that are reserved
+    assert clock.now == 80
+
+
+@pytest.mark.parametrize("rows", [ROWS, FOLDED])
+@pytest.mark.parametrize(("seconds", "steps"), [(5, 1), (30, 1), (36, 2)])
+def test_time_is_left_for_what_follows_however_slow_steps_are(
+    base: Path, rows: TrainingRows, seconds: int, steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the first one it is known how long they take."""
+    clock = Timed(monkeypatch, 10.0)
+    result = train(base, rows, deadline=clock.deadline(seconds), reserved=lambda step: 1.5 * step)
+    assert (result.steps, result.folds, clock.now) == (steps, (), 10 * steps)
 
 
 @pytest.mark.parametrize("rows", [ROWS, FOLDED])

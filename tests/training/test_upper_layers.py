@@ -21,7 +21,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from hf_lorameta.engines.transformers.forward import PassRunner  # noqa: E402 - they import torch
-from hf_lorameta.engines.transformers.row_mode import rows_apart  # noqa: E402
+from hf_lorameta.engines.transformers.row_mode import TESTED, rows_apart  # noqa: E402
 from hf_lorameta.training.target_layers import find_layout  # noqa: E402
 from hf_lorameta.training.trainable_adapter import TrainableAdapter  # noqa: E402
 from hf_lorameta.training.upper_layers import (  # noqa: E402
@@ -72,6 +72,10 @@ def test_losses_and_gradients_are_those_of_all_layers(name: str, rows: str) -> N
         for factor, other in zip(expected, given, strict=True):
             torch.testing.assert_close(other, factor, rtol=1e-6, atol=tolerance)
     assert losses_and_gradients(model, layout, pairs, ROWS[rows])[:2] == (loss, base)
+
+
+def test_classes_that_are_not_tried_again_are_tried_here() -> None:
+    assert {type(model_of(name)).__name__ for name in MODELS if name != "gemma4_text"} >= TESTED
 
 
 def test_models_whose_layers_share_more_than_states_are_trained_whole() -> None:

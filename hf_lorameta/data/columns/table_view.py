@@ -29,6 +29,7 @@ _GOAL = re.compile(r"target|(ref|reference)s?_?[0-9]?")
 _DATE_OR_URL = re.compile(
     r"\d{1,4}[-./]\d{1,2}[-./]\d{1,4}\b.{0,20}|https?://\S+|\d{2}:\d{2}.{0,6}"
 )
+_NAME = re.compile(r"[^\W\d]+([ -][^\W\d]+){0,2}")
 _MIN_ROWS = 6
 _RATINGS = 3
 _SHORT = 60
@@ -210,6 +211,11 @@ class TableView:
         """Whether a column holds different texts of several words, not names or codes."""
         texts = (" ".join(texts_in(value)).strip() for value in self.values(name))
         return not self.is_same(name) and any(re.search(r"\s", text) for text in texts)
+
+    def holds_names(self, name: str) -> bool:
+        """Whether a column holds nothing but names of up to three words, as labels are."""
+        values = self.values(name)
+        return bool(values) and all(_NAME.fullmatch(str(value).strip()) for value in values)
 
     def holds_single_texts(self, path: str) -> bool:
         """Whether a path leads to one text in each row, and no lists of them."""

@@ -13,6 +13,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from hf_lorameta.data.counts.row_counts import RowCounts
 from hf_lorameta.errors import (
     BankError,
     EmptyDatasetError,
@@ -69,21 +70,6 @@ class Histogram:
 
 
 _EMPTY = Histogram(np.empty(0, np.int32), np.empty(0, np.int64))
-
-
-@dataclass
-class RowCounts:
-    """How many rows of a dataset have what a remark is about; counted while they are read.
-
-    Attributes:
-        cut: rows with a text that was cut to its beginning.
-        same: rows with the most frequent output.
-        repeated: rows that had come before, if some are drawn to train or check on.
-    """
-
-    cut: int = 0
-    same: int = 0
-    repeated: int = 0
 
 
 @dataclass(frozen=True)

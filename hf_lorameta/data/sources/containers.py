@@ -10,7 +10,7 @@ import re
 import sqlite3
 import zipfile
 from collections.abc import Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from functools import cache
 from itertools import chain, islice
 from pathlib import Path, PurePosixPath
@@ -19,9 +19,8 @@ from tempfile import mkdtemp
 from typing import Any
 from urllib.parse import quote
 
-from hf_lorameta.data.sources.formats import FORMATS, FileFormat, ending, stem
 from hf_lorameta.environment import require_extra
-from hf_lorameta.errors import DatasetError, DatasetTooLargeError, EmptyDatasetError
+from hf_lorameta.errors import DatasetError, DatasetTooLargeError
 from hf_lorameta.files import sha256
 
 MAX_UNPACKED = 1_000_000_000
@@ -40,31 +39,6 @@ _SQLITE = b"SQLite format 3\0"
 _CLOSED = "it is encrypted; save it without a password"
 
 
-def list_parts(path: Path, form: FileFormat) -> dict[str, str]:
-    """Return the names of the parts of a file by the names of their splits.
-
-    Raises:
-        DatasetError: it is not of this format, or encrypted.
-        EmptyDatasetError: it has no parts.
-        DatasetTooLargeError: it has too many, or unpacks to too much.
-        MissingExtraError: spreadsheets need the extra ``sheets``.
-    """
-    try:
-        found = _LISTS[form.reader](path)
-    except (zipfile.BadZipFile, sqlite3.DatabaseError, UnicodeDecodeError, NotImplementedError):
-        raise _not_well_formed(path, form) from None
-    usable = usable_names(path, found, form.parts)
-    if not usable:
-        advice = "unpack it, and name a file of it" if form.reader == "archive" else ""
-        raise EmptyDatasetError(f"{path.name} has no {form.parts} with rows", hint=advice)
-    short = [stem(name) for name in usable]
-    splits = short if len(set(short)) == len(short) and form.reader == "archive" else usable
-    return {
-        split.replace("[", "(").replace("]", ")"): name
-        for split, name in zip(splits, usable, strict=True)
-    }
-
-
 def usable_names(path: Path, names: Iterable[str], what: str) -> list[str]:
     """Return the names of parts that can be shown.
 
@@ -77,8 +51,19 @@ def usable_names(path: Path, names: Iterable[str], what: str) -> list[str]:
     return usable
 
 
-def _not_well_formed(path: Path, form: FileFormat) -> DatasetError:
-    return DatasetError(f"{path.name} cannot be read: it is not {form.title}", hint="save it again")
+@contextmanager
+def expecting(path: Path, title: str) -> Iterator[None]:
+    """Say of a file that cannot be read as what its format is called that it is none.
+
+    Raises:
+        DatasetError: instead of what the readers of the formats raise.
+    """
+    unread = (ValueError, NotImplementedError, EOFError, zipfile.BadZipFile, sqlite3.DatabaseError)
+    try:
+        yield
+    except unread:
+        problem = f"{path.name} cannot be read: it is not {title}"
+        raise DatasetError(problem, hint="save it again") from None
 
 
 def _too_large(path: Path) -> DatasetTooLargeError:
@@ -91,34 +76,22 @@ def _too_large(path: Path) -> DatasetTooLargeError:
 # --- archives -------------------------------------------------------------------------------------
 
 
-def _packed_files(path: Path) -> list[str]:
-    """Return the data files in an archive, without those that the Finder of macOS adds."""
+def packed_files(path: Path) -> list[str]:
+    """Return the files in an archive, without those that the Finder of macOS adds."""
     with zipfile.ZipFile(path) as archive:
         names = [info.filename for info in archive.infolist() if not info.is_dir()]
-    found = []
-    for name in names:
-        parts = PurePosixPath(name.replace("\\", "/")).parts
-        form = FORMATS.get(ending(name))
-        if form and not form.parts and not any(part.startswith((".", "__")) for part in parts):
-            found.append(name)
-    return list(dict.fromkeys(found))
+    parts = {name: PurePosixPath(name.replace("\\", "/")).parts for name in names}
+    return [name for name in parts if not any(p.startswith((".", "__")) for p in parts[name])]
 
 
-def rows_in(
-    path: Path, form: FileFormat, name: str, *, header: bool = True
-) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a sheet or a table; of a sheet, the first row may name the columns."""
-    return _sheet_rows(path, name, header) if form.reader == "sheets" else _table_rows(path, name)
-
-
-def unpack(path: Path, name: str) -> Path:
+def unpack(path: Path, title: str, name: str) -> Path:
     """Return a copy of a packed file in a temporary folder, which is deleted at the end.
 
     Raises:
         DatasetTooLargeError: it is larger than `MAX_UNPACKED`.
-        DatasetError: it is encrypted or damaged.
+        DatasetError: it is encrypted, or the archive is none of what `title` says.
     """
-    folder = Path(_folder(), sha256(path), str(_packed_files(path).index(name)))
+    folder = Path(_folder(), sha256(path), str(packed_files(path).index(name)))
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / re.sub(r"[^\w.-]", "-", PurePosixPath(name.replace("\\", "/")).name)
     if target.exists():
@@ -126,6 +99,7 @@ def unpack(path: Path, name: str) -> Path:
     partial, left = folder / "partial", MAX_UNPACKED
     try:
         with (
+            expecting(path, title),
             zipfile.ZipFile(path) as archive,
             archive.open(name) as file,
             partial.open("wb") as copy,
@@ -138,8 +112,6 @@ def unpack(path: Path, name: str) -> Path:
         partial.replace(target)
     except RuntimeError:  # of `zipfile`, for a password
         raise DatasetError(f"{path.name} cannot be read: {_CLOSED}") from None
-    except (zipfile.BadZipFile, NotImplementedError, EOFError):
-        raise _not_well_formed(path, FORMATS[".zip"]) from None
     finally:
         partial.unlink(missing_ok=True)
     return target
@@ -155,7 +127,7 @@ def _folder() -> str:
 # --- spreadsheets ---------------------------------------------------------------------------------
 
 
-def _sheets(path: Path) -> list[str]:
+def sheets(path: Path) -> list[str]:
     """Return the names of the sheets that are not hidden and not empty."""
     require_extra("python_calamine", extra="sheets")
     import python_calamine as calamine
@@ -175,10 +147,10 @@ def _sheets(path: Path) -> list[str]:
     except calamine.PasswordError:
         raise DatasetError(f"{path.name} cannot be read: {_CLOSED}") from None
     except calamine.CalamineError:
-        raise _not_well_formed(path, FORMATS[".xlsx"]) from None
+        raise ValueError(path.name) from None
 
 
-def _sheet_rows(path: Path, name: str, header: bool) -> Iterator[dict[str, Any]]:
+def sheet_rows(path: Path, name: str, *, header: bool = True) -> Iterator[dict[str, Any]]:
     """Yield the rows of a sheet that have any cell; the first one may name the columns.
 
     Rows of one cell above one of several are titles, and left out.
@@ -231,7 +203,7 @@ def _connect(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def _tables(path: Path) -> list[str]:
+def tables(path: Path) -> list[str]:
     """Return the tables that have rows, the longest first.
 
     Those of SQLite itself, views and virtual tables are left out.
@@ -255,7 +227,8 @@ def _last_row(connection: sqlite3.Connection, table: str) -> int:
     return last if isinstance(last, int) else 0
 
 
-def _table_rows(path: Path, name: str) -> Iterator[dict[str, Any]]:
+def table_rows(path: Path, name: str) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a table."""
     with closing(_connect(path)) as connection:
         stored = connection.execute(f"PRAGMA table_info({_word(name)})")  # not what is computed
         names = [column[1] for column in stored][:MAX_COLUMNS]
@@ -267,7 +240,3 @@ def _table_rows(path: Path, name: str) -> Iterator[dict[str, Any]]:
 def _word(name: str) -> str:
     """Return a name as SQL has it, in quotation marks."""
     return '"' + name.replace('"', '""') + '"'
-
-
-_LISTS = {"archive": _packed_files, "sheets": _sheets, "sqlite": _tables}
-"""Functions that list the parts of a file, by its reader."""

@@ -19,7 +19,7 @@ from hf_lorameta.errors import DatasetError, sanitize
 from hf_lorameta.hub.repo import PinnedRepo
 
 _IN_REPOS = {end for end, form in FORMATS.items() if not form.alone}
-_KINDS = sorted({"conll", *(f.reader for f in FORMATS.values() if not f.parts)})
+_KINDS = sorted({"conll", *(f.module for f in FORMATS.values() if not f.parts)})
 """The formats of `datasets` that are read; others may refer to other files."""
 
 CARD_FILES = ("README.md", ".huggingface.yaml")

@@ -49,11 +49,11 @@ def format_of(path: Path) -> FileFormat:
             f"{path.name}: compressed files of the format {ending(path)} are not read",
             hint=f"decompress it, and name {path.stem}",
         )
-    lines = [] if form and form.separator is None and form.reader != "text" else first_lines(path)
+    lines = [] if form and form.separator is None and form.module != "text" else first_lines(path)
     if form and form.separator:
         refuse_other_layouts(path, lines, table=True)
         return FORMATS[".conll"] if is_tagged_or_labeled(lines) else form
-    if form and form.reader != "text":
+    if form and form.module != "text":
         return form
     if lines and not _advice_on(path):
         if all(map(_is_object, filter(str.strip, lines))):

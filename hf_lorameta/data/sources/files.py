@@ -9,9 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hf_lorameta.data.sources.containers import list_parts, rows_in, unpack, usable_names
+from hf_lorameta.data.sources.containers import expecting, unpack, usable_names
 from hf_lorameta.data.sources.file_formats import format_of
-from hf_lorameta.data.sources.formats import FORMATS, FileFormat, ending
+from hf_lorameta.data.sources.formats import FORMATS, FileFormat, Parts, ending, stem
 from hf_lorameta.data.sources.json_rows import rows_by_path
 from hf_lorameta.data.sources.line_layouts import other_readings
 from hf_lorameta.data.sources.raw_dataset import (
@@ -114,8 +114,8 @@ def splits_of(file: Path) -> list[str]:
         DatasetError: it has another format or cannot be read.
     """
     form = format_of(file)
-    found = list(list_parts(file, form)) if form.parts else []
-    if form.reader == "json" and ending(file) == ".json":
+    found = list(_list_parts(file, form))
+    if form.module == "json" and ending(file) == ".json":
         with reading(file.name, local=True), unpacked(str(file)) as opened:
             encoding = encoding_of(opened, name=file.name)
             opened.seek(0)
@@ -123,20 +123,48 @@ def splits_of(file: Path) -> list[str]:
     return found if len(found) > 1 else []
 
 
-def _open_part(file: Path, form: FileFormat, split: Splits) -> RawDataset:
+def _list_parts(file: Path, form: FileFormat) -> dict[str, str]:
+    """Return the names of the parts of a file, if it has any, by the names of their splits.
+
+    Raises:
+        DatasetError: it is not of this format, or encrypted.
+        EmptyDatasetError: it has no parts.
+        DatasetTooLargeError: it has too many, or unpacks to too much.
+        MissingExtraError: spreadsheets need the extra ``sheets``.
+    """
+    if not (parts := form.parts):
+        return {}
+    with expecting(file, form.title):
+        names = list(parts.names(file))
+    if parts.rows is None:
+        packed = {name: FORMATS.get(ending(name)) for name in names}
+        names = [name for name, inner in packed.items() if inner and not inner.parts]
+    usable = usable_names(file, names, parts.title)
+    if not usable:
+        advice = "" if parts.rows else "unpack it, and name a file of it"
+        raise EmptyDatasetError(f"{file.name} has no {parts.title} with rows", hint=advice)
+    short = [stem(name) for name in usable]
+    splits = usable if parts.rows or len(set(short)) < len(short) else short
+    return {
+        split.replace("[", "(").replace("]", ")"): name
+        for split, name in zip(splits, usable, strict=True)
+    }
+
+
+def _open_part(file: Path, form: FileFormat, parts: Parts, split: Splits) -> RawDataset:
     """Open a sheet, a table or a packed file; if there are several, their names are the splits."""
-    found = list_parts(file, form)
-    if form.reader == "archive" and len(found) == 1:
-        return open_files(unpack(file, *found.values()), split, file.name)
-    picked = pick_split(file.name, list(found) if len(found) > 1 else ["train"], split, form.parts)
+    found = _list_parts(file, form)
+    if parts.rows is None and len(found) == 1:
+        return open_files(unpack(file, form.title, *found.values()), split, file.name)
+    picked = pick_split(file.name, list(found) if len(found) > 1 else ["train"], split, parts.title)
     part = split_name(picked)
     name = found[part] if len(found) > 1 else next(iter(found.values()))
-    if form.reader == "archive":
-        raw = open_files(unpack(file, name), f"train{picked.removeprefix(part)}", file.name)
-        return replace(raw, split=picked)
-    raw = rows_of(partial(rows_in, file, form, name), picked)
-    if form.reader == "sheets" and lacks_header(raw.columns, raw.sample):
-        raw = rows_of(partial(rows_in, file, form, name, header=False), picked)
+    if parts.rows is None:
+        copy, rest = unpack(file, form.title, name), picked.removeprefix(part)
+        return replace(open_files(copy, f"train{rest}", file.name), split=picked)
+    raw = rows_of(partial(parts.rows, file, name), picked)
+    if parts.bare_rows and lacks_header(raw.columns, raw.sample):
+        raw = rows_of(partial(parts.bare_rows, file, name), picked)
         note = f"{file.name} has no header row: its columns are column_1, column_2, …"
         raw = replace(raw, notes=(note,))
     return raw
@@ -178,7 +206,7 @@ def open_files(
     found = [file for one in names for file in find_files(one)]
     files = list({file.resolve(): file for file in found}.values())
     formats = {file: format_of(file) for file in files}
-    if len({(form.reader, form.separator) for form in formats.values()}) > 1:
+    if len({(form.module, form.parts, form.separator) for form in formats.values()}) > 1:
         endings = ", ".join(dict.fromkeys(map(ending, files)))
         raise DatasetError(
             f"files that are read as one dataset have one format, got {endings}",
@@ -186,24 +214,24 @@ def open_files(
         )
     first, guard = files[0], partial(reading, called or str(names[0]), local=True)
     form = formats[first]
-    if form.parts:
+    if parts := form.parts:
         if len(files) > 1:
             raise DatasetError(
-                f"each of the {len(files)} files may hold several {form.parts}",
+                f"each of the {len(files)} files may hold several {parts.title}",
                 hint="name one file",
             )
         with guard(), _blaming(first, split):
-            raw = _open_part(first, form, split)
+            raw = _open_part(first, form, parts, split)
         return replace(raw, revision=f"sha256:{digest(files)}")
     with guard():
         builder = prepared_datasets().load_dataset_builder(
-            form.reader,
+            form.module,
             data_files={"train": [glob.escape(str(path)) for path in files]},
             cache_dir=no_cache(),
             **({"sep": form.separator} if form.separator else {}),
         )
     with nullcontext() if called else _blaming(first, split):
         raw = read_builder(builder, first.name, split, guard)
-    if form.reader == "text" and len(files) == 1 and raw.columns == ["text"]:
+    if form.module == "text" and len(files) == 1 and raw.columns == ["text"]:
         raw = replace(raw, notes=(*raw.notes, *map(_capitalized, other_readings(first))))
     return replace(raw, revision=f"sha256:{digest(files)}")

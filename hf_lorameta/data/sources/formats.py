@@ -1,10 +1,43 @@
 """The formats of data files: what a file's name says about how it is read.
 
-To add one: a row of `FORMATS`, and its reader if no other format has it.
+To add one that `datasets` does not read: a row of `FORMATS`, with ``alone=True`` and `Parts` of two
+functions in a module of their own, and a row of `KINDS` in ``tests/data/file_kinds.py``. Help,
+messages and the page follow.
 """
 
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import PurePath
+from functools import partial
+from pathlib import Path, PurePath
+from typing import Any
+
+from hf_lorameta.data.sources.containers import (
+    packed_files,
+    sheet_rows,
+    sheets,
+    table_rows,
+    tables,
+)
+
+Rows = Callable[[Path, str], Iterator[dict[str, Any]]]
+"""Yields the rows of the part of a name; what it raises is told as that the file is unreadable."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a file of a format has one or several of, each a dataset: how they are read.
+
+    Attributes:
+        title: what they are called, such as sheets.
+        names: lists those of a file; raises ValueError if it is none of the format.
+        rows: reads one; None if they are files of other formats, which are unpacked.
+        bare_rows: reads one whose first row does not name the columns; None if there are none.
+    """
+
+    title: str
+    names: Callable[[Path], Iterable[str]]
+    rows: Rows | None = None
+    bare_rows: Rows | None = None
 
 
 @dataclass(frozen=True)
@@ -13,26 +46,29 @@ class FileFormat:
 
     Attributes:
         title: its name in sentences.
-        reader: the module of `datasets` for it; ``text`` and ``json`` are read by our own code.
-            For a format with `parts`, the reader in `hf_lorameta.data.sources.containers`.
+        module: that of `datasets` for it; ``text`` and ``json`` are read by our own code.
+        parts: how its files are read, if `datasets` does not read them; not compressed or packed.
         on_page: whether the page takes uploads of it.
         separator: of its columns; None if a file shows it.
-        parts: what a file has several of, each a dataset: sheets, tables or files.
         alone: whether `datasets` finds no such files in folders and repos.
     """
 
     title: str
-    reader: str
+    module: str = ""
+    parts: Parts | None = None
     on_page: bool = False
     separator: str | None = None
-    parts: str = ""
     alone: bool = False
 
     @property
     def may_be_compressed(self) -> bool:
         """Whether an ending of `COMPRESSIONS` may follow: its files are text, read as a stream."""
-        return self.reader in ("json", "csv", "text")
+        return self.module in ("json", "csv", "text")
 
+
+_FILES = Parts("files", packed_files)
+_SHEETS = Parts("sheets", sheets, sheet_rows, partial(sheet_rows, header=False))
+_TABLES = Parts("tables", tables, table_rows)
 
 FORMATS = {
     ".jsonl": FileFormat("JSON lines", "json", on_page=True),
@@ -49,13 +85,13 @@ FORMATS = {
     ".parquet": FileFormat("Parquet", "parquet", on_page=True),
     ".arrow": FileFormat("Arrow", "arrow"),
     ".feather": FileFormat("Feather", "arrow", alone=True),
-    ".xlsx": FileFormat("a spreadsheet", "sheets", on_page=True, parts="sheets", alone=True),
-    ".xls": FileFormat("a spreadsheet", "sheets", on_page=True, parts="sheets", alone=True),
-    ".ods": FileFormat("a spreadsheet", "sheets", on_page=True, parts="sheets", alone=True),
-    ".sqlite": FileFormat("SQLite", "sqlite", on_page=True, parts="tables", alone=True),
-    ".sqlite3": FileFormat("SQLite", "sqlite", on_page=True, parts="tables", alone=True),
-    ".db": FileFormat("SQLite", "sqlite", on_page=True, parts="tables", alone=True),
-    ".zip": FileFormat("a ZIP archive", "archive", on_page=True, parts="files"),
+    ".xlsx": FileFormat("a spreadsheet", parts=_SHEETS, on_page=True, alone=True),
+    ".xls": FileFormat("a spreadsheet", parts=_SHEETS, on_page=True, alone=True),
+    ".ods": FileFormat("a spreadsheet", parts=_SHEETS, on_page=True, alone=True),
+    ".sqlite": FileFormat("SQLite", parts=_TABLES, on_page=True, alone=True),
+    ".sqlite3": FileFormat("SQLite", parts=_TABLES, on_page=True, alone=True),
+    ".db": FileFormat("SQLite", parts=_TABLES, on_page=True, alone=True),
+    ".zip": FileFormat("a ZIP archive", parts=_FILES, on_page=True),
 }
 """The formats by the ending of a file's name; messages and help list them in this order."""
 COMPRESSIONS = (".gz", ".bz2", ".xz")

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import cache, partial
 from io import BytesIO
 from itertools import chain, islice, zip_longest
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from shutil import rmtree
 from tempfile import mkdtemp
 from typing import IO, Any, TypeAlias
@@ -130,12 +130,10 @@ def read_builder(builder: Any, name: str, split: Splits, guard: Guard) -> RawDat
         DatasetError: no such split, or the files cannot be read; further errors are those of
             `guard`.
     """
-    config, kind = builder.config, kind_of(builder)
-    files = {str(part): list(map(str, urls)) for part, urls in config.data_files.items()}
-    notes: list[str] = []
+    files = {str(part): list(map(str, urls)) for part, urls in builder.config.data_files.items()}
     only = [url for urls in files.values() for url in urls]
     encoding = ""
-    if kind == "json" and len(only) == 1 and ".json" in PurePosixPath(only[0]).suffixes:
+    if kind_of(builder) == "json" and len(only) == 1 and ".json" in PurePosixPath(only[0]).suffixes:
         with guard():
             encoding = _encoding_of_files(builder, only)
         with guard(), unpacked(only[0], builder.token) as file:
@@ -143,9 +141,23 @@ def read_builder(builder: Any, name: str, split: Splits, guard: Guard) -> RawDat
         if lists:
             return _of_object(name, lists, split)
     split = pick_split(name, list(files), split)
-    part = split_name(split)
-    urls = files[part]
+    try:
+        return _read_split(builder, name, split, encoding, guard)
+    except EmptyDatasetError:
+        others = [part for part in files if part != split]
+        if split not in files or not others:  # a slice, or the only one
+            raise
+        problem = f"the split {split} of {name} has no rows; others are {', '.join(others)}"
+        raise EmptyDatasetError(
+            problem, hint=[Option("split", others[0]), "add rows to its files"]
+        ) from None
 
+
+def _read_split(builder: Any, name: str, split: str, encoding: str, guard: Guard) -> RawDataset:
+    """Read a split; see `read_builder`. The encoding is that of its files, if it is known."""
+    config, kind, part = builder.config, kind_of(builder), split_name(split)
+    _leave_out_empty_files(config.data_files[part])
+    urls, notes = list(map(str, config.data_files[part])), list[str]()
     zipped = any(url.endswith(".zip") for url in urls)
     if kind == "text" and not zipped and (table := _as_table(builder, part, urls, guard)):
         builder, config, kind = table, table.config, "csv"
@@ -207,6 +219,11 @@ def read_builder(builder: Any, name: str, split: Splits, guard: Guard) -> RawDat
         notes.append(f"{name} has no header line: its columns are column_1, column_2, …")
         raw = read()
     return replace(raw, notes=tuple(notes), total=_row_total(builder, split))
+
+
+def _leave_out_empty_files(urls: list[str]) -> None:
+    """Remove the files on this disk without a byte, whose columns `datasets` asks for in vain."""
+    urls[:] = [url for url in urls if "://" in url or Path(url).stat().st_size] or urls
 
 
 def _as_table(builder: Any, part: str, urls: Sequence[str], guard: Guard) -> Any:
