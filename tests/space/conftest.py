@@ -36,7 +36,7 @@ Model.load, Trainer.step = load_unless_held, step_unless_held
 def own_space(
     world: Shell, enrol: Callable[[], Account], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Web]:
-    """A Space on the machine of its owner, whose token is saved there, with a short line."""
+    """A Space on the machine of its owner, whose token is saved there, with four places in line."""
     owner, home = enrol(), tmp_path_factory.mktemp("own")
     with running_space(
         world.hub, home, token=owner.token, HF_LORAMETA_QUEUE="4", HF_LORAMETA_MAX_UPLOAD_MB="1",

@@ -25,7 +25,7 @@ ATTACKER, VISITOR = "203.0.113.1", "203.0.113.2"
 AT_ONCE = 5
 """Datasets that are read at the same time, of which the first is slow, so that one more begins."""
 PLACES = 4
-"""In a line."""
+"""In the line of `own_space`."""
 WAIT_SECONDS = 60.0
 """Longest wait of another visitor here, where other work may slow the machine; 2 s where none does.
 What the attackers ask for would take minutes, or forever."""
