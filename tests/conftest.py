@@ -72,26 +72,31 @@ _HEAVY = {"world", "web", "torch", "pot"}
 """Fixtures that start processes, or import what takes seconds; all that do so use them."""
 
 
-_OF_ONE_SPACE = [
-    f"tests/space/{name}.py"
-    for name in (
-        *(f"browser/test_{name}" for name in ("accessibility", "error_states", "page")),
-        *("test_api", "test_attacks", "test_bombs"),
-    )
-]
-"""Files that use the fixture `web`: one process runs them, with one Space for all."""
+_SPACES = {
+    f"tests/space/{file}.py": space
+    for space, files in {
+        "web": (
+            *(f"browser/test_{name}" for name in ("accessibility", "error_states", "page")),
+            *("test_api", "test_attacks", "test_bombs"),
+        ),
+        "own_space": ("browser/test_visitors", "test_own_machine"),
+        "tiny_space": ("browser/test_trying", "test_generating"),
+    }.items()
+    for file in files
+}
+"""Files that use a fixture which is a Space: one process runs all of a Space."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the unit tests: in these places, all that start no process and run no model.
 
-    The files that take longest come first, so that others run beside them: those of one Space, then
+    The files that take longest come first, so that others run beside them: those of a Space, then
     all with slow tests.
     """
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(
         key=lambda item: (
-            item.nodeid.partition("::")[0] not in _OF_ONE_SPACE, item.path not in slow
+            item.nodeid.partition("::")[0] not in _SPACES, item.path not in slow
         )
     )  # fmt: skip
     inside = {
@@ -150,13 +155,13 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Run each file in one process, and the files of one Space in the same."""
+    """Run each file in one process, and the files of a Space in the same."""
     from xdist.scheduler import LoadFileScheduling  # type: ignore[import-untyped]
 
     class Scheduling(LoadFileScheduling):  # type: ignore[misc]
         def _split_scope(self, nodeid: str) -> str:
             file: str = super()._split_scope(nodeid)
-            return "one Space" if file in _OF_ONE_SPACE else file
+            return _SPACES.get(file, file)
 
     return Scheduling(config, log)
 

@@ -18,7 +18,7 @@ from hf_lorameta import __version__, space_build
 from hf_lorameta.errors import UsageError
 from hf_lorameta.space_build import WHEEL, build_space
 from tests.conftest import Account, Built, Shell
-from tests.support.running_space import ROOT, SPACE, missing, running_space
+from tests.support.running_space import NO_STUBS, ROOT, SPACE, missing, running_space
 from tests.support.shell import NO_PACKAGE
 
 GRADIO = missing("gradio", "gradio_client")
@@ -311,7 +311,9 @@ def environment_without_this_package(folder: Path) -> Path:
     python = folder / "venv/bin/python"
     site_packages = next((folder / "venv").glob("lib/*/site-packages"))
     installed = importlib.metadata.distribution("gradio").locate_file("")
-    Path(site_packages, "requirements.pth").write_text(f"{installed}\n")  # not its own .pth files
+    (site_packages / "no_stubs.py").write_text(NO_STUBS)
+    lines = f"{installed}\nimport no_stubs\n"  # without the .pth files of that folder
+    (site_packages / "requirements.pth").write_text(lines)
     imported = subprocess.run(
         [python, "-c", "import hf_lorameta.errors"], cwd=folder, capture_output=True
     )

@@ -55,7 +55,7 @@ def test_failures_and_leaks_are_detected(cases: FaultCases) -> None:
 
 
 def test_invalid_inputs_raise_only_package_errors() -> None:
-    kinds = [f"{kind}={30 if 'files' in kind else 100}" for kind in fuzz.KINDS]
+    kinds = [f"{kind}={30 if 'files' in kind else 60}" for kind in fuzz.KINDS]
     words = [sys.executable, "-m", "tests.benchmarks.fuzz", *kinds]
     done = subprocess.run(words, capture_output=True, text=True, check=True, cwd=ROOT)
     for kind, line in zip(fuzz.KINDS, done.stdout.splitlines(), strict=True):

@@ -5,31 +5,21 @@ import time
 import urllib.error
 import urllib.request
 import zipfile
-from collections.abc import Callable, Iterator
 from http.client import IncompleteRead
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.conftest import Account, Shell, Web, touched
+from tests.conftest import Shell, Web, touched
 from tests.space.datasets import TRAIN
-from tests.support.running_space import RunningSpace, missing, running_space, session_cookie
+from tests.support.running_space import RunningSpace, missing, session_cookie
 
 if why := missing("gradio", "itsdangerous"):
     pytest.skip(why, allow_module_level=True)
 
 MOCK = "mock-oauth-token-for-local-dev"
 """Gradio's own token of a sign-in outside Spaces."""
-
-
-@pytest.fixture(scope="module")
-def own(
-    world: Shell, enrol: Callable[[], Account], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Web]:
-    owner, home = enrol(), tmp_path_factory.mktemp("own")
-    with running_space(world.hub, home, token=owner.token) as space:
-        yield Web(space, owner)
 
 
 class Stranger:
@@ -81,11 +71,11 @@ class Stranger:
         return event and self.send(f"/gradio_api/call/generate/{event}")
 
 
-def test_nobody_publishes_with_the_token_of_this_machine(own: Web, cli: Shell) -> None:
-    dataset = own.owner.dataset("bait", {"train.jsonl": TRAIN})
-    repo = f"{own.owner.name}/stolen"
-    cookie = session_cookie(own.owner.name, MOCK, secret="")
-    stranger = Stranger(own.space, Cookie=f"session={cookie}")
+def test_nobody_publishes_with_the_token_of_this_machine(own_space: Web, cli: Shell) -> None:
+    dataset = own_space.owner.dataset("bait", {"train.jsonl": TRAIN})
+    repo = f"{own_space.owner.name}/stolen"
+    cookie = session_cookie(own_space.owner.name, MOCK, secret="")
+    stranger = Stranger(own_space.space, Cookie=f"session={cookie}")
     stranger.publish_by_page(dataset, repo)
     assert "error" in stranger.publish_by_program(dataset, repo, MOCK)
     assert cli.hub.repo(repo) is None
@@ -100,10 +90,12 @@ def test_nobody_publishes_with_the_token_of_this_machine(own: Web, cli: Shell) -
         {"Sec-Fetch-Site": "same-site", "Sec-Fetch-Mode": "cors"},
     ],
 )  # fmt: skip
-def test_other_hosts_and_sites_upload_and_train_nothing(own: Web, headers: dict[str, str]) -> None:
+def test_other_hosts_and_sites_upload_and_train_nothing(
+    own_space: Web, headers: dict[str, str]
+) -> None:
     inputs, generate = {"dataset": "a/b"}, "/gradio_api/call/v2/generate"
-    assert Stranger(own.space).send(generate, inputs)
-    stranger = Stranger(own.space, **headers)
+    assert Stranger(own_space.space).send(generate, inputs)
+    stranger = Stranger(own_space.space, **headers)
     assert stranger.send(generate, inputs) == ""
     assert stranger.send("/gradio_api/upload", {}) == ""
     if "Host" in headers:  # else no page of another site can read the answer
@@ -111,14 +103,14 @@ def test_other_hosts_and_sites_upload_and_train_nothing(own: Web, headers: dict[
 
 
 def test_a_download_is_published_by_the_commands_that_the_page_shows(
-    own: Web, cli: Shell, tmp_path: Path
+    own_space: Web, cli: Shell, tmp_path: Path
 ) -> None:
     gradio_client = pytest.importorskip("gradio_client")
-    dataset = own.owner.dataset("notes", {"train.jsonl": TRAIN})
-    client = gradio_client.Client(own.space.url, verbose=False, download_files=str(tmp_path))
+    dataset = own_space.owner.dataset("notes", {"train.jsonl": TRAIN})
+    client = gradio_client.Client(own_space.space.url, verbose=False, download_files=str(tmp_path))
     archive, _ = client.predict(dataset=dataset, api_name="/generate")
-    folder, repo = Path(archive).stem, f"{own.owner.name}/notes-lorameta"
+    folder, repo = Path(archive).stem, f"{own_space.owner.name}/notes-lorameta"
     with zipfile.ZipFile(archive) as opened:
         opened.extractall(tmp_path / folder)
-    cli("push", "--from", tmp_path / folder, "--repo-id", repo, token=own.owner.token)
+    cli("push", "--from", tmp_path / folder, "--repo-id", repo, token=own_space.owner.token)
     assert cli.hub.read(repo, "recipe.json") == (tmp_path / folder / "recipe.json").read_bytes()

