@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from huggingface_hub import constants
-
 from hf_lorameta.errors import MissingExtraError
 from hf_lorameta.quoting import shell
 
@@ -26,6 +24,8 @@ def hub_url(path: str = "") -> str:
         >>> hub_url("user/name").endswith("/user/name")
         True
     """
+    from huggingface_hub import constants  # here, since it fails if HF_ENDPOINT is no address
+
     scheme, at, rest = constants.ENDPOINT.partition("://")
     host, slash, root = rest.partition("/")
     url = scheme + at + host.rpartition("@")[2] + slash + root

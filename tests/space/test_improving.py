@@ -297,6 +297,7 @@ def test_a_canceled_training_leaves_nothing_and_a_stopped_one_the_best_so_far(
     """A training is stopped, and its adapter checked; or the check is left out."""
     result, job = planned(bank, 160), jobs.Job(120)
     adapter, report, checked = generating.make_adapter(result, job), job.report, list[str]()
+    job.call.stream.opened = True  # somebody waits, however slow this machine is
 
     def end_in_step(text: str, *numbers: int, **more: int) -> None:
         report(text, *numbers, **more)
