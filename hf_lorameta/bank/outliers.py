@@ -24,7 +24,7 @@ from hf_lorameta.embedded import EMBEDDED
 from hf_lorameta.formats.lora_file import AdapterFile
 from hf_lorameta.formats.lora_layout import Module
 from hf_lorameta.method.low_rank import LowRankSum
-from hf_lorameta.types import Array
+from hf_lorameta.types import FloatArray
 
 LEAST_RATIO = 4.0
 """An outlier's norm is at least this many times the median: over the bank for a whole update, over
@@ -99,7 +99,7 @@ def _norm(update: LowRankSum) -> float:
 
 
 @cache
-def _output_prior(base_model: str) -> tuple[Module | None, Array | None]:
+def _output_prior(base_model: str) -> tuple[Module | None, FloatArray | None]:
     """Return the module of the output prior for a base model with an embedded bank, and its gates.
 
     Returns:

@@ -43,7 +43,7 @@ def test_options_that_a_command_lacks_are_not_advised(arguments: str, hint: str)
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [
-        ("--rank", 513, "rank must be less than"),
+        ("--rank", 513, "rank must be at least 1 and at most 512"),
         ("--train", "x", "Error: Invalid value for '--train': must be a valid integer"),
         ("--steps", "24,12", "Error: Invalid value for '--steps': must be a valid integer"),
         *((f"--{name}", "new", f"Error: Invalid value for '--{name}': 'new' is not one of "
