@@ -73,7 +73,8 @@ class Norms(NamedTuple):
             update = LowRankSum(*file.factors(module.name), scales)
             norm = _norm(update)
             if gates is not None and module == prior:
-                beside = _norm(update._replace(A=update.A - (update.A @ gates) @ gates.T))
+                others = (update.A - (update.A @ gates) @ gates.T).astype(np.float32)
+                beside = _norm(update._replace(A=others))
                 norm = beside if beside > _PRIOR_ALONE * norm else 0.0
             updates[module.name] = norm
         return cls.of_modules(updates)
