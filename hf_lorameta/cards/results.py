@@ -115,6 +115,25 @@ FEW_SHOT = "few-shot"
 """The base model with a prompt of examples, a method of `Counted`."""
 
 
+def method_in_words(method: str, shots: int) -> str:
+    """Name a method that answers rows as the verdict does.
+
+    Args:
+        method: `BASE_METHOD`, `CHAT_METHOD`, `ADAPTER_METHOD`, or one with examples in its prompt.
+        shots: number of examples in the prompt.
+
+    Example:
+        >>> method_in_words("base-chat", 3), method_in_words("3-shot", 3)
+        ('the base model in its chat template', '3 examples in the prompt')
+    """
+    words = {
+        BASE_METHOD: "the base model",
+        CHAT_METHOD: "the base model in its chat template",
+        ADAPTER_METHOD: "the adapter",
+    }
+    return words.get(method, f"{shots} examples in the prompt")
+
+
 class Counted(NamedTuple):
     """What a check counted of one method.
 

@@ -6,9 +6,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from hf_lorameta.bank.entries import IndexEntry
 from hf_lorameta.bank.index import FAR_RATIO
 from hf_lorameta.bank.outliers import outliers, stated_norms
-from hf_lorameta.cards.results import Check, Graded, Outcome, RightAnswers, Training
+from hf_lorameta.cards.results import (
+    FEW_SHOT,
+    Check,
+    Graded,
+    Outcome,
+    RightAnswers,
+    Training,
+    method_in_words,
+)
 from hf_lorameta.data.instruction_and_cue import LABELED, TEXT, shares_instruction, states_task
-from hf_lorameta.engines.scoring import MEASURES
+from hf_lorameta.engines.scoring import ADAPTER_METHOD, BASE_METHOD, CHAT_METHOD, MEASURES
 from hf_lorameta.errors import Option
 from hf_lorameta.hub.base_model import find_at_hand
 from hf_lorameta.pipeline.bank_prompts import expects_instructions
@@ -320,11 +328,8 @@ def _margin(rows: int) -> int:
 
 def _others(scores: RightAnswers | Graded, shots: int) -> dict[str, float]:
     """Return the scores of all methods but the adapter, by name."""
-    found = {
-        "the base model": scores.base,
-        "the base model in its chat template": scores.chat,
-        f"{shots} examples in the prompt": scores.prompt,
-    }
+    by_method = {BASE_METHOD: scores.base, CHAT_METHOD: scores.chat, FEW_SHOT: scores.prompt}
+    found = {method_in_words(method, shots): score for method, score in by_method.items()}
     if isinstance(scores, RightAnswers) and scores.most_frequent > 1:  # an output repeats
         found["the most frequent answer for all rows"] = scores.most_frequent
     return {name: score for name, score in found.items() if score is not None}
@@ -336,7 +341,7 @@ def _lead(scores: RightAnswers | Graded, shots: int) -> float:
 
 
 def _listed(scores: RightAnswers | Graded, shots: int, spec: str = "") -> str:
-    methods = {"the adapter": scores.end, **_others(scores, shots)}
+    methods = {method_in_words(ADAPTER_METHOD, shots): scores.end, **_others(scores, shots)}
     if isinstance(scores, RightAnswers) and scores.classifier is not None:
         methods[_CLASSIFIER] = scores.classifier
     return ", ".join(f"{name} {score:{spec}}" for name, score in methods.items())

@@ -139,6 +139,26 @@ def test_errors_are_json_where_results_are(cli: Shell) -> None:
     assert wrong.json["error"]["hint"] == "put the prompt behind --prompt"
     assert wrong.err.endswith("Next:  put the prompt behind --prompt\n")
     named = cli("try", "--unexpected extra argument", "--json", code=2)
-    assert named.json["error"]["hint"] is None
+    assert named.json["error"]["hint"] == "hf-lorameta try --help"
     bare = cli("try", "adapter", "--json", "--prompt", code=2)
     assert bare.json["error"]["message"] == "Option '--prompt' requires an argument."
+    assert bare.err.endswith("Next:  hf-lorameta try --help\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "command"),
+    [
+        ("generate rows.csv -o a --train x", "hf-lorameta generate"),
+        ("plan -d", "hf-lorameta plan"),
+        ("bank list a --nothing", "hf-lorameta bank list"),
+        ("nothing", "hf-lorameta"),
+    ],
+)
+def test_an_error_about_options_names_the_help(cli: Shell, arguments: str, command: str) -> None:
+    assert cli(*arguments.split(), code=2).err.endswith(f"Next:  {command} --help\n")
+
+
+def test_a_group_alone_shows_its_help_and_no_error(cli: Shell) -> None:
+    shown = cli("bank", code=None)
+    assert "Usage:" in shown.out + shown.err
+    assert "Next:" not in shown.err
