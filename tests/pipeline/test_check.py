@@ -266,7 +266,7 @@ def test_card_and_recipe_report_the_check(data: Path, tmp_path: Path) -> None:
     section = text.split("## Checked on 16 rows")[1].split("##")[0]
     rows = [line.split("|")[1:4] for line in section.splitlines() if line.startswith("|")][2:]
     assert [name.strip() for name, _, _ in rows] == [
-        "base model", "base model with a prompt of 3 examples", "this adapter",
+        "the base model", "3 examples in the prompt", "the adapter",
     ]  # fmt: skip
     assert [right.strip() for _, right, _ in rows] == ["8", "8", "8"]
     losses = [float(loss) for _, _, loss in rows]
