@@ -109,8 +109,9 @@ class _Settings(BaseModel):
         elif kind == "finite_number" or first.get("ctx", {}).keys() & _LIMITS:
             problem = f"must be {_allowed(cls.model_fields[field].metadata)}"
             limits = first.get("ctx", {})
-            limit = limits.get("ge", limits.get("le"))
-            hint = Option(field, limit) if limit is not None else Option(field, change="leave out")
+            hint = Option(field, change="leave out")
+            if limits.keys() & {"ge", "le"}:
+                hint = Option(field, change="raise" if "ge" in limits else "lower")
         return RecipeError(f"{field} {problem}, got {first['input']!r}", hint=hint)
 
     def _check_together(self) -> None:

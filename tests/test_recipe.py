@@ -100,14 +100,14 @@ def test_invalid_settings_are_refused_with_the_name_of_the_field(
 @pytest.mark.parametrize(
     ("setting", "hint"),
     [
-        ({"train": 4}, "add --train 6"),
-        ({"rank": MAX_RANK + 1}, f"add --rank {MAX_RANK}"),
+        ({"train": 4}, "raise --train"),
+        ({"rank": MAX_RANK + 1}, "lower --rank"),
         ({"temperature": 0}, "leave out --temperature"),
         ({"temperature": float("nan")}, "leave out --temperature"),
         ({"scale": 0}, "leave out --scale"),
     ],
 )
-def test_the_advice_for_a_number_out_of_range_is_the_limit_or_the_default(
+def test_the_advice_for_a_number_out_of_range_is_the_direction_or_the_default(
     setting: dict[str, float], hint: str
 ) -> None:
     with pytest.raises(RecipeError) as raised:

@@ -65,7 +65,7 @@ def build_entry(entry: BankEntry, job: BuildJob) -> IndexEntry:
     )
     pairs = (file.factors(module.name) for module in file.layout)
     write_tensors(weights, file.layout, file.rank, "bfloat16", pairs)
-    norms = Norms.of(AdapterFile(weights), config.scaling)
+    norms = Norms.of(AdapterFile(weights), config.scaling, config.base_model)
     result = IndexEntry(
         name=entry.name,
         adapter=entry.adapter_id,

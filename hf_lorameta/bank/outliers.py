@@ -5,17 +5,26 @@ its coefficient: a training that diverged, a wrong ``lora_alpha``, or an adapter
 So does one in which a few modules were scaled up, in these modules. Adapters with a backdoor are
 not found: norms and spectra of their updates hardly differ from those of clean adapters that were
 trained in the same way, see ``hf_lorameta/bank/README.md``.
+
+The output prior, which this package adds to one module, is often larger than what is trained there.
+So of that module, only the part beside the prior is compared: the prior reads its input through two
+known directions, the gates, and a module that was scaled is as large in the others.
 """
 
 import math
 from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 
 from hf_lorameta.bank.entries import IndexEntry
+from hf_lorameta.bank.open_bank import embedded_bank
+from hf_lorameta.embedded import EMBEDDED
 from hf_lorameta.formats.lora_file import AdapterFile
+from hf_lorameta.formats.lora_layout import Module
 from hf_lorameta.method.low_rank import LowRankSum
+from hf_lorameta.types import FloatArray
 
 LEAST_RATIO = 4.0
 """An outlier's norm is at least this many times the median: over the bank for a whole update, over
@@ -25,6 +34,9 @@ _USUAL = 2.0
 _DEVIATIONS = 5.0
 """Standard deviations of the log norm, estimated as 1.4826 times the median absolute deviation,
 that are still normal in a bank whose adapters were trained in many ways."""
+_PRIOR_ALONE = 0.05
+"""An update that has at most this share of its norm beside the output prior is the prior: the rest
+is rounding, 0.002, or training that moved the prior, 0.03 after 16 steps."""
 
 
 class Norms(NamedTuple):
@@ -40,8 +52,14 @@ class Norms(NamedTuple):
     largest: float = 0.0
 
     @classmethod
-    def of(cls, file: AdapterFile, scaling: float = 1.0) -> "Norms":
+    def of(cls, file: AdapterFile, scaling: float = 1.0, base_model: str | None = None) -> "Norms":
         """Compute the norms of a file's updates; r² products of each value, and no base model.
+
+        Args:
+            file: of an adapter.
+            scaling: s of all its modules.
+            base_model: its Hub id; the output prior that this package may have added to an adapter
+                of it is left out. None leaves nothing out.
 
         Example:
             >>> from hf_lorameta.bank.open_bank import embedded_bank
@@ -50,9 +68,15 @@ class Norms(NamedTuple):
             [28.37, 2.42]
         """
         scales, updates = np.full(file.rank, scaling), dict[str, float]()
+        prior, gates = _output_prior(base_model) if base_model in EMBEDDED else (None, None)
         for module in file.layout:
-            squared = LowRankSum(*file.factors(module.name), scales).squared_norm()
-            updates[module.name] = math.sqrt(max(squared, 0.0))
+            update = LowRankSum(*file.factors(module.name), scales)
+            norm = _norm(update)
+            if gates is not None and module == prior:
+                others = (update.A - (update.A @ gates) @ gates.T).astype(np.float32)
+                beside = _norm(update._replace(A=others))
+                norm = beside if beside > _PRIOR_ALONE * norm else 0.0
+            updates[module.name] = norm
         return cls.of_modules(updates)
 
     @classmethod
@@ -69,6 +93,21 @@ class Norms(NamedTuple):
                 kinds.setdefault(name.rpartition(".")[2], []).append(norm)
         ratios = [max(of_kind) / float(np.median(of_kind)) for of_kind in kinds.values()]
         return cls(math.hypot(*norms.values()), max(ratios, default=0.0))
+
+
+def _norm(update: LowRankSum) -> float:
+    return math.sqrt(max(update.squared_norm(), 0.0))
+
+
+@cache
+def _output_prior(base_model: str) -> tuple[Module | None, FloatArray | None]:
+    """Return the module of the output prior for a base model with an embedded bank, and its gates.
+
+    Returns:
+        The gates as an orthonormal basis, (in, 2); (None, None) if the bank has no output prior.
+    """
+    prior = embedded_bank(base_model).output_prior
+    return (prior.module, np.linalg.qr(prior.gates.T)[0]) if prior else (None, None)
 
 
 def stated_norms(entries: Iterable[IndexEntry]) -> dict[str, Norms]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from hf_lorameta.cards.card_data import Card, WeightedAdapter
 from hf_lorameta.cards.markdown import Markdown, code, license_name, link, prose, source
-from hf_lorameta.cards.results import Check
+from hf_lorameta.cards.results import Check, method_in_words
 from hf_lorameta.data.prompt import as_option
 from hf_lorameta.engines.scoring import MEASURES
 from hf_lorameta.method.coefficients import COEFFICIENT_RULES
@@ -49,18 +49,17 @@ def check_table(check: Check) -> Iterator[Markdown]:
         ...     print(line)
         | Method | Right answers | Loss |
         | --- | ---: | ---: |
-        | always the most frequent answer | 5 | – |
-        | base model | 2 | 2.500 |
-        | this adapter | 7 | 0.500 |
+        | the most frequent answer for all rows | 5 | – |
+        | the base model | 2 | 2.500 |
+        | the adapter | 7 | 0.500 |
     """
     measure = [MEASURES[check.graded.measure]] if check.graded else []
     yield table_row(["Method", "Right answers", *measure, "Loss"])
     yield table_row(["---", "---:", *("---:" for _ in measure), "---:"])
     for method, right, score, loss in check.counted:
         shown = [_EMPTY if score is None else f"{score:.2f}"] if check.graded else []
-        yield table_row(
-            [check.title_of(method), right, *shown, _EMPTY if loss is None else f"{loss:.3f}"]
-        )
+        words = method_in_words(method, check.shots)
+        yield table_row([words, right, *shown, _EMPTY if loss is None else f"{loss:.3f}"])
 
 
 def settings(card: Card) -> Iterator[Markdown]:

@@ -12,7 +12,6 @@ from hf_lorameta.engines.scoring import (
     MEASURES,
     Report,
 )
-from hf_lorameta.tables import plural
 
 
 @dataclass(frozen=True)
@@ -115,6 +114,27 @@ FEW_SHOT = "few-shot"
 """The base model with a prompt of examples, a method of `Counted`."""
 
 
+def method_in_words(method: str, shots: int) -> str:
+    """Name a method that answers rows, for verdict, card, page and progress.
+
+    Args:
+        method: one of `Counted`; any other has examples in its prompt.
+        shots: number of examples in the prompt.
+
+    Example:
+        >>> method_in_words("base-chat", 3), method_in_words("3-shot", 3)
+        ('the base model in its chat template', '3 examples in the prompt')
+    """
+    words = {
+        MOST_FREQUENT: "the most frequent answer for all rows",
+        CLASSIFIER: "a classifier on words alone",
+        BASE_METHOD: "the base model",
+        CHAT_METHOD: "the base model in its chat template",
+        ADAPTER_METHOD: "the adapter",
+    }
+    return words.get(method, f"{shots} examples in the prompt")
+
+
 class Counted(NamedTuple):
     """What a check counted of one method.
 
@@ -178,22 +198,6 @@ class Check:
         for method, count, score, loss in zip(methods, counts, scores, losses, strict=True):
             if count is not None:
                 yield Counted(method, count, score, loss)
-
-    def title_of(self, method: str) -> str:
-        """Say what a method of `Counted` is.
-
-        Example:
-            >>> Check(8, 2.5, 0.5, RightAnswers(5, base=2, end=7)).title_of(ADAPTER_METHOD)
-            'this adapter'
-        """
-        return {
-            MOST_FREQUENT: "always the most frequent answer",
-            CLASSIFIER: "a classifier on words alone, trained on the same rows",
-            BASE_METHOD: "base model",
-            CHAT_METHOD: "base model with its own chat template",
-            FEW_SHOT: f"base model with a prompt of {plural(self.shots, 'example')}",
-            ADAPTER_METHOD: "this adapter",
-        }[method]
 
 
 @dataclass(frozen=True)

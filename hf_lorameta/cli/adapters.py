@@ -23,6 +23,7 @@ from hf_lorameta.cli.output import (
     show_row,
 )
 from hf_lorameta.errors import Option, UsageError, as_flag
+from hf_lorameta.quoting import shell
 from hf_lorameta.remarks import log_remarks
 
 if TYPE_CHECKING:
@@ -86,7 +87,10 @@ def generate(
         folder = adapter.save_pretrained(
             output, overwrite=overwrite, export=export, token=request.token
         )
-    _stop_if_interrupted(adapter, folder, command_to_publish(folder))
+    publish = command_to_publish(folder)
+    _stop_if_interrupted(adapter, folder, publish)
+    logger.info(f"To try it: {shell('hf-lorameta', 'try', str(folder))}")
+    logger.info(f"To publish: {publish}")
     emit({"folder": str(folder), **adapter.to_dict()}, lambda: str(folder))
 
 

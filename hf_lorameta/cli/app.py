@@ -126,7 +126,7 @@ def main(arguments: list[str] | None = None) -> None:
         fail(error, str(error), hint, error.exit_code)
     except SystemExit as end:  # typer exits like this: it has printed what is wrong
         if hasattr(end.__context__, "format_message"):
-            _complete_usage_error(end.__context__)
+            _complete_usage_error(end.__context__, arguments)
         cause = getattr(end.__context__, "__cause__", None)
         if isinstance(cause, KeyboardInterrupt):
             for note in getattr(cause, "__notes__", ["Interrupted"]):
@@ -154,14 +154,16 @@ def _fail(error: BaseException, message: str, hint: str, code: int, *, debug: bo
     sys.exit(code)
 
 
-def _complete_usage_error(error: Any) -> None:
-    """Print what typer's own message lacks: JSON, and advice for an argument that is an option."""
+def _complete_usage_error(error: Any, arguments: Sequence[str]) -> None:
+    """Print what typer's own message lacks: JSON, and advice."""
     message = error.format_message()
     parameters = error.ctx.command.params if error.ctx else []  # none, if an option has no value
     options = [flag for option in parameters for flag in option.opts]
     # only an argument that is left over is of the base class of the errors about options
     prompt = type(error) is typer.BadParameter.__base__ and "--prompt" in options
-    hint = "put the prompt behind --prompt" if prompt else None
+    shows_help = error.ctx is not None and message == error.ctx.get_help()  # of a bare group
+    help_of_it = None if shows_help else f"{_command_in(arguments)[1]} --help"
+    hint = "put the prompt behind --prompt" if prompt else help_of_it
     fields = {"type": "UsageError", "message": message, "hint": hint}
     emit_error(fields | {"exit_code": error.exit_code})
     if hint:
@@ -170,14 +172,28 @@ def _complete_usage_error(error: Any) -> None:
 
 def _hint(error: LoraMetaError, arguments: Sequence[str]) -> str:
     """Return an error's advice, without options that the command that was run lacks."""
-    command: Any = typer.main.get_command(app)
-    for argument in arguments:
-        command = getattr(command, "commands", {}).get(argument, command)
+    command, _ = _command_in(arguments)
     flags = {flag for option in command.params for flag in (*option.opts, *option.secondary_opts)}
     known = [
         part for part in error.advice if isinstance(part, str) or as_flag(part).split()[0] in flags
     ]
     return in_words(known, command_line)
+
+
+def _command_in(arguments: Sequence[str]) -> tuple[Any, str]:
+    """Return the command that arguments name, and the words that call it.
+
+    Example:
+        >>> _command_in(["bank", "list", "folder"])[1]
+        'hf-lorameta bank list'
+    """
+    command: Any = typer.main.get_command(app)
+    words = ["hf-lorameta"]
+    for argument in arguments:
+        if argument in (inner := getattr(command, "commands", {})):
+            command = inner[argument]
+            words.append(argument)
+    return command, shell(*words)
 
 
 def _propose_command(error: LoraMetaError, arguments: Sequence[str]) -> str:

@@ -128,10 +128,10 @@ def try_(
         fill = partial(from_option(template).replace, "{}")
     evaluator = open_evaluator(*base_model, token, max_tokens)
     asked: Iterable[str] = sys.stdin if prompt is None else [prompt]
+    if prompt is None:
+        logger.info(_what_is_read())
     if prompt is None and prints_json():
         asked = [sys.stdin.read()]
-    elif prompt is None and sys.stdin.isatty():
-        logger.info("Type a prompt and press Enter. Lines are independent. Ctrl-D ends.")
     for text in asked:
         data = {"prompt": fill(text.rstrip("\n") if prompt is None else text)}
         data["answer"] = shown = evaluator.answer(data["prompt"], folder)
@@ -141,6 +141,15 @@ def try_(
             data["base"] = evaluator.answer(data["prompt"])
             shown = f"adapter: {shown}\nbase:    {data['base']}"
         emit(data, partial(str, shown))
+
+
+def _what_is_read() -> str:
+    """Say what of standard input is a prompt, and how to give one otherwise."""
+    if prints_json():
+        return "Reading a prompt, all of standard input. To give one: --prompt TEXT"
+    if sys.stdin.isatty():
+        return "Type a prompt and press Enter. Lines are independent. Ctrl-D ends."
+    return "Reading prompts, one in each line of standard input. To give one: --prompt TEXT"
 
 
 _NO_ANSWER = (

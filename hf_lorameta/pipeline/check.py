@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from hf_lorameta.cards import results
-from hf_lorameta.cards.results import check_of
+from hf_lorameta.cards.results import check_of, method_in_words
 from hf_lorameta.deadline import Deadline
 from hf_lorameta.engines.comparing import Group, compare
 from hf_lorameta.engines.scoring import (
@@ -94,13 +94,18 @@ class Check:
             )
             for part in unseen
         ]
+
+        def show(method: str, done: int, total: int) -> None:
+            words = method_in_words(method, len(unseen[0].examples))
+            session.progress(f"{title}, {words}", done, total)
+
         complete = self.samples or measure_of(rows, form) in MEASURES
         report = compare(
             session.evaluator,
             groups,
             generate=complete,
             samples=len(rows) if self.samples else 0,
-            row_progress=lambda method, *counts: session.progress(f"{title}, {method}", *counts),
+            row_progress=show,
             form=form,
             deadline=deadline,
         )

@@ -57,7 +57,7 @@ def make_adapter(
     rows, session = rows or Rows(), session or Session(plan.bank)
     combined = _combine(plan, session.progress)
     unseen = (Unseen(rows.held_out, None, rows.prompt),)
-    work = Work(adapter=combined, rows=rows, unseen=unseen)
+    work = Work(combined=combined, adapter=combined, rows=rows, unseen=unseen)
     started = time.perf_counter()
     work = _run(stages, work, session, seconds)
     adapter = work.adapter

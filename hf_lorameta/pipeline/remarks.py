@@ -6,9 +6,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from hf_lorameta.bank.entries import IndexEntry
 from hf_lorameta.bank.index import FAR_RATIO
 from hf_lorameta.bank.outliers import outliers, stated_norms
-from hf_lorameta.cards.results import Check, Graded, Outcome, RightAnswers, Training
+from hf_lorameta.cards.results import (
+    CLASSIFIER,
+    FEW_SHOT,
+    MOST_FREQUENT,
+    Check,
+    Graded,
+    Outcome,
+    RightAnswers,
+    Training,
+    method_in_words,
+)
 from hf_lorameta.data.instruction_and_cue import LABELED, TEXT, shares_instruction, states_task
-from hf_lorameta.engines.scoring import MEASURES
+from hf_lorameta.engines.scoring import ADAPTER_METHOD, BASE_METHOD, CHAT_METHOD, MEASURES
 from hf_lorameta.errors import Option
 from hf_lorameta.hub.base_model import find_at_hand
 from hf_lorameta.pipeline.bank_prompts import expects_instructions
@@ -28,7 +38,6 @@ _ROUGE_MARGIN = 0.05
 _UNTRAINED = "It was not trained: time ran out before the first step."
 _WHAT_HELPS = "More rows, or more time to train, may change that."
 _TRAIN_LONGER = Option("budget", "5m")
-_CLASSIFIER = "a classifier on words alone"
 _BETTER_TOOL = (
     "For labels like these, a classifier is the better tool, such as SetFit or model2vec."
 )
@@ -291,8 +300,9 @@ trained: time ran out before the first step. Right answers ...
     if not max(adapter, best, check.right.most_by_model):
         return Remark("unsure", f"Unsure: no answer is right. {reason}")
     classifier = check.right.classifier if scores is check.right and not untrained else None
+    words = method_in_words(CLASSIFIER, check.shots)
     if classifier is not None and classifier >= max(adapter, best) + margin:
-        text = f"Unlikely to help: {better} with {_CLASSIFIER}. {reason} {_BETTER_TOOL}"
+        text = f"Unlikely to help: {better} with {words}. {reason} {_BETTER_TOOL}"
         return Remark("unlikely", text)
     if best >= adapter + margin:
         text = f"Unlikely to help: {better} with {name}. {reason} {_WHAT_HELPS}"
@@ -302,7 +312,7 @@ trained: time ran out before the first step. Right answers ...
     if doubts:
         return Remark("unsure", f"Unsure, although the adapter answers best. {reason}")
     if classifier is not None and classifier > adapter - margin:
-        reason = f"{reason} {_CLASSIFIER.capitalize()} is about as good."
+        reason = f"{reason} {words.capitalize()} is about as good."
     return Remark("likely", f"Likely to help: the adapter answers best. {reason}")
 
 
@@ -320,13 +330,10 @@ def _margin(rows: int) -> int:
 
 def _others(scores: RightAnswers | Graded, shots: int) -> dict[str, float]:
     """Return the scores of all methods but the adapter, by name."""
-    found = {
-        "the base model": scores.base,
-        "the base model in its chat template": scores.chat,
-        f"{shots} examples in the prompt": scores.prompt,
-    }
+    by_method = {BASE_METHOD: scores.base, CHAT_METHOD: scores.chat, FEW_SHOT: scores.prompt}
+    found = {method_in_words(method, shots): score for method, score in by_method.items()}
     if isinstance(scores, RightAnswers) and scores.most_frequent > 1:  # an output repeats
-        found["the most frequent answer for all rows"] = scores.most_frequent
+        found[method_in_words(MOST_FREQUENT, shots)] = scores.most_frequent
     return {name: score for name, score in found.items() if score is not None}
 
 
@@ -336,7 +343,7 @@ def _lead(scores: RightAnswers | Graded, shots: int) -> float:
 
 
 def _listed(scores: RightAnswers | Graded, shots: int, spec: str = "") -> str:
-    methods = {"the adapter": scores.end, **_others(scores, shots)}
+    methods = {method_in_words(ADAPTER_METHOD, shots): scores.end, **_others(scores, shots)}
     if isinstance(scores, RightAnswers) and scores.classifier is not None:
-        methods[_CLASSIFIER] = scores.classifier
+        methods[method_in_words(CLASSIFIER, shots)] = scores.classifier
     return ", ".join(f"{name} {score:{spec}}" for name, score in methods.items())

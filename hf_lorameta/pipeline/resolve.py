@@ -108,8 +108,8 @@ def resolve(
     Example:
         >>> from hf_lorameta import open_dataset
         >>> from hf_lorameta.demo import TRAIN_FILE
-        >>> print(resolve(open_dataset(TRAIN_FILE), Session(), Recipe(), budget=60))
-        train on your rows for up to 60 s, then count right answers on rows that it has not seen
+        >>> print(resolve(open_dataset(TRAIN_FILE), Session(), Recipe(), budget=60).stages[0])
+        train on your rows for up to 60 s
     """
     bank = session.bank
     obstacle = _obstacle(dataset, session) if budget is None else None
@@ -152,8 +152,9 @@ def stages_for(
         samples: whether the adapter's `report` lists all rows with their answers.
 
     Example:
-        >>> [str(stage) for stage in stages_for(Recipe(train=16, check=8), 0)]
-        ['train on 16 rows', 'check on 8 other rows']
+        >>> first, *_, last = stages_for(Recipe(train=16, check=8), 0)
+        >>> print(first, last, sep=", then ")
+        train on 16 rows, then check on 8 other rows
     """
     stages = list[Stage]()
     if seconds or recipe.train:

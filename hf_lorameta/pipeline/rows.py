@@ -105,9 +105,10 @@ def rows_for(
         rows = replace(rows, few=tuple(draw_stratified(pool, asked, recipe.seed)))
     require_rows(rows, recipe)
     if all_rows and (found := len(rows.train) + len(rows.held_out)) < MIN_TRAINING_ROWS:
+        uncounted = ", and no right answers are counted" if count and not check else ""
         logger.warning(
-            "Not trained: %d labeled rows to train on, expected at least %d",
-            found, MIN_TRAINING_ROWS,
+            "Not trained%s: that takes at least %d labeled rows, got %d",
+            uncounted, MIN_TRAINING_ROWS, found,
         )  # fmt: skip
         return draw_rows(Drawn(len(pool), 0, 0, check), pool, recipe.seed)
     return rows

@@ -166,7 +166,7 @@ class Session:
         """The folder of the base model."""
         index = self.bank.index
         try:
-            return locate(index.base_model, index.base_revision, self._token)
+            return locate(index.base_model, index.base_revision, self._token, announce=False)
         except HubError as error:
             if not self.bank.is_empty:  # it is for the model of this name, not for one in a folder
                 error.advice = tuple(part for part in error.advice if part != LOCAL_HINT)

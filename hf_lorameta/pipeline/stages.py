@@ -4,8 +4,7 @@
 `hf_lorameta.pipeline.make.make_adapter` runs them in order. A new one is a class in a module of its
 own, and one line of `hf_lorameta.pipeline.resolve.stages_for`. What it did is a `StageRecord` that
 it adds to `Outcome.others`, both in `hf_lorameta.cards.results`: recipe.json, ``inspect`` and the
-card have it from there. What a training starts from, `combine_adapters` in
-`hf_lorameta.pipeline.make` returns again for the adapter's plan.
+card have it from there. Its text is part of what ``plan`` prints.
 """
 
 from collections.abc import Sequence
@@ -41,11 +40,13 @@ class Work:
     """An adapter on its way through the stages.
 
     Attributes:
+        combined: as it was before the first stage; a training starts from it.
         adapter: as it is now.
         rows: drawn for it.
         unseen: rows that its right answers can be counted on.
     """
 
+    combined: Generation
     adapter: Generation
     rows: Rows
     unseen: tuple[Unseen, ...] = ()

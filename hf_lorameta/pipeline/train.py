@@ -74,7 +74,7 @@ class Train:
         try:
             result = train_further(
                 evaluator.model,
-                LoraWeights(adapter.layout, adapter.pairs),
+                LoraWeights(work.combined.layout, work.combined.pairs),
                 TrainingRows(train, few=few),
                 adapter.rank,
                 adapter.plan.recipe.seed,

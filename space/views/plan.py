@@ -1,6 +1,6 @@
 """Step 2 as HTML: what to expect, whether an adapter helps, and the details of the plan."""
 
-from hf_lorameta.cards.results import Check
+from hf_lorameta.cards.results import Check, method_in_words
 from hf_lorameta.engines.scoring import MEASURES
 from hf_lorameta.pipeline.plan import Plan
 from hf_lorameta.pipeline.rows import Rows
@@ -53,11 +53,11 @@ def bars_of(check: Check) -> list[tuple[str, str, float]]:
     Example:
         >>> from hf_lorameta.cards.results import RightAnswers
         >>> bars_of(Check(4, 2.0, 1.0, RightAnswers(2, base=1, end=3)))  # doctest: +ELLIPSIS
-        [('This adapter', '3 of 4 right', 0.75), ('Base model', '1', 0.25), ...]
+        [('The adapter', '3 of 4 right', 0.75), ('The base model', '1', 0.25), ...]
     """
     bars: list[tuple[str, str, float]] = []
     for method, right, score, _ in reversed(list(check.counted)):
-        first, title = not bars, check.title_of(method)
+        first, title = not bars, method_in_words(method, check.shots)
         text = f"{right} of {check.rows} right" if first else f"{right}"
         if score is not None and check.graded:
             measure = f" {MEASURES[check.graded.measure]}" if first else ""

@@ -74,7 +74,7 @@ def test_metadata_is_valid_for_the_hub(changes: dict[str, Any]) -> None:
                 "This adapter was not evaluated, on this dataset or any other. Whether it is "
                 "better than the base model, another adapter or a few-shot prompt is not known.",
             ],
-            ["not trained on it.", "| base model |"],
+            ["not trained on it.", "| the base model |"],
         ),
         (
             {"outcome": Outcome(FOLDED, CHECK, Drawn(16, 12, 4, 0))},
@@ -103,9 +103,9 @@ def test_metadata_is_valid_for_the_hub(changes: dict[str, Any]) -> None:
             {"outcome": Outcome(check=replace(ALL_ANSWERS, right=replace(RIGHT, prompt=9)))},
             [
                 "Right answers, apart from case, Rouge-L of all answers, and loss",
-                "| base model | 2 | 0.25 | 2.500 |",
-                "| base model with a prompt of 3 examples | 9 | 0.38 | 0.700 |",
-                "| this adapter | 12 | 0.50 | 0.500 |",
+                "| the base model | 2 | 0.25 | 2.500 |",
+                "| 3 examples in the prompt | 9 | 0.38 | 0.700 |",
+                "| the adapter | 12 | 0.50 | 0.500 |",
             ],
             [],
         ),
@@ -269,7 +269,7 @@ def test_card_says_what_the_adapter_was_not_compared_with(
     card = rendered(outcome=Outcome(check=check))
     text = section(card, "What was not measured")
     assert f"Whether it is better than {unknown} is not known." in text
-    assert ("| always the most frequent answer | 7 |" in card) == (check is not None)
+    assert ("| the most frequent answer for all rows | 7 |" in card) == (check is not None)
 
 
 @pytest.mark.parametrize(

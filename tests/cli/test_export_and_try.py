@@ -229,12 +229,14 @@ def test_try_puts_a_template_around_each_prompt(cli: Shell, tmp_path: Path) -> N
     command = ("try", save(tmp_path / "a"), "--template", r"Question:\t{}\nAnswer:")
     asked = cli(*command, "--prompt", "milk", "--json", before=ECHO).json
     assert asked["prompt"] == "Question:\tmilk\nAnswer:"
-    lines = cli(*command, "--compare", before=ECHO).out
-    assert lines == "".join(
+    lines = cli(*command, "--compare", before=ECHO)
+    assert "Reading prompts, one in each line of standard input" in lines.err
+    assert lines.out == "".join(
         f"adapter: Question:\t{word}\nAnswer:\nbase:    base\n" for word in ("two", "lines")
     )
-    whole = cli(*command, "--json", before=ECHO).json["answer"]
-    assert whole == "Question:\ttwo\nlines\nAnswer:"
+    whole = cli(*command, "--json", before=ECHO)
+    assert whole.json["answer"] == "Question:\ttwo\nlines\nAnswer:"
+    assert "Reading a prompt, all of standard input" in whole.err
 
 
 def test_try_says_what_to_do_where_the_adapter_answers_nothing(cli: Shell, tmp_path: Path) -> None:

@@ -76,6 +76,17 @@ def test_generate_writes_the_same_peft_folder_each_time(
     assert provenance["base_model"] == {"id": BASE, "revision": commit}
 
 
+def test_generate_names_the_commands_that_try_and_publish_the_adapter(
+    cli: Shell, plan_args: PlanArgs
+) -> None:
+    made = cli("generate", *plan_args, "-o", "my adapter", "--json")
+    assert made.json["folder"] == "my adapter"
+    assert made.err.splitlines()[-2:] == [
+        "To try it: hf-lorameta try 'my adapter'",
+        "To publish: hf-lorameta push --from 'my adapter' --repo-id user/name",
+    ]
+
+
 def test_exact_writes_the_weighted_sum_of_the_updates(
     cli: Shell, bank: Built, plan_args: PlanArgs, tmp_path: Path
 ) -> None:

@@ -95,8 +95,10 @@ def test_the_rows_that_each_method_has_scored_are_reported_and_the_time(
     monkeypatch.setattr(time, "perf_counter", lambda: float(len(shown)))
     adapter = make_adapter(plan, rows, session, [Check(12)])
     assert adapter.seconds == sum(stage[0] != "Reading adapters" for stage in shown)
-    checked = [stage[1:] for stage in shown if stage[0] == "Checking 12 rows, generated"]
-    assert checked == [(12, 12)]
+    checked = [stage for stage in shown if stage[0].startswith("Checking")]
+    assert checked[0][0] == "Checking 12 rows, the base model"
+    assert checked[-1] == ("Checking 12 rows, 3 examples in the prompt", 12, 12)
+    assert ("Checking 12 rows, the adapter", 12, 12) in checked
 
 
 # --- rows ----------------------------------------------------------------------------------------
@@ -264,7 +266,7 @@ def test_card_and_recipe_report_the_check(data: Path, tmp_path: Path) -> None:
     section = text.split("## Checked on 16 rows")[1].split("##")[0]
     rows = [line.split("|")[1:4] for line in section.splitlines() if line.startswith("|")][2:]
     assert [name.strip() for name, _, _ in rows] == [
-        "base model", "base model with a prompt of 3 examples", "this adapter",
+        "the base model", "3 examples in the prompt", "the adapter",
     ]  # fmt: skip
     assert [right.strip() for _, right, _ in rows] == ["8", "8", "8"]
     losses = [float(loss) for _, _, loss in rows]

@@ -93,7 +93,7 @@ def test_none_is_trained_for_folds_that_time_left_out(
     folds = (Unseen(rows[:8], None, (), rows[8:]), Unseen(rows[8:], None, (), rows[:8]))
     adapter = generate(lines, bank, Recipe(rank=4), budget=0)
     with Session(bank) as session:
-        work = Work(adapter=adapter, rows=Rows(), unseen=folds)
+        work = Work(combined=adapter, adapter=adapter, rows=Rows(), unseen=folds)
         Check().run(work, session, Deadline(0))
     assert asked == [8]
 

@@ -17,9 +17,11 @@ from hf_lorameta.bank.open_bank import embedded_bank
 from hf_lorameta.errors import AdapterError, LoraMetaError, RecipeError, UsageError
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE, AdapterFile
 from hf_lorameta.formats.peft_config import CONFIG_FILE
-from hf_lorameta.method.merging import COMBINERS
+from hf_lorameta.hub.packaged_model import SMOLLM2
+from hf_lorameta.method.merging import COMBINERS, exact
 from hf_lorameta.pipeline.adapter_folder import RECIPE_FILE, locate_adapter
 from tests.conftest import LAYOUT, adapter_files, write_files
+from tests.support.random_adapter import random_pairs, write_adapter
 from tests.training import tiny
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -308,3 +310,22 @@ def test_entries_of_a_pack_are_merged_in_full_coordinates(tmp_path: Path) -> Non
     recipe = json.loads((folder / RECIPE_FILE).read_bytes())
     assert recipe["kept"] == pytest.approx(1)
     assert [row["weight"] for row in recipe["adapters"]] == [1.0, -0.5]
+
+
+@pytest.mark.parametrize(("scaled", "warned"), [(1.0, False), (100.0, True)])
+def test_an_output_prior_does_not_look_odd_but_its_module_scaled_does(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, scaled: float, warned: bool
+) -> None:
+    prior, rng = embedded_bank().output_prior, np.random.default_rng(0)
+    assert prior
+    last = prior.module
+    names = [f"model.layers.{number}.mlp.down_proj" for number in range(25, 29)]
+    layout = (*(last._replace(name=name) for name in names), last)
+    toward_tokens = rng.normal(0, 5, (last.out_features, 2)).astype(np.float32)
+    for seed, (name, factor, strength) in enumerate((("a", 1.0, 0.05), ("b", scaled, 0.5))):
+        *others, (A, B) = random_pairs(layout, rank=2, seed=seed, scale=0.01)
+        with_prior = exact([A, prior.gates], [B, toward_tokens], [factor, strength], [1.0, 1.0], 4)
+        wider = [exact([A], [B], [1.0], [1.0], 4) for A, B in others]
+        write_adapter(tmp_path / name, layout, [*wider, with_prior], SMOLLM2)
+    merge({tmp_path / "a": 0.5, tmp_path / "b": 0.5})
+    assert ("looks odd beside" in caplog.text) == warned

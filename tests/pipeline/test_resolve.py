@@ -25,7 +25,7 @@ from hf_lorameta.errors import (
 )
 from hf_lorameta.pipeline import check as checking
 from hf_lorameta.pipeline import resolve
-from hf_lorameta.pipeline.budget import DEFAULT_BUDGET
+from hf_lorameta.pipeline.budget import DEFAULT_BUDGET, budget_seconds
 from hf_lorameta.pipeline.check import Check
 from hf_lorameta.pipeline.resolve import NO_BASE, Resolved
 from hf_lorameta.pipeline.rows import MOST_ROWS, rows_for
@@ -151,7 +151,10 @@ def test_of_too_few_rows_it_is_not_said_that_they_will_be_trained_on(
 ) -> None:
     caplog.set_level("INFO", "hf_lorameta")
     generate(LABELED[:3], plain_bank(), budget=60)
-    assert "Not trained: 3 labeled rows to train on, expected at least 8" in caplog.text
+    counted = "Not trained, and no right answers are counted: that takes at least 8 labeled rows"
+    assert f"{counted}, got 3" in caplog.messages
+    generate(LABELED[:3], plain_bank(), budget=60, check=False)
+    assert "Not trained: that takes at least 8 labeled rows, got 3" in caplog.messages
     assert "train on your rows" not in caplog.text
 
 
@@ -209,7 +212,9 @@ def test_all_rows_but_a_quarter_and_few_rows_without_exception_are_trained_on(
         return len(rows.train), len(rows.held_out), len(rows.few), len(rows.check)
 
     assert drawn(7) == (0, 0, 0, 0)
-    assert caplog.messages == ["Not trained: 7 labeled rows to train on, expected at least 8"]
+    assert caplog.messages == [
+        "Not trained, and no right answers are counted: that takes at least 8 labeled rows, got 7"
+    ]
     assert drawn(8) == (6, 2, 8, 0)
     assert drawn(10, check=4) == (0, 0, 0, 4)
     assert drawn(16) == (12, 4, 16, 0)
@@ -282,3 +287,12 @@ def test_a_failed_check_that_nobody_asked_for_does_not_cost_the_adapter(
 def test_a_budget_is_a_time(budget: Any) -> None:
     with pytest.raises(UsageError, match="is not a time, expected one such as 60s, 2m or 0"):
         generate(TRAIN_FILE, budget=budget)
+
+
+@pytest.mark.unit
+def test_a_budget_is_a_week_at_most() -> None:
+    assert budget_seconds("168h") == 7 * 24 * 3600
+    for budget in ("169h", "1" + 20 * "0" + "h", 1e9, "9" * 400):
+        with pytest.raises(UsageError, match="is more than a week") as error:
+            budget_seconds(budget)
+        assert error.value.hint == "lower --budget"

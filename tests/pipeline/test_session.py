@@ -9,6 +9,7 @@ import pytest
 from hf_lorameta import Recipe, generate
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
 from hf_lorameta.errors import UsageError
+from hf_lorameta.hub import base_model
 from hf_lorameta.pipeline import session as session_module
 from hf_lorameta.pipeline.session import Session
 from hf_lorameta.types import Row
@@ -25,7 +26,7 @@ def count_loaded(monkeypatch: pytest.MonkeyPatch, limit: float) -> list[int]:
         made.append(1)
         return FakeBase(limit)
 
-    monkeypatch.setattr(session_module, "locate", lambda *_: Path())
+    monkeypatch.setattr(session_module, "locate", lambda *_, **__: Path())
     monkeypatch.setattr(TorchEvaluator, "from_folder", make)
     return made
 
@@ -44,7 +45,7 @@ def test_the_base_model_is_loaded_at_the_banks_revision(monkeypatch: pytest.Monk
     bank.index = bank.index.model_copy(update={"base_revision": "abc"})
     calls: list[Any] = []
 
-    def locate(*args: Any) -> Path:
+    def locate(*args: Any, **_: bool) -> Path:
         calls.append(args)
         raise KeyboardInterrupt
 
@@ -52,6 +53,21 @@ def test_the_base_model_is_loaded_at_the_banks_revision(monkeypatch: pytest.Monk
     with pytest.raises(KeyboardInterrupt):
         _ = Session(bank, token="hf_x").evaluator
     assert calls == [(bank.index.base_model, "abc", "hf_x")]
+
+
+def test_that_4_bit_weights_are_used_is_announced_unless_a_remark_says_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "hf_lorameta")
+    monkeypatch.setattr(base_model, "_from_hub", lambda *_: Path("model.gguf"))
+    monkeypatch.setattr(base_model, "dequantized", lambda gguf: gguf.with_suffix(""))
+    for announced in (True, False):
+        caplog.clear()
+        if announced:
+            base_model.locate("org/model")
+        else:
+            Session(plain_bank()).fetch_base_model()
+        assert ("4-bit weights are used instead" in caplog.text) == announced
 
 
 def test_generate_loads_the_base_model_once_and_reads_the_rows_once(

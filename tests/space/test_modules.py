@@ -600,17 +600,17 @@ def test_the_bars_are_of_what_a_check_counted_the_adapter_first() -> None:
     right = RightAnswers(most_frequent=8, base=2, end=12, chat=4, prompt=6, classifier=10)
     check = Check(16, 2.0, 1.0, right, chat=2.0, prompt=1.5, shots=3)
     assert plan_view.bars_of(check) == [
-        ("This adapter", "12 of 16 right", 0.75),
-        ("Base model with a prompt of 3 examples", "6", 0.375),
-        ("Base model with its own chat template", "4", 0.25),
-        ("Base model", "2", 0.125),
-        ("A classifier on words alone, trained on the same rows", "10", 0.625),
-        ("Always the most frequent answer", "8", 0.5),
+        ("The adapter", "12 of 16 right", 0.75),
+        ("3 examples in the prompt", "6", 0.375),
+        ("The base model in its chat template", "4", 0.25),
+        ("The base model", "2", 0.125),
+        ("A classifier on words alone", "10", 0.625),
+        ("The most frequent answer for all rows", "8", 0.5),
     ]
     right = RightAnswers(most_frequent=1, base=1, end=2)
     graded = Graded("rouge_l", base=0.0, end=0.25)
     assert plan_view.bars_of(replace(check, rows=4, right=right, graded=graded)) == [
-        ("This adapter", "0.25 Rouge-L, 2 of 4 right", 0.25), ("Base model", "0.00, 1", 0.0)
+        ("The adapter", "0.25 Rouge-L, 2 of 4 right", 0.25), ("The base model", "0.00, 1", 0.0)
     ]  # fmt: skip
 
 

@@ -2,7 +2,8 @@
 
 To add one that `datasets` does not read: a row of `FORMATS`, with ``alone=True`` and `Parts` of two
 functions in a module of their own, and a row of `KINDS` in ``tests/data/file_kinds.py``. Help,
-messages and the page follow.
+messages and the page follow. Such files are read where they are named or in a local folder, but not
+in archives and Hub repos, which `datasets` reads.
 """
 
 from collections.abc import Callable, Iterable, Iterator
