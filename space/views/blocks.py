@@ -52,10 +52,6 @@ _ADVICE: dict[type[LoraMetaError], str] = {
     errors.GatedError: "Request access on the dataset's page. It can be read here only if the "
     "owner of this page allows it (its README says how); otherwise download the file and upload "
     "it here.",
-    errors.ColumnsError: "Choose the input and output columns below.",
-    errors.UnlabeledDatasetError: "Choose the output column below. If "
-    "there is none, choose only the input column: the comparison then uses inputs alone and is "
-    "less reliable.",
     errors.DatasetTooLargeError: "Use shorter texts, fewer columns or a part of it, or run "
     "hf-lorameta on your own machine, which may have more memory.",
     errors.EmptyDatasetError: "Choose a dataset, or a file, that has rows with texts.",
@@ -72,6 +68,8 @@ ABOVE_TABLE = ("config", "split")
 _PLACES = {
     "config": "Choose another configuration above the table.",
     "split": "Choose another split above the table.",
+    "columns": "Choose below which column is the input and which the output, or one of chats. If no "
+    "column holds outputs, choose only the input: the comparison is then less reliable.",
     "no instruction": "Leave the instruction empty.",
     "instruction": "Open “Prompt” and write an instruction into its field.",
     "repo_id": "Type another name.",

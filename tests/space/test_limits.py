@@ -733,7 +733,7 @@ def test_of_many_columns_the_first_and_those_with_a_role_are_shown() -> None:
     values = {"role-3": "input", "role-15000": "output"}
     assert html_forms.columns_from_form(values, names, found) == found
     everything = {f"role-{i}": "input" for i in range(101)}
-    with pytest.raises(RequestError, match="At most 100 columns"):
+    with pytest.raises(UsageError, match="at most 100 columns"):
         html_forms.columns_from_form(everything, names, None)
 
 

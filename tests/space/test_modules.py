@@ -134,8 +134,10 @@ def test_roles_of_a_form_become_columns_whatever_their_names() -> None:
     form = html_forms.columns_form(Source([], [], found), 7, request)
     assert "<script" not in form
     assert re.findall(r'value="(\w*)" selected', form) == ["input", "output", "instruction", ""]
-    with pytest.raises(RequestError, match="Choose which column"):
+    with pytest.raises(UsageError, match="no column has a role") as caught:
         html_forms.columns_from_form({}, NAMES, None)
+    [advice] = blocks.advice(caught.value)
+    assert advice.startswith("Choose below which column is the input")
 
 
 OF_FORM = DatasetRequest("user/name", columns=parse_columns("input=q,output=a"))
