@@ -274,9 +274,10 @@ def check_columns(columns: Columns) -> Columns:
         raise UsageError(f"columns {columns}: expected each column once", hint=_EXAMPLE)
     texts = columns.input or columns.output or columns.choices
     if bool(columns.messages) == bool(texts):
+        got = f"columns {columns}" if names else "no column has a role"
         raise UsageError(
-            f"{f'columns {columns}' if names else 'no column has a role'}: expected input and output, one of them, or messages; an "
-            "instruction with either",
+            f"{got}: expected input and output, one of them, or messages; an instruction with "
+            "either",
             hint=_EXAMPLE,
         )
     if columns.choices and not (columns.input and columns.answer):
