@@ -97,14 +97,8 @@ class AdapterActions(Actions):
             prompt = adapter.generation.plan.dataset.columns.prompt_of(text)
             expected = dict(result.samples).get(prompt, "")
             most = trying.PROMPT_TOKENS if len(prompt) > trying.PROMPT_TOKENS else 0
-            html = render(
-                "result.answers",
-                base=base,
-                adapter=adapted,
-                expected=expected,
-                text=text,
-                most=most,
-            )
+            answers = {"base": base, "adapter": adapted, "expected": expected}
+            html = render("result.answers", **answers, text=text, most=most)
             job.show(lambda: {c.answers: html})
 
         return self.begin(visit, "model", work, c.answers)
