@@ -81,9 +81,7 @@ class Actions:
         visit.task = Task(line, Job(self.settings.time_limit), work, problem)
         return self._running(visit) | {problem: ""}
 
-    async def run_in_turn(
-        self, visit: Visit, name: LineName, line: Line, call: Call
-    ) -> AsyncIterator[Updates]:
+    async def run_in_turn(self, visit: Visit, line: LineName, call: Call) -> AsyncIterator[Updates]:
         """Run the task that waits in a line once its turn comes; yield its place until then.
 
         If there is no place, it keeps asking for a minute.
@@ -97,7 +95,8 @@ class Actions:
         while wanted():
             begun = False
             try:
-                running = line.run(call, lambda: self.run(visit, name, call), wanted)
+                work = functools.partial(self.run, visit, line, call)
+                running = self.lines[line].run(call, work, wanted)
                 async with aclosing(running):
                     async for news in running:
                         begun = not isinstance(news, int)

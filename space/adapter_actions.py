@@ -5,6 +5,7 @@ from pathlib import Path
 import gradio as gr
 
 from actions import Actions, in_turn, last_wins
+from hf_lorameta.cards.model_card import CARD_FILE
 from hf_lorameta.pipeline.publish import Consent, default_repo_id
 from hf_lorameta.recipe import Recipe
 from limits.callers import Call, call_of
@@ -96,7 +97,8 @@ class AdapterActions(Actions):
             prompt = adapter.generation.plan.dataset.columns.prompt_of(text)
             expected = dict(result.samples).get(prompt, "")
             most = trying.PROMPT_TOKENS if len(prompt) > trying.PROMPT_TOKENS else 0
-            html = view.answers_html(base, adapted, expected, text, most)
+            answers = {"base": base, "adapter": adapted, "expected": expected}
+            html = render("result.answers", **answers, text=text, most=most)
             job.show(lambda: {c.answers: html})
 
         return self.begin(visit, "model", work, c.answers)
@@ -184,7 +186,7 @@ class AdapterActions(Actions):
             c.heading: render("result.heading", adapter=adapter, number=visit.results, first=first),
             c.verdict: verdict_html(adapter.generation, result.name, visit.said, busy=busy),
             c.report: view.report_html(report, result) if report else "",
-            c.card: view.card_body(adapter.read("README.md")),
+            c.card: view.card_body((adapter.folder / CARD_FILE).read_text(encoding="utf-8")),
             c.download: gr.DownloadButton(
                 f"Download{' this version' * first}, {_megabytes(adapter.archive)}",
                 value=str(adapter.archive),

@@ -222,11 +222,9 @@ def _as_found(request: DatasetRequest, source: Source) -> DatasetRequest:
     """Return the request with the configuration, split and columns that were found."""
     preview = source.preview
     columns = request.columns or (preview.columns if preview.problem is None else None)
-    if not request.dataset:
-        split = preview.split if source.splits else request.split
-        return replace(request, split=split, columns=columns)
     config = preview.config if len(source.configs) > 1 else None
-    return replace(request, config=config, split=preview.split, columns=columns)
+    split = preview.split if source.splits else request.split
+    return replace(request, config=config, split=split, columns=columns)
 
 
 def _request_of(values: Mapping[str, Any]) -> DatasetRequest:

@@ -70,10 +70,9 @@ def _connect(actions: DatasetActions) -> None:
 
     def put_in_line(asked: Any, line: LineName) -> None:
         """Have the task that an action has put in line wait for its turn, and run."""
-        places = actions.lines[line]
 
         async def run(visit: Visit, request: gr.Request) -> AsyncIterator[Updates]:
-            async for updates in actions.run_in_turn(visit, line, places, call_of(request)):
+            async for updates in actions.run_in_turn(visit, line, call_of(request)):
                 yield updates
 
         asked.then(

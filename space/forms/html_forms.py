@@ -6,14 +6,14 @@ from functools import lru_cache
 
 import gradio as gr
 
-from hf_lorameta.data.columns.columns import MAX_COLUMNS, Columns, check_columns, split_path
+from hf_lorameta.data.columns.columns import Columns, columns_of, split_path
 from hf_lorameta.data.sources.formats import ON_PAGE
-from hf_lorameta.errors import LoraMetaError, UsageError
+from hf_lorameta.errors import LoraMetaError
 from hf_lorameta.hub.client import Hub
 from settings import credential_of
 from views.blocks import render
 from views.result import example_html
-from work.planning import DatasetRequest, RequestError, Source
+from work.planning import DatasetRequest, Source
 
 MATCHES = 8
 _SEARCH_SECONDS = 600
@@ -35,11 +35,6 @@ ROLES = {
 """Roles of a column, with their labels; `columns_form.js` lets some belong to one column only."""
 SHOWN_COLUMNS = 200
 """Columns of a dataset that its form shows; further ones are shown if they have a role."""
-_SEVERAL = ("input", "choices")
-_NEEDED = (
-    "Choose which column the model is given (input) and which it should answer (output), or one of "
-    "chats, which holds both"
-)
 
 
 def data_form(max_upload_mb: int) -> str:
@@ -109,7 +104,7 @@ def columns_from_form(
             such as ``answers.text``.
 
     Raises:
-        RequestError: the roles cannot be combined.
+        UsageError: the roles cannot be combined, or there are too many.
     """
     known = _roles(found, names)
     chosen: dict[str, list[str]] = {}
@@ -118,13 +113,7 @@ def columns_from_form(
         if role and role in ROLES:
             known_role, path = known.get(name, ("", name))
             chosen.setdefault(role, []).append(path if role == known_role else name)
-    if sum(map(len, chosen.values())) > MAX_COLUMNS:
-        raise RequestError(f"At most {MAX_COLUMNS} columns can have a role")
-    roles = {r: tuple(listed) if r in _SEVERAL else listed[0] for r, listed in chosen.items()}
-    try:
-        return check_columns(Columns.model_validate(roles))
-    except UsageError:
-        raise RequestError(_NEEDED) from None
+    return columns_of(chosen)
 
 
 def _roles(columns: Columns | None, names: Sequence[str]) -> dict[str, tuple[str, str]]:

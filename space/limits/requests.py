@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import logging
 import time
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Iterator
@@ -21,6 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from limits.callers import Call, Stream, find_address, from_another_site, note_call, opens_page
 from limits.routes import Kind, kind_of
 from limits.uploads import Uploads, is_upload
+from work.jobs import logger
 
 BODY_BYTES = 300_000
 """Most bytes of a request, except uploads; the longest columns, instruction and template take a
@@ -46,7 +46,6 @@ _DROPPED_BYTES = 10_000_000
 _BUSY = "Too many requests from your address at once. Try again in a minute."
 _CROWDED = "Too many people are using this page. Try again in a minute."
 _TOOL = "x-lorameta-tool"  # names the stream of the call of a tool to the call that it makes
-logger = logging.getLogger("space")
 T = TypeVar("T")
 
 
@@ -94,7 +93,9 @@ class VisitorLimits:
             if kind is None:
                 raise RefusedError(404, "Not found.")
             self._count(address, kind)
-            with self._one_more(address, kind):
+            if self._open[address, kind] >= AT_ONCE.get(kind, 1000):
+                raise RefusedError(429, _BUSY)
+            with _counted(self._open, (address, kind)):
                 if kind == "upload":
                     self._count_upload(scope, address)
                     await self._forward(scope, _one_file(scope, incoming.receive), send)
@@ -230,14 +231,6 @@ class VisitorLimits:
             raise RefusedError(411, "The length of the upload is missing.")
         if refusal := self._uploads.count(address, int(text)):
             raise RefusedError(429 if int(text) <= self._uploads.largest else 413, refusal)
-
-    @contextmanager
-    def _one_more(self, address: str, kind: Kind) -> Iterator[None]:
-        """Count a request as open until it is answered."""
-        if self._open[address, kind] >= AT_ONCE.get(kind, 1000):
-            raise RefusedError(429, _BUSY)
-        with _counted(self._open, (address, kind)):
-            yield
 
     @asynccontextmanager
     async def _turn(self, address: str, kind: Kind) -> AsyncIterator[None]:

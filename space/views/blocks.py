@@ -8,7 +8,6 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from hf_lorameta import errors
 from hf_lorameta.cards.gguf_usage import BASE_FILE, GGUF_FILE, MODELFILE
-from hf_lorameta.data.sources.formats import FORMATS, ending
 from hf_lorameta.errors import LoraMetaError, Option
 from hf_lorameta.quoting import fenced, shell
 from work.jobs import TRY_AGAIN, SpaceError
@@ -52,17 +51,12 @@ _ADVICE: dict[type[LoraMetaError], str] = {
     errors.GatedError: "Request access on the dataset's page. It can be read here only if the "
     "owner of this page allows it (its README says how); otherwise download the file and upload "
     "it here.",
-    errors.ColumnsError: "Choose the input and output columns below.",
-    errors.UnlabeledDatasetError: "Choose the output column below. If "
-    "there is none, choose only the input column: the comparison then uses inputs alone and is "
-    "less reliable.",
     errors.DatasetTooLargeError: "Use shorter texts, fewer columns or a part of it, or run "
     "hf-lorameta on your own machine, which may have more memory.",
     errors.EmptyDatasetError: "Choose a dataset, or a file, that has rows with texts.",
     errors.ScriptDatasetError: "Choose a dataset that consists of data files, or upload a file.",
     errors.ConflictError: "Type another name, or tick “Replace what is there”.",
     errors.ConnectionLostError: "Try again in a moment.",
-    errors.BankError: "Use another value.",
     errors.IntegrityError: "The bank is damaged. Please tell the owner of this Space.",
     errors.RecipeError: "Use another value.",
     errors.DatasetError: "Check the file or the repo on the Hub, or choose another dataset.",
@@ -72,6 +66,8 @@ ABOVE_TABLE = ("config", "split")
 _PLACES = {
     "config": "Choose another configuration above the table.",
     "split": "Choose another split above the table.",
+    "columns": "Choose below which column is the input and which the output, or one of chats. If "
+    "none holds outputs, choose only the input: the comparison is then less reliable.",
     "no instruction": "Leave the instruction empty.",
     "instruction": "Open “Prompt” and write an instruction into its field.",
     "repo_id": "Type another name.",
@@ -103,9 +99,6 @@ def advice(error: LoraMetaError, shown: Collection[str] = ()) -> list[str]:
         return places
     if type(error) is LoraMetaError:
         return [TRY_AGAIN]
-    form = FORMATS.get(ending(str(error).partition(" ")[0]))
-    if form and type(error) is errors.DatasetError:
-        return [f"Is it really {form.title}? Open it, and save it again as {form.title}."]
     return [_ADVICE[kind] for kind in type(error).__mro__ if kind in _ADVICE][:1]
 
 
@@ -113,8 +106,6 @@ def message_of(error: LoraMetaError) -> str:
     """Return the error's message, with a capital letter unless it starts with a name or a path."""
     if isinstance(error, errors.ConnectionLostError):
         return "The Hub did not respond"
-    if isinstance(error, errors.ConflictError) and " already holds " in str(error):
-        return f"There is an adapter in {str(error).partition(' ')[0]} already"
     message = str(error).strip() or "Something unexpected went wrong"
     first = message.partition(" ")[0]
     named = "/" in first or "." in first.rstrip(".")

@@ -24,15 +24,6 @@ _SHORT = 300
 EXAMPLE_FILE = Path(__file__).parents[1] / "example.json"
 
 
-def answers_html(base: str, adapter: str, expected: str, text: str, most: int = 0) -> str:
-    """Return two answers to a text side by side, and the row's own output if it is known.
-
-    `most` is the number of tokens that are read of a prompt, if this one may have more; else 0.
-    """
-    texts = {"base": base, "adapter": adapter, "expected": expected, "text": text}
-    return render("result.answers", **texts, most=most)
-
-
 def best_example(report: Report) -> Sample:
     """Return a row that the adapter answers right, if there is one where the base model does not.
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from hf_lorameta.errors import LoraMetaError
 from hf_lorameta.formats import gguf_adapter
 from hf_lorameta.hub.client import Hub
-from hf_lorameta.hub.repo import Token, is_repo_id
+from hf_lorameta.hub.repo import Token
 from hf_lorameta.pipeline.export import export_config
 from hf_lorameta.pipeline.make import make_adapter as combine
 from hf_lorameta.pipeline.publish import (
@@ -29,7 +29,7 @@ from hf_lorameta.pipeline.session import Session
 from hf_lorameta.tables import plural
 from limits.hourly import ADAPTERS
 from work.jobs import Job, SpaceError
-from work.planning import PlanResult, RequestError
+from work.planning import PlanResult
 
 
 class Adapter:
@@ -83,10 +83,6 @@ class Adapter:
             gguf_adapter.export(self.folder, self.archive.with_suffix(".gguf"), config)
         except LoraMetaError:  # the page then has only the commands
             self.gguf = None
-
-    def read(self, name: str) -> str:
-        """Return the text of a file of the adapter."""
-        return (self.folder / name).read_text(encoding="utf-8")
 
 
 @lru_cache(maxsize=1)
@@ -164,14 +160,8 @@ def publish(adapter: Adapter, target: Target, credential: Token, job: Job) -> Sa
 
 
 def chosen_name(result: PlanResult, repo_id: str, user: str) -> str | None:
-    """Return the id of the repo to publish to; None if it is the one that the page proposes.
-
-    Raises:
-        RequestError: the id is invalid.
-    """
+    """Return the id of the repo to publish to; None if it is the one that the page proposes."""
     default = default_repo_id(user, result.name, result.plan.bank.index.base_model)
     name = repo_id.strip() or default
     name = name if "/" in name else f"{user}/{name}"
-    if not is_repo_id(name):
-        raise RequestError(f"{name[:80]!r} is not a repo id of the form user/name")
     return None if name.casefold() == default.casefold() else name

@@ -71,10 +71,8 @@ class Making:
         self.adapter = make_adapter(result, job)
 
     def _improve(self, job: Job) -> None:
-        model, seconds = self.loader.model, trying.TRAINING_SECONDS
-        self.adapter, self.said, _ = trying.improve(
-            known(self.adapter), known(self.result), model, job, seconds=seconds
-        )
+        adapter, result = known(self.adapter), known(self.result)
+        self.adapter, self.said, _ = trying.improve(adapter, result, self.loader.model, job)
 
     def _publish(self, job: Job) -> None:
         self.saved = publish(known(self.adapter), known(self.target), self.credential, job)

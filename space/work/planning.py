@@ -96,14 +96,14 @@ class DatasetRequest:
         values = {name: getattr(self, name) for name in CHOICES}
         return {name: str(value) for name, value in values.items() if value}
 
-    def command(self, verb: str = "generate", **options: object) -> str:
+    def command(self, **options: object) -> str:
         """Return the command that generates an adapter for this dataset in a terminal."""
         name = f"./{self.name}" if self.name.startswith("-") else self.name  # else an option
         chosen = {
             key: as_option(value) if key in ("instruction", "template") else value
             for key, value in self.chosen.items()
         }
-        return command(verb, name, **chosen, **options)
+        return command("generate", name, **chosen, **options)
 
 
 def fitting(request: DatasetRequest) -> DatasetRequest:
@@ -187,8 +187,8 @@ class Source:
 def read_source(request: DatasetRequest, credential: Token) -> Source:
     """Return what a dataset offers.
 
-    If none is requested, the configuration is ``default`` and the split ``train`` if these exist,
-    else the first ones.
+    If none is requested, the configuration is that of `repo_choices`, and the split ``train`` if
+    there is one, else the first one.
     """
     hub = Hub(credential)
     with hidden_path(request):
@@ -198,9 +198,7 @@ def read_source(request: DatasetRequest, credential: Token) -> Source:
             return Source([], splits, preview(request.file, hub, split=split))
         name = request.dataset or ""
         repo = hub.resolve(name, "dataset")
-        configs, splits = repo_choices(hub, repo, request.config)
-        config = request.config or ("default" if "default" in configs else configs[0])
-        splits = splits or repo_choices(hub, repo, config)[1]
+        configs, config, splits = repo_choices(hub, repo, request.config)
         split = _split_of(request, splits)
         named = config if len(configs) > 1 else None
         return Source(configs, splits, preview(on_hub(name), hub, config=named, split=split))

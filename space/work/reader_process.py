@@ -7,7 +7,6 @@ killed, at once if the visitor cancels. Its memory, its time, the size of the fi
 and of what it sends are limited, so a dataset cannot exhaust the server.
 """
 
-import logging
 import multiprocessing
 import multiprocessing.forkserver
 import os
@@ -24,7 +23,7 @@ from typing import Any, TypeVar, cast
 from hf_lorameta.environment import usable_cores
 from hf_lorameta.errors import DatasetError, DatasetTooLargeError, LoraMetaError
 from hf_lorameta.hub.cache import use_cache
-from work.jobs import Job, SpaceError
+from work.jobs import Job, SpaceError, logger
 
 T = TypeVar("T")
 _CONTEXT = multiprocessing.get_context("forkserver")
@@ -48,7 +47,6 @@ _NICENESS = 5
 """How far readers stand back behind the server, which answers tries: a core is shared 1 to 3."""
 _TOO_LARGE = "The dataset needs more memory than this Space has for reading one"
 
-logger = logging.getLogger("space")
 _connection: Connection | None = None  # in a reader: to the server
 
 

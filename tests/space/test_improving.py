@@ -103,9 +103,11 @@ def test_the_adapter_is_trained_and_answers_to_rows_that_it_has_not_seen_are_cou
     assert len({*answered}) == len(answered) == counted
     assert {*answered} == {*(drawn.few or drawn.held_out)}
     right = sum(report.is_right(sample, "generated") for sample in report.samples)
-    assert json.loads(improved.read("recipe.json"))["check"]["right"]["end"] == right
-    assert f"Trained on {trained} rows" in improved.read("README.md")
-    assert "Trained on" not in adapter.read("README.md")
+    assert (
+        json.loads((improved.folder / "recipe.json").read_text())["check"]["right"]["end"] == right
+    )
+    assert f"Trained on {trained} rows" in (improved.folder / "README.md").read_text()
+    assert "Trained on" not in (adapter.folder / "README.md").read_text()
     weights = [(made.folder / WEIGHTS).read_bytes() for made in (adapter, improved)]
     assert weights[0] != weights[1]
 
@@ -169,7 +171,7 @@ def test_several_labels_of_a_trained_adapter_are_counted_in_any_order(
     report = adapter.generation.report
     assert report is not None
     scores = report.scores["generated"]
-    graded = json.loads(adapter.read("recipe.json"))["check"]["graded"]
+    graded = json.loads((adapter.folder / "recipe.json").read_text())["check"]["graded"]
     assert (graded["measure"], graded["end"]) == ("label_f1", scores.label_f1)
     assert scores.right == sum(report.is_right(row, "generated") for row in report.samples)
 
@@ -387,4 +389,4 @@ def test_an_adapter_is_published_as_it_is_with_a_card_of_the_repo(
     assert ("## Checked on 16 rows" in card) is tested
     assert ("Likely to help" in card) is tested
     assert published == before
-    assert "path/to/this/folder" in adapter.read("README.md"), "of the download"
+    assert "path/to/this/folder" in (adapter.folder / "README.md").read_text(), "of the download"

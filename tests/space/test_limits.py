@@ -34,7 +34,7 @@ from limits.requests import BODY_BYTES, BURST, CROWDED, VisitorLimits
 from serve import let_threads_take_turns
 from settings import SpaceSettings
 from work import generating, jobs, planning, trying
-from work.planning import DatasetRequest, RequestError, Source
+from work.planning import DatasetRequest, Source
 
 MB = 1_000_000
 NOTHING: Any = None
@@ -733,15 +733,19 @@ def test_of_many_columns_the_first_and_those_with_a_role_are_shown() -> None:
     values = {"role-3": "input", "role-15000": "output"}
     assert html_forms.columns_from_form(values, names, found) == found
     everything = {f"role-{i}": "input" for i in range(101)}
-    with pytest.raises(RequestError, match="At most 100 columns"):
+    with pytest.raises(UsageError, match="at most 100 columns"):
         html_forms.columns_from_form(everything, names, None)
 
 
 def test_a_repo_id_is_bounded() -> None:
     from hf_lorameta import plan
     from hf_lorameta.demo import TRAIN_FILE
+    from hf_lorameta.hub.client import Hub
     from work.generating import chosen_name
 
     result = planning.PlanResult(plan(TRAIN_FILE), [], "rows")
-    with pytest.raises(RequestError, match="is not a repo id"):
-        chosen_name(result, "a" * 300_000, "user")
+    name = chosen_name(result, "a" * 300_000, "user")
+    assert name
+    with pytest.raises(UsageError, match="is not a valid repo id") as caught:
+        Hub(False).existing(name)
+    assert len(str(caught.value)) < 200

@@ -122,6 +122,7 @@ def test_the_command_for_a_terminal_has_all_that_was_chosen() -> None:
     }  # fmt: skip
 
 
+ANSWERS = ("base", "adapter", "expected", "text")
 NAMES = ["a,b", "c=d", "instruction", "x"]
 
 
@@ -134,8 +135,10 @@ def test_roles_of_a_form_become_columns_whatever_their_names() -> None:
     form = html_forms.columns_form(Source([], [], found), 7, request)
     assert "<script" not in form
     assert re.findall(r'value="(\w*)" selected', form) == ["input", "output", "instruction", ""]
-    with pytest.raises(RequestError, match="Choose which column"):
+    with pytest.raises(UsageError, match="no column has a role") as caught:
         html_forms.columns_from_form({}, NAMES, None)
+    [advice] = blocks.advice(caught.value)
+    assert advice.startswith("Choose below which column is the input")
 
 
 OF_FORM = DatasetRequest("user/name", columns=parse_columns("input=q,output=a"))
@@ -466,7 +469,7 @@ def test_all_views_escape_names(tickets: Plan, title: str | None) -> None:
         plan_view.details_html(bad),
         plan_view.expected_html(bad, NASTY, Rows()),
         plan_view.verdict_html(made, NASTY, NASTY, busy=True),
-        result_view.answers_html(NASTY, NASTY, NASTY, NASTY),
+        blocks.render("result.answers", **dict.fromkeys(ANSWERS, NASTY), most=512),
         result_view.report_html(report_of(NASTY), planning.PlanResult(bad, [], NASTY)),
         note("error", NASTY, [NASTY]),
         blocks.error_html(LoraMetaError(NASTY, hint=NASTY)),
@@ -707,7 +710,7 @@ def test_try_takes_the_input_alone(tickets: Plan) -> None:
         (
             DatasetError("x.parquet cannot be read"),
             "x.parquet cannot be read",
-            "Is it really Parquet? Open it, and save it again as Parquet.",
+            "Check the file or the repo on the Hub, or choose another dataset.",
         ),
         (
             LoraMetaError("no split x", hint=[Option("split", "test"), "hf-lorameta plan"]),

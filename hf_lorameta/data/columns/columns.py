@@ -227,6 +227,19 @@ def parse_columns(text: str) -> Columns:
             f"columns {text}: expected role=column, roles are {', '.join(sorted(ROLES))}",
             hint=Option("columns", turned) if likely else _EXAMPLE,
         )
+    return columns_of(given)
+
+
+def columns_of(given: Mapping[str, Sequence[str]]) -> Columns:
+    """Return the columns with these roles, of which some belong to one column only.
+
+    Raises:
+        UsageError: the roles cannot be combined, or there are too many.
+
+    Example:
+        >>> print(columns_of({"input": ["title", "text"], "output": ["label"]}))
+        input=title,input=text,output=label
+    """
     roles = {role: names if role in _SEVERAL else names[0] for role, names in given.items()}
     return check_columns(Columns.model_validate(roles))
 
@@ -261,9 +274,10 @@ def check_columns(columns: Columns) -> Columns:
         raise UsageError(f"columns {columns}: expected each column once", hint=_EXAMPLE)
     texts = columns.input or columns.output or columns.choices
     if bool(columns.messages) == bool(texts):
+        got = f"columns {columns}" if names else "no column has a role"
         raise UsageError(
-            f"columns {columns}: expected input and output, one of them, or messages; an "
-            "instruction with either",
+            f"{got}: expected input and output, one of them, or messages; an instruction with "
+            "either",
             hint=_EXAMPLE,
         )
     if columns.choices and not (columns.input and columns.answer):

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from huggingface_hub.constants import is_offline_mode
 
@@ -30,6 +30,20 @@ from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.repo import PinnedRepo, on_hub
 
 T = TypeVar("T")
+
+
+class Choices(NamedTuple):
+    """What can be chosen of a dataset repo.
+
+    Attributes:
+        configs: all configurations.
+        config: the one whose splits are listed.
+        splits: of that configuration.
+    """
+
+    configs: list[str]
+    config: str
+    splits: list[str]
 
 
 @dataclass(frozen=True)
@@ -89,11 +103,12 @@ class RepoFiles:
                     check_card(repo.repo_id, path)
 
 
-def repo_choices(
-    hub: Hub, repo: PinnedRepo, config: str | None = None
-) -> tuple[list[str], list[str]]:
-    """List the configurations of a dataset repo, and the splits of one; see `list_choices`."""
-    return _read(hub, repo, partial(list_choices, config=config))
+def repo_choices(hub: Hub, repo: PinnedRepo, config: str | None = None) -> Choices:
+    """List what can be chosen of a dataset repo.
+
+    Without `config`, the splits are those of the configuration named default, else of the first.
+    """
+    return _read(hub, repo, partial(_list_choices, config=config))
 
 
 def open_repo(
@@ -120,21 +135,14 @@ def _read(hub: Hub, repo: PinnedRepo, read: Callable[[RepoFiles], T]) -> T:
     return caching(lambda: read(RepoFiles(repo, hub)))
 
 
-def list_choices(files: RepoFiles, config: str | None = None) -> tuple[list[str], list[str]]:
-    """List the configurations of a dataset repo or of a folder, and the splits of one.
-
-    Without `config`, the splits are those of the default configuration; if there is none, no
-    splits are listed.
-    """
+def _list_choices(files: RepoFiles, config: str | None) -> Choices:
     datasets = prepared_datasets()
     with reading(files.repo.repo_id, opening=True):
         files.check_files()
         configs = datasets.get_dataset_config_names(**files.arguments)
         chosen = config or ("default" if "default" in configs else configs[0])
-        if config is None and chosen != "default" and len(configs) > 1:
-            return list(configs), []
         splits = datasets.get_dataset_split_names(config_name=chosen, **files.arguments)
-    return list(configs), list(splits)
+    return Choices(list(configs), chosen, list(splits))
 
 
 def open_split(

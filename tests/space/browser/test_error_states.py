@@ -18,7 +18,7 @@ from playwright.sync_api import TimeoutError
 
 ODD = lines([{"left": f"a {i}", "right": f"b {i}"} for i in range(12)])
 FILES = {
-    "broken.parquet": (b"PAR1 no", "Is it really Parquet?"),
+    "broken.parquet": (b"PAR1 no", "it is not Parquet"),
     "broken.jsonl": (b'{"input": "q", "output": "a"}\n{"input": \n', "line 2 is not"),
     "number.json": (b"5", "line 1 is a number, expected an object"),
     "nothing.csv": (b"", "has no rows"),
@@ -93,10 +93,10 @@ def test_roles_and_prompts_that_cannot_be_used(visitor: Visitor, user: Account) 
     page.get_by_label("Role of left").select_option("input")
     page.get_by_label("Role of left").select_option("ignore")
     page.get_by_label("Role of right").select_option("ignore")
-    expect(visitor, "#lm-status", "Choose which column")
+    expect(visitor, "#lm-status", "Choose below which column")
     page.get_by_label("Role of left").select_option("messages")
     page.get_by_label("Role of right").select_option("input")
-    expect(visitor, "#lm-status", "or one of chats, which holds both")
+    expect(visitor, "#lm-status", "expected input and output, one of them, or messages")
     page.get_by_label("Role of left").select_option("input")
     page.get_by_label("Role of right").select_option("output")
     page.locator("[data-link*='output%3Dright']").wait_for(state="attached")

@@ -374,11 +374,11 @@ def test_signing_in_keeps_the_dataset_and_saving_creates_a_repo_which_no_other_n
     expect(saved.get_by_role("link")).to_have_text(third)
     expect(saved).not_to_contain_text("later")
     for other, message in (
-        (third, f"There is an adapter in {third} already"),
-        (target, f"There is an adapter in {target} already"),
-        ("-x/y z", "not a repo id"),
+        (third, f"{third} already holds"),
+        (target, f"{target} already holds"),
+        ("-x/y z", "not a valid repo id"),
         (f"{user.name}/not-mine", "may not"),
-        (taken := user.adapter("taken"), f"There is an adapter in {taken}"),
+        (taken := user.adapter("taken"), f"{taken} already holds"),
     ):
         name.fill(other)
         save.click()
