@@ -55,7 +55,7 @@ def test_it_answers_the_rows_that_are_checked_on_from_those_that_are_trained_on(
     assert check.right.classifier == check.rows, "the words tell the labels"
     folder = adapter.save_pretrained(tmp_path / "a")
     assert json.loads((folder / "recipe.json").read_bytes())["check"]["right"]["classifier"]
-    line = f"| {CLASSIFIER}, trained on the same rows | {check.rows} | – |"
+    line = f"| {CLASSIFIER} | {check.rows} | – |"
     assert line in (folder / "README.md").read_text()
 
 
