@@ -20,6 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from hf_lorameta import plan
 from hf_lorameta.bank.open_bank import embedded_bank
 from hf_lorameta.cards import results
+from hf_lorameta.cards.model_card import CARD_FILE
 from hf_lorameta.cards.results import Graded, Outcome, RightAnswers, Training
 from hf_lorameta.demo.run import DATA_FOLDER
 from hf_lorameta.errors import AdapterError, LoraMetaError
@@ -357,10 +358,11 @@ def make_for_real(visit: Visit, folder: Path) -> None:
     """Plan in a visit, and give it an adapter of 2 MB."""
     archive = folder / "book.zip"
     archive.write_bytes(b"x" * 2_000_000)
+    (folder / CARD_FILE).write_text("A card.")
     made = plan(DATA_FOLDER / "train.jsonl")
     generation = Generation(made, made.layout, 16, (), 1.0)
     visit.adapter = SimpleNamespace(  # type: ignore[assignment]
-        archive=archive, gguf=None, read=str, generation=generation
+        archive=archive, gguf=None, folder=folder, generation=generation
     )  # fmt: skip
     visit.plan_result = PlanResult(made, [(f"note {i}", "kind") for i in range(120)], "book")
     visit.request = DatasetRequest("u/d")

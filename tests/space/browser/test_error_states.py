@@ -18,7 +18,7 @@ from playwright.sync_api import TimeoutError
 
 ODD = lines([{"left": f"a {i}", "right": f"b {i}"} for i in range(12)])
 FILES = {
-    "broken.parquet": (b"PAR1 no", "it is not Parquet"),
+    "broken.parquet": (b"PAR1 no", "Check the file"),
     "broken.jsonl": (b'{"input": "q", "output": "a"}\n{"input": \n', "line 2 is not"),
     "number.json": (b"5", "line 1 is a number, expected an object"),
     "nothing.csv": (b"", "has no rows"),
