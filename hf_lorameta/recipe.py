@@ -107,7 +107,8 @@ class _Settings(BaseModel):
         if kind == "extra_forbidden":
             problem = f"is not a setting, expected one of {', '.join(cls.model_fields)}"
         elif kind == "finite_number" or first.get("ctx", {}).keys() & _LIMITS:
-            problem = f"must be {_allowed(cls.model_fields[field].metadata)}"
+            finite = "finite and " if kind == "finite_number" else ""
+            problem = f"must be {finite}{_allowed(cls.model_fields[field].metadata)}"
             limits = first.get("ctx", {})
             hint = Option(field, change="leave out")
             if limits.keys() & {"ge", "le"}:

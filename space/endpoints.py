@@ -184,7 +184,9 @@ class Endpoints:
 
         Nothing begins before the caller asks for the answer.
         """
-        while not call.stream.opened and call.wanted:
+        while not call.stream.opened:
+            if not call.wanted:
+                raise Canceled
             await asyncio.sleep(LOOK_SECONDS)
         line, limit = self._lines[name], self._settings.time_limit
         job = Job(2 * limit if name == "training" else limit)

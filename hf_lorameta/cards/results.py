@@ -12,6 +12,7 @@ from hf_lorameta.engines.scoring import (
     MEASURES,
     Report,
 )
+from hf_lorameta.tables import plural
 
 
 @dataclass(frozen=True)
@@ -122,8 +123,8 @@ def method_in_words(method: str, shots: int) -> str:
         shots: number of examples in the prompt.
 
     Example:
-        >>> method_in_words("base-chat", 3), method_in_words("3-shot", 3)
-        ('the base model in its chat template', '3 examples in the prompt')
+        >>> method_in_words("base-chat", 3), method_in_words("1-shot", 1)
+        ('the base model in its chat template', '1 example in the prompt')
     """
     words = {
         MOST_FREQUENT: "the most frequent answer for all rows",
@@ -132,7 +133,7 @@ def method_in_words(method: str, shots: int) -> str:
         CHAT_METHOD: "the base model in its chat template",
         ADAPTER_METHOD: "the adapter",
     }
-    return words.get(method, f"{shots} examples in the prompt")
+    return words.get(method, f"{plural(shots, 'example')} in the prompt")
 
 
 class Counted(NamedTuple):

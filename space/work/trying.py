@@ -66,7 +66,7 @@ class Model:
         return self._twins
 
     @contextmanager
-    def one_try(self, job: Job, prompt: str = "") -> Iterator[TorchEvaluator]:
+    def one_try(self, job: Job, prompt: str) -> Iterator[TorchEvaluator]:
         """Yield the base model, which waits before each token for tries that go first.
 
         Those are tries of short prompts, then the first ones of an address. All go before the next

@@ -105,7 +105,7 @@ def test_batches_of_long_rows_are_limited_by_characters() -> None:
     ("rows", "message", "hint"),
     [
         ([], "no rows", "--split"),
-        ([("a", "")] * 600, "none of 600 rows has an output", "the column of the outputs"),
+        ([("a", "")] * 600, "none of 600 rows has an output", "--columns"),
         ([("a", "b")] * 2, "no tokens in 2 rows", ""),
     ],
 )

@@ -201,7 +201,7 @@ def test_a_try_during_a_training_goes_first_and_sees_nothing_of_it(
     trying.improve(adapter, result, model, job)
     assert tried == [alone]
     monkeypatch.setattr(trying, "_TRIES_SECONDS", 0.3)
-    with model.one_try(jobs.Job(60)):
+    with model.one_try(jobs.Job(60), "a"):
         start = time.monotonic()
         model.let_tries_go(job)
     assert time.monotonic() - start >= 0.3, "a training waits for tries"

@@ -735,6 +735,17 @@ def test_errors_are_said_in_the_words_of_the_page(
     assert (blocks.message_of(error), blocks.advice(error, ["split"])) == (message, [advice])
 
 
+@pytest.mark.parametrize("output", ["", b"a"])
+def test_where_columns_have_no_outputs_or_texts_the_page_says_to_choose_others(
+    output: object,
+) -> None:
+    rows = [{"q": f"is it {i}?", "a": output} for i in range(12)]
+    with pytest.raises(DatasetError) as caught:
+        plan(rows, columns="input=q,output=a")
+    [advice] = blocks.advice(caught.value)
+    assert advice.startswith("Choose below which column is the input")
+
+
 def test_of_an_unexpected_error_the_log_has_the_place_and_not_the_message(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

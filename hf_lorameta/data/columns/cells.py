@@ -8,7 +8,7 @@ from math import isnan
 from typing import Any
 
 from hf_lorameta.data.columns.columns import split_path
-from hf_lorameta.errors import ColumnsError
+from hf_lorameta.errors import ColumnsError, Option
 
 _ALTERNATIVES = {
     "output", "outputs", "answer", "answers", "target", "targets", "reference", "references",
@@ -142,7 +142,7 @@ def cell_text(
         return str(value)
     raise ColumnsError(
         f"column {path} contains {type(value).__name__}, expected text",
-        hint="name columns with texts: input=COLUMN,output=COLUMN",
+        hint=Option("columns", "input=COLUMN,output=COLUMN"),
     )
 
 

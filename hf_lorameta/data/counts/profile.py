@@ -169,8 +169,11 @@ def profile_rows(
         none = "the only row has no" if total == 1 else f"none of {total:,} rows has an"
         raise UnlabeledDatasetError(
             f"{none} output, but coefficients need inputs and outputs",
-            hint=[_OTHER_SPLIT, "name the column of the outputs, or only that of the inputs"],
-        )
+            hint=[
+                _OTHER_SPLIT, Option("columns", "input=COLUMN,output=COLUMN"),
+                "name only the column of the inputs",
+            ],
+        )  # fmt: skip
     if not inputs.any() and not outputs.any():
         raise EmptyDatasetError(f"no tokens in {plural(used, 'row')}: expected text")
     histograms = [Histogram.from_dense(counts) for counts in (inputs, outputs, lengths)]
