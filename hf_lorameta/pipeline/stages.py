@@ -73,7 +73,7 @@ class Stage(Protocol):
 
     @property
     def required(self) -> bool:
-        """Whether an error of it ends the command."""
+        """Whether an error of it ends the command; not if the stage it goes on from may fail."""
 
     def run(self, work: Work, session: Session, end: Deadline) -> Work:
         """Do the work of this stage.
