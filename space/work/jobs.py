@@ -67,12 +67,14 @@ class Job:
         committed: whether the work has begun what cannot be undone.
         stopped: whether the work should end with the best that it has so far.
         step: the one that was reported last.
+        waited: seconds that it has stood back for others while it had its turn.
     """
 
     def __init__(self, time_limit: float) -> None:
         self.time_limit = time_limit
         self.call = Call()
         self.committed = self.stopped = False
+        self.waited = 0.0
         self.step = Step("Starting")
         self._canceled = threading.Event()
         self._lock = threading.RLock()  # `commit` checks, which may cancel

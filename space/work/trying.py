@@ -112,9 +112,13 @@ class Model:
 def _wait(job: Job, others_go_first: Callable[[], bool]) -> None:
     """Wait as long as others go first; check the job."""
     job.check()
-    while others_go_first():
-        time.sleep(_WAIT_SECONDS / 4)
-        job.check()
+    start = time.monotonic()
+    try:
+        while others_go_first():
+            time.sleep(_WAIT_SECONDS / 4)
+            job.check()
+    finally:
+        job.waited += time.monotonic() - start
 
 
 def rows_of(result: PlanResult) -> Rows:
@@ -124,13 +128,13 @@ def rows_of(result: PlanResult) -> Rows:
 
 @contextmanager
 def _counted(share: HourlyShare, job: Job) -> Iterator[None]:
-    """Count how long a job uses the base model as a share of its address."""
+    """Count how long a job uses the base model as a share of its address, without waiting."""
     share.check(job.call.address)
-    start = time.thread_time()  # without the time that it waits for tries
+    start = time.monotonic() - job.waited
     try:
         yield
     finally:
-        share.add(job.call.address, time.thread_time() - start)
+        share.add(job.call.address, time.monotonic() - job.waited - start)
 
 
 def answers(adapter: Adapter, model: Model, text: str, job: Job) -> tuple[str, str]:

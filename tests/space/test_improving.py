@@ -254,7 +254,7 @@ def test_the_time_that_is_left_never_grows(
         raise AdapterError("it is over")
 
     monkeypatch.setattr(trying, "make_adapter", make)
-    monkeypatch.setattr(trying, "time", SimpleNamespace(monotonic=lambda: clock, thread_time=int))
+    monkeypatch.setattr(trying, "time", SimpleNamespace(monotonic=lambda: clock))
     for seconds in (trying.TRAINING_SECONDS, trying.MORE_SECONDS):
         left.clear()
         trying.improve(adapter, result, model, job, seconds=seconds)

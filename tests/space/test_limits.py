@@ -5,7 +5,6 @@ import itertools
 import json
 import shutil
 import sys
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -533,28 +532,25 @@ def test_a_call_does_not_begin_before_its_answer_is_asked_for() -> None:
     assert len(begun) == 1
 
 
-def test_threads_take_turns_so_often_that_python_does_not_hold_up_what_runs_outside() -> None:
-    busy, before = True, sys.getswitchinterval()
+def test_what_a_job_waits_for_others_is_no_part_of_its_share(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = itertools.count(step=10.0)
+    monkeypatch.setattr(trying, "time", SimpleNamespace(monotonic=lambda: next(clock), sleep=int))
+    used: list[float] = []
+    share: Any = SimpleNamespace(check=str, add=lambda address, seconds: used.append(seconds))
+    job, others = jobs.Job(300.0), iter([True, True, False])
+    with vars(trying)["_counted"](share, job):
+        vars(trying)["_wait"](job, lambda: next(others))
+    assert used == [20.0]  # of the 30 s from its start to its end, 10 of waiting
 
-    def run_python() -> None:
-        while busy:
-            pass
 
-    def seconds() -> float:
-        start = time.monotonic()
-        for _ in range(40):
-            time.sleep(0)  # outside of Python, but takes no time
-        return time.monotonic() - start
-
-    other = threading.Thread(target=run_python)
-    other.start()
+def test_threads_take_turns_more_often_than_by_default() -> None:
+    before = sys.getswitchinterval()
     try:
-        slow = seconds()
         let_threads_take_turns()
-        assert seconds() < 0.7 * slow
+        assert sys.getswitchinterval() < 0.001
     finally:
-        busy = False
-        other.join()
         sys.setswitchinterval(before)
 
 

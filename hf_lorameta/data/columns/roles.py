@@ -74,11 +74,11 @@ def output_columns(table: TableView) -> list[str]:
     damaged = [n for n in usable if known.DAMAGED.fullmatch(normalized(n))]
     if len(damaged) == 1 and len(usable) == len(texts) == 2:
         return [n for n in usable if n not in damaged]
-    named_texts = table.named((*known.TEXTS, *known.TITLES, *known.INPUTS))
     repeated = [n for n in usable if table.repeats(n) and n not in table.named(known.TEXTS)]
     pair = compared_pair([n for n in texts if n not in repeated]) or []
     alone = len(usable) == 2 or (len(pair) == 2 and len(usable) == 3)
     if len(table.sample) < LEAST and len(usable) == 2 and "text" in table.by_key:
+        named_texts = table.named((*known.TEXTS, *known.TITLES, *known.INPUTS))
         repeated = [n for n in texts if n not in named_texts and table.holds_names(n)]
     return weak or (repeated if alone else [])
 
