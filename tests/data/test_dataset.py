@@ -297,9 +297,9 @@ def test_unusable_files_are_dataset_errors(
 @pytest.mark.parametrize(
     ("name", "content", "split", "advice"),
     [
-        ("empty.csv", "", None, "add rows to it, or name another file"),
-        ("head.csv", "input,output\n", None, "add rows to it, or name another file"),
-        ("head.csv", "input,output\n", "train", "add rows to it, or name another file"),
+        ("empty.csv", "", None, "add rows to it, or name another dataset"),
+        ("head.csv", "input,output\n", None, "add rows to it, or name another dataset"),
+        ("head.csv", "input,output\n", "train", "add rows to it, or name another dataset"),
         ("rows.csv", "input,output\na,b\n", "train[5:]", "name another --split"),
     ],
 )

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import datasets
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from hf_lorameta.data.dataset import open_dataset
 from hf_lorameta.errors import DatasetError, EmptyDatasetError, UsageError
 from tests.conftest import Account, Built, Shell, rows, write_files
+from tests.data.shapes import zipped
 
 ROWS = [
     {"text": f"so {word}", "label": i % 2} for i, word in enumerate(["good", "bad", "warm", "cold"])
@@ -122,7 +124,40 @@ def test_beside_an_empty_file_the_filled_one_is_read_or_its_split_named(
     write_files(tmp_path, {"parts/a.csv": first, "parts/b.csv": FILLED})
     assert len(list(open_dataset(tmp_path / "parts").rows())) == 18
     write_files(tmp_path, {"splits/train.csv": first, "splits/test.csv": FILLED})
-    with pytest.raises(EmptyDatasetError, match="has no rows; others are test") as raised:
+    write_files(tmp_path, {"splits/validation.csv": first})
+    with pytest.raises(EmptyDatasetError, match=r"the split train of .* has no rows") as raised:
         open_dataset(tmp_path / "splits")
-    assert raised.value.hint == "add --split test, or add rows to its files"
+    assert raised.value.hint == "add --split test, or add rows to it"
     assert len(list(open_dataset(tmp_path / "splits", split="test").rows())) == 18
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"a.csv": b"", "b.csv": b""},
+        {"a.txt": b""},
+        {"train.csv": HEADER, "test.csv": HEADER},
+        {"train.jsonl": b"", "test.jsonl": b""},
+        {"train.jsonlines": b"", "test.jsonlines": b""},
+        {"rows.zip": zipped({"train.csv": HEADER.decode(), "test.csv": ""})},
+    ],
+    ids=["files", "texts", "splits", "empty splits", "files of their own", "packed files"],
+)
+def test_no_split_is_named_where_none_has_rows(tmp_path: Path, files: dict[str, bytes]) -> None:
+    write_files(tmp_path, {f"rows/{name}": content for name, content in files.items()})
+    with pytest.raises(EmptyDatasetError, match="has no rows") as raised:
+        open_dataset(tmp_path / "rows")
+    assert raised.value.hint == "add rows to it, or name another dataset"
+
+
+def test_of_splits_in_memory_one_with_rows_is_named() -> None:
+    filled = datasets.Dataset.from_list(ROWS)
+    splits = {"train": filled.select([]), "test": filled}
+    with pytest.raises(EmptyDatasetError, match="the split train of the dataset") as raised:
+        open_dataset(datasets.DatasetDict(splits))
+    assert raised.value.hint == "add --split test, or add rows to it"
+    without: tuple[Any, ...] = ([], datasets.DatasetDict(train=splits["train"]))
+    for empty in without:
+        with pytest.raises(EmptyDatasetError, match="the dataset has no rows") as raised:
+            open_dataset(empty)
+        assert "split" not in raised.value.hint

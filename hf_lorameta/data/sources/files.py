@@ -2,8 +2,7 @@
 
 import glob
 import hashlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,7 +21,7 @@ from hf_lorameta.data.sources.raw_dataset import (
     rows_of,
     unpacked,
 )
-from hf_lorameta.data.sources.reading_errors import reading, without_rows
+from hf_lorameta.data.sources.reading_errors import read_filled, reading
 from hf_lorameta.data.sources.split_names import Splits, pick_split, split_name
 from hf_lorameta.data.sources.text_formats import encoding_of, lacks_header
 from hf_lorameta.errors import DatasetError, EmptyDatasetError
@@ -156,7 +155,14 @@ def _open_part(file: Path, form: FileFormat, parts: Parts, split: Splits) -> Raw
     found = _list_parts(file, form)
     if parts.rows is None and len(found) == 1:
         return open_files(unpack(file, form.title, *found.values()), split, file.name)
-    picked = pick_split(file.name, list(found) if len(found) > 1 else ["train"], split, parts.title)
+    names = list(found) if len(found) > 1 else ["train"]
+    picked = pick_split(file.name, names, split, parts.title)
+    return read_filled(file.name, picked, names, partial(_read_part, file, form, parts, found))
+
+
+def _read_part(
+    file: Path, form: FileFormat, parts: Parts, found: Mapping[str, str], picked: str
+) -> RawDataset:
     part = split_name(picked)
     name = found[part] if len(found) > 1 else next(iter(found.values()))
     if parts.rows is None:
@@ -178,17 +184,6 @@ def digest(files: Sequence[Path]) -> str:
     """Return the SHA-256 of one file, or of the digests of several."""
     first, *others = (sha256(path) for path in files)
     return hashlib.sha256("".join([first, *others]).encode()).hexdigest() if others else first
-
-
-@contextmanager
-def _blaming(file: Path, split: Splits) -> Iterator[None]:
-    """Say of a file without rows that it has none, unless another split of it can be named."""
-    try:
-        yield
-    except EmptyDatasetError:
-        if (isinstance(split, str) and split != split_name(split)) or splits_of(file):
-            raise
-        raise without_rows(file.name) from None
 
 
 def open_files(
@@ -220,7 +215,7 @@ def open_files(
                 f"each of the {len(files)} files may hold several {parts.title}",
                 hint="name one file",
             )
-        with guard(), _blaming(first, split):
+        with guard():
             raw = _open_part(first, form, parts, split)
         return replace(raw, revision=f"sha256:{digest(files)}")
     with guard():
@@ -230,8 +225,7 @@ def open_files(
             cache_dir=no_cache(),
             **({"sep": form.separator} if form.separator else {}),
         )
-    with nullcontext() if called else _blaming(first, split):
-        raw = read_builder(builder, first.name, split, guard)
+    raw = read_builder(builder, first.name, split, guard)
     if form.module == "text" and len(files) == 1 and raw.columns == ["text"]:
         raw = replace(raw, notes=(*raw.notes, *map(_capitalized, other_readings(first))))
     return replace(raw, revision=f"sha256:{digest(files)}")

@@ -11,7 +11,7 @@ from hf_lorameta.data.sources.hub_repos import RepoFiles, open_split
 from hf_lorameta.data.sources.line_layouts import readings_of_folder
 from hf_lorameta.data.sources.memory import rows_in_memory
 from hf_lorameta.data.sources.raw_dataset import RawDataset, prepared_datasets
-from hf_lorameta.data.sources.reading_errors import reading
+from hf_lorameta.data.sources.reading_errors import read_filled, reading
 from hf_lorameta.data.sources.split_names import Splits, pick_split, split_name
 from hf_lorameta.errors import EmptyDatasetError
 from hf_lorameta.hub.repo import PinnedRepo
@@ -55,11 +55,14 @@ def _open_alone(name: str, folder: Path, files: Mapping[str, str], split: Splits
     """Open a folder's only file, of which a part may be named; several are the splits."""
     if len(files) == 1:
         return open_files(folder / next(iter(files.values())), split)
-    picked = pick_split(name, list(files), split, "files")
-    part = split_name(picked)
-    rest = picked.removeprefix(part)
-    raw = open_files(folder / files[part], f"train{rest}" if rest else None)
-    return replace(raw, split=picked)
+
+    def read(picked: str) -> RawDataset:
+        part = split_name(picked)
+        rest = picked.removeprefix(part)
+        raw = open_files(folder / files[part], f"train{rest}" if rest else None)
+        return replace(raw, split=picked)
+
+    return read_filled(name, pick_split(name, list(files), split, "files"), files, read)
 
 
 def digest_of(path: Path) -> str:

@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from hf_lorameta.data.sources.raw_dataset import RawDataset, raw_dataset, rows_of
-from hf_lorameta.data.sources.reading_errors import reading
+from hf_lorameta.data.sources.reading_errors import read_filled, reading
 from hf_lorameta.data.sources.split_names import Splits, pick_split, slice_bounds, split_name
 from hf_lorameta.errors import DatasetError
 
@@ -33,15 +33,24 @@ def rows_in_memory(rows: Any, split: Splits = None) -> RawDataset:
     if hasattr(rows, "to_dict") and hasattr(rows, "columns"):  # of pandas
         rows = rows.astype(object).where(rows.notna(), None).to_dict("records")
     if isinstance(rows, Mapping) and rows and all(hasattr(s, "features") for s in rows.values()):
-        own = picked = pick_split(_NAME, [str(name) for name in rows], split)
-        rows = rows[split_name(own)]
-    else:
-        own = str(getattr(rows, "split", None) or "train")
-        picked = pick_split(_NAME, [own.partition("[")[0]], split) if split else ""
+        names = [str(name) for name in rows]
+        return read_filled(
+            _NAME,
+            pick_split(_NAME, names, split),
+            names,
+            lambda part: _one_split(rows[split_name(part)], part, part),
+        )
+    own = str(getattr(rows, "split", None) or "train")
+    picked = pick_split(_NAME, [own.partition("[")[0]], split) if split else ""
+    return read_filled(_NAME, picked or own, (), lambda _: _one_split(rows, picked, own))
+
+
+def _one_split(rows: Any, picked: str, own: str) -> RawDataset:
+    """Return the rows that are in memory, or the slice of them that was `picked`."""
     if hasattr(rows, "features"):  # of the library `datasets`; `own` may be a slice that it holds
         rows = rows.with_format(None)  # plain values, not arrays or tensors
-        if picked and hasattr(rows, "to_iterable_dataset"):  # its slices may end past the last row
-            rows = rows.to_iterable_dataset()
+        if picked and hasattr(rows, "to_iterable_dataset") and len(rows):
+            rows = rows.to_iterable_dataset()  # its slices may end past the last row
         raw = raw_dataset(rows, picked or "train", partial(reading, _NAME))
         return replace(raw, split=picked or own)
     if not isinstance(rows, Sequence) or not all(isinstance(row, Mapping) for row in rows):

@@ -16,7 +16,7 @@ from tempfile import mkdtemp
 from typing import IO, Any, TypeAlias
 
 from hf_lorameta.data.sources.json_rows import json_rows, rows_by_path
-from hf_lorameta.data.sources.reading_errors import QUOTE_TEXTS
+from hf_lorameta.data.sources.reading_errors import QUOTE_TEXTS, read_filled
 from hf_lorameta.data.sources.split_names import Splits, pick_split, slice_bounds, split_name
 from hf_lorameta.data.sources.text_formats import (
     SEPARATORS,
@@ -140,17 +140,11 @@ def read_builder(builder: Any, name: str, split: Splits, guard: Guard) -> RawDat
             lists = rows_by_path(file, PurePosixPath(only[0]).name, encoding)
         if lists:
             return _of_object(name, lists, split)
-    split = pick_split(name, list(files), split)
-    try:
-        return _read_split(builder, name, split, encoding, guard)
-    except EmptyDatasetError:
-        others = [part for part in files if part != split]
-        if split not in files or not others:  # a slice, or the only one
-            raise
-        problem = f"the split {split} of {name} has no rows; others are {', '.join(others)}"
-        raise EmptyDatasetError(
-            problem, hint=[Option("split", others[0]), "add rows to its files"]
-        ) from None
+
+    def read(part: str) -> RawDataset:
+        return _read_split(builder, name, part, encoding, guard)
+
+    return read_filled(name, pick_split(name, list(files), split), files, read)
 
 
 def _read_split(builder: Any, name: str, split: str, encoding: str, guard: Guard) -> RawDataset:

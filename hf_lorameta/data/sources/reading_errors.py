@@ -2,12 +2,14 @@
 
 import logging
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TypeVar
 
 from hf_lorameta import errors
 from hf_lorameta.caches import variable_of
+from hf_lorameta.data.sources.split_names import split_name
 from hf_lorameta.files import is_of_a_name
 from hf_lorameta.hub.errors import gated_error, lost, translate
 
@@ -16,6 +18,7 @@ _FIELDS = re.compile(r"Expected (\d+) fields in line (\d+), saw (\d+)")
 _QUOTE = re.compile(r"EOF inside string starting at row (\d+)")
 """What pandas says of a CSV file that is not well-formed."""
 
+T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 
@@ -49,15 +52,48 @@ def refusing_deep_rows() -> Iterator[None]:
 
 
 def without_rows(name: str) -> errors.EmptyDatasetError:
-    """Return the error for a file that has no rows, and no other split to name.
+    """Return the error for a dataset that has no rows, and no other split to name.
 
     Example:
         >>> without_rows("rows.csv").hint
-        'add rows to it, or name another file'
+        'add rows to it, or name another dataset'
     """
     return errors.EmptyDatasetError(
-        f"{name} has no rows", hint=["add rows to it", "name another file"]
+        f"{name} has no rows", hint=["add rows to it", "name another dataset"]
     )
+
+
+def read_filled(name: str, split: str, splits: Iterable[str], read: Callable[[str], T]) -> T:
+    """Read a split; if it has no rows, name another one that has any.
+
+    Args:
+        name: of the dataset.
+        split: to read; a slice without rows is told as it is.
+        splits: all of them.
+        read: reads one.
+
+    Raises:
+        EmptyDatasetError: no rows.
+    """
+    try:
+        return read(split)
+    except errors.EmptyDatasetError:
+        if split != split_name(split):
+            raise
+    other = next((part for part in splits if part != split and _is_read(read, part)), None)
+    if other is None:
+        raise without_rows(name)
+    raise errors.EmptyDatasetError(
+        f"the split {split} of {name} has no rows",
+        hint=[errors.Option("split", other), "add rows to it"],
+    )
+
+
+def _is_read(read: Callable[[str], object], split: str) -> bool:
+    with suppress(errors.DatasetError):
+        read(split)
+        return True
+    return False
 
 
 def _is_ours(error: OSError) -> bool:
@@ -99,13 +135,7 @@ def _unreadable(name: str, error: Exception, local: bool) -> errors.LoraMetaErro
     # what the JSON reader and the CSV reader raise for an empty file
     empty = isinstance(error, StopIteration) or isinstance(cause, StopIteration)
     if empty or type(cause).__name__ == "EmptyDataError":
-        return (
-            without_rows(name)
-            if local
-            else errors.EmptyDatasetError(
-                f"{name} has no rows", hint="choose another dataset or split"
-            )
-        )
+        return without_rows(name)
     if isinstance(cause, MemoryError) or "out of memory" in str(cause):  # pandas raises ParserError
         return errors.DatasetTooLargeError(
             f"{name} needs more memory to read than is available", hint="split long rows"
