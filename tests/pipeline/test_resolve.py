@@ -282,11 +282,14 @@ def test_a_failed_check_that_nobody_asked_for_does_not_cost_the_adapter(
 
 @pytest.mark.unit
 @pytest.mark.parametrize(
-    "budget", ["soon", "-3", "nan", float("nan"), float("inf"), -1.0, "3 days"]
+    "budget", ["soon", "-3", "nan", float("nan"), float("inf"), -1.0, "3 days", "٣s"]
 )
 def test_a_budget_is_a_time(budget: Any) -> None:
-    with pytest.raises(UsageError, match="is not a time, expected one such as 60s, 2m or 0"):
+    with pytest.raises(
+        UsageError, match="is not a time, expected one such as 60s, 2m or 0"
+    ) as error:
         generate(TRAIN_FILE, budget=budget)
+    assert error.value.hint == "leave out --budget"
 
 
 @pytest.mark.unit
