@@ -10,7 +10,7 @@ from typing import Any
 
 from hf_lorameta.data.sources.containers import expecting, unpack, usable_names
 from hf_lorameta.data.sources.file_formats import format_of
-from hf_lorameta.data.sources.formats import FORMATS, FileFormat, Parts, ending, stem
+from hf_lorameta.data.sources.formats import COMPRESSIONS, FORMATS, FileFormat, Parts, ending, stem
 from hf_lorameta.data.sources.json_rows import rows_by_path
 from hf_lorameta.data.sources.line_layouts import other_readings
 from hf_lorameta.data.sources.raw_dataset import (
@@ -207,8 +207,10 @@ def open_files(
             f"files that are read as one dataset have one format, got {endings}",
             hint="name those of one format",
         )
-    first, guard = files[0], partial(reading, called or str(names[0]), local=True)
-    form = formats[first]
+    first, form = files[0], formats[files[0]]
+    packed = "compressed " if first.suffix.lower() in COMPRESSIONS else ""
+    title = "" if called else f"{packed}{form.title}"
+    guard = partial(reading, called or str(names[0]), local=True, form=title)
     if parts := form.parts:
         if len(files) > 1:
             raise DatasetError(

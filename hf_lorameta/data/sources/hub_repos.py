@@ -16,8 +16,10 @@ from hf_lorameta.data.sources.data_files import (
     check_size,
     read_alone,
 )
+from hf_lorameta.data.sources.formats import FORMATS
 from hf_lorameta.data.sources.raw_dataset import (
     RawDataset,
+    kind_of,
     no_cache,
     prepared_datasets,
     read_builder,
@@ -162,7 +164,8 @@ def open_split(
         folder = next((str(place) for place in sorted(places) if place.name == config), None)
         builder = _builder(datasets, config, folder, files.arguments)
         check_builder(files.repo, builder, files.source)
-    raw = read_builder(builder, name, split, partial(reading, name, local=files.own))
+    title = next((form.title for form in FORMATS.values() if form.module == kind_of(builder)), "")
+    raw = read_builder(builder, name, split, partial(reading, name, local=files.own, form=title))
     return replace(raw, config=config or raw.config)
 
 

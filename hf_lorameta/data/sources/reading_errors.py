@@ -23,10 +23,13 @@ logger = logging.getLogger(__name__)
 
 
 @contextmanager
-def reading(name: str, *, opening: bool = False, local: bool = False) -> Iterator[None]:
+def reading(
+    name: str, *, opening: bool = False, local: bool = False, form: str = ""
+) -> Iterator[None]:
     """Translate exceptions while a dataset's rows are read, or while it is opened.
 
-    For `local` files, there is no other configuration or split to propose.
+    For `local` files, there is no other configuration or split to propose. `form` is the title of
+    the format that they should have.
     """
     try:
         yield
@@ -36,7 +39,7 @@ def reading(name: str, *, opening: bool = False, local: bool = False) -> Iterato
         if isinstance(error, OSError) and error.errno and _is_ours(error):
             raise
         ours = translate(name, error) or (_opening_error(name, error) if opening else None)
-        raise (ours or _unreadable(name, error, local)) from None
+        raise (ours or _unreadable(name, error, local, form)) from None
 
 
 @contextmanager
@@ -130,7 +133,7 @@ def _opening_error(name: str, error: Exception) -> errors.LoraMetaError | None:
     return None
 
 
-def _unreadable(name: str, error: Exception, local: bool) -> errors.LoraMetaError:
+def _unreadable(name: str, error: Exception, local: bool, form: str) -> errors.LoraMetaError:
     cause = error.__cause__ or error
     # what the JSON reader and the CSV reader raise for an empty file
     empty = isinstance(error, StopIteration) or isinstance(cause, StopIteration)
@@ -176,7 +179,7 @@ def _unreadable(name: str, error: Exception, local: bool) -> errors.LoraMetaErro
     logger.debug("%s: %s while reading", name, type(cause).__name__)
     others = (errors.Option(part, change="name another") for part in ("config", "split"))
     return errors.DatasetError(
-        f"{name} cannot be read",
+        f"{name} cannot be read{f' as {form}' if form else ''}",
         hint=["check that its files are well-formed", *(() if local else others)],
     )
 
