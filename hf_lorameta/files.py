@@ -35,7 +35,8 @@ def similar_name(path: Path, fits: Callable[[Path], bool]) -> list[str]:
     """
     names: list[str] = []
     with suppress(OSError):  # no folder, or one that must not be listed
-        names = [other.name for other in path.parent.iterdir() if fits(other)]
+        others = (other for other in path.parent.iterdir() if other.name != path.name)
+        names = [other.name for other in others if fits(other)]
     return [f"name {path.parent / name}" for name in get_close_matches(path.name, names, 1, _ALIKE)]
 
 

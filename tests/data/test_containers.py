@@ -211,8 +211,10 @@ def test_an_archive_unpacks_to_a_limited_size(
          b"PK\x01\x02\x14\x03\x14\x00\x01\x00").replace(b"PK\x03\x04\x14\x00\x00\x00",
          b"PK\x03\x04\x14\x00\x01\x00"), DatasetError, "it is encrypted"),
         (zipped({"rows.csv": 'text,label\n"a'}), DatasetError, r"rows\.zip cannot be read"),
+        (zipped({"rows.csv": CSV}).replace(b"\x14\x00\x00\x00\x08\x00",
+         b"\x14\x00\x00\x00\x63\x00"), DatasetError, "compression or encryption is not supp"),
     ],
-    ids=["junk", "no data", "no ending", "encrypted", "malformed"],
+    ids=["junk", "no data", "no ending", "encrypted", "malformed", "AES"],
 )  # fmt: skip
 def test_an_archive_without_readable_files_is_refused(
     tmp_path: Path, content: bytes, error: type[DatasetError], problem: str

@@ -269,6 +269,8 @@ def test_file_formats_give_the_same_plan(cli: Shell, bank: Built, files: dict[st
         ("rows.doc", "hello", "does not end in"),
         ("empty.jsonl", "", "no rows"),
         ("empty.csv", "", "empty.csv has no rows"),
+        ("empty.db", "", "empty.db has no rows"),
+        ("empty.parquet", "", "empty.parquet has no rows"),
         ("numbers.jsonl", "1\n2\n", "line 1 is a number, expected an object"),
         ("head.csv", "input,output\n", "head.csv has no rows"),
         ("bad.json", "{{{", "cannot be read"),
@@ -365,7 +367,7 @@ def test_names_that_match_no_dataset_are_errors(cli: Shell, bank: Built, tmp_pat
     for name in ("missing.jsonl", str(tmp_path), "word", "a/b/c", "../x", "a/../b.csv"):
         cli("plan", "-d", name, "--bank", bank.folder, code=3)
     (tmp_path / "dd.jsonl").mkdir()
-    assert "is not a file" in cli("plan", "-d", "dd.jsonl", "--bank", bank.folder, code=3).err
+    assert "a folder without" in cli("plan", "-d", "dd.jsonl", "--bank", bank.folder, code=3).err
     assert "not found" in cli("plan", "-d", "nobody/nothing", "--bank", bank.folder, code=6).err
     assert "--dataset" in cli("plan", "--bank", bank.folder, code=2).err
 

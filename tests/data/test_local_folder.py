@@ -62,6 +62,14 @@ def test_folders_without_rows_are_errors(tmp_path: Path) -> None:
         open_dataset(tmp_path)
 
 
+def test_a_folder_that_is_called_like_a_file_is_read_as_a_folder(tmp_path: Path) -> None:
+    write_files(tmp_path, {"rows.csv/part-0.csv": FILLED, "a.csv": FILLED})
+    assert len(list(open_dataset(tmp_path / "rows.csv").rows())) == 18
+    assert len(list(open_dataset(f"{tmp_path}/*.csv").rows())) == 18
+    with pytest.raises(UsageError, match="only if all are files"):
+        open_dataset([tmp_path / "a.csv", tmp_path / "rows.csv"])
+
+
 @pytest.mark.parametrize("start", ["", "./"])
 def test_a_folder_named_like_a_hub_id_is_read_and_the_hub_dataset_has_another_name(
     cli: Shell, bank: Built, user: Account, tmp_path: Path, start: str

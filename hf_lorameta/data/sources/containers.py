@@ -58,10 +58,14 @@ def expecting(path: Path, title: str) -> Iterator[None]:
     Raises:
         DatasetError: instead of what the readers of the formats raise.
     """
-    unread = (ValueError, NotImplementedError, EOFError, zipfile.BadZipFile, sqlite3.DatabaseError)
     try:
         yield
-    except unread:
+    except NotImplementedError:  # of `zipfile`
+        raise DatasetError(
+            f"{path.name} cannot be read: its kind of compression or encryption is not supported",
+            hint="unpack it, and name a file or the folder",
+        ) from None
+    except (ValueError, EOFError, zipfile.BadZipFile, sqlite3.DatabaseError):
         problem = f"{path.name} cannot be read: it is not {title}"
         raise DatasetError(problem, hint="save it again") from None
 

@@ -21,7 +21,7 @@ from hf_lorameta.data.sources.raw_dataset import (
     rows_of,
     unpacked,
 )
-from hf_lorameta.data.sources.reading_errors import read_filled, reading
+from hf_lorameta.data.sources.reading_errors import read_filled, reading, without_rows
 from hf_lorameta.data.sources.split_names import Splits, pick_split, split_name
 from hf_lorameta.data.sources.text_formats import encoding_of, lacks_header
 from hf_lorameta.errors import DatasetError, EmptyDatasetError
@@ -38,7 +38,9 @@ def is_local(name: str | Path) -> bool:
         (True, True, False)
     """
     path = expanded(name)
-    return not str(name).startswith(ON_HUB) and (ending(path) in FORMATS or path.is_file())
+    if str(name).startswith(ON_HUB) or path.is_dir():
+        return False
+    return ending(path) in FORMATS or path.is_file()
 
 
 def are_names(value: Any) -> bool:
@@ -61,7 +63,8 @@ def find_files(name: str | Path) -> list[Path]:
     path = expanded(name)
     files = [path]
     if _wild(str(name)):
-        files = sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
+        found = Path(path.anchor).glob(str(path.relative_to(path.anchor)))
+        files = sorted(file for file in found if not file.is_dir())
     for file in files:
         refuse_stream(file)
     if not files or not all(map(Path.is_file, files)):
@@ -211,6 +214,9 @@ def open_files(
     packed = "compressed " if first.suffix.lower() in COMPRESSIONS else ""
     title = "" if called else f"{packed}{form.title}"
     guard = partial(reading, called or str(names[0]), local=True, form=title)
+    with guard():
+        if not any(file.stat().st_size for file in files):
+            raise without_rows(called or first.name)
     if parts := form.parts:
         if len(files) > 1:
             raise DatasetError(
