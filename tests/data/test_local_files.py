@@ -17,6 +17,7 @@ import pytest
 
 import hf_lorameta.data
 from hf_lorameta.data.dataset import open_dataset
+from hf_lorameta.data.sources import raw_dataset
 from hf_lorameta.data.sources.files import other_name
 from hf_lorameta.data.sources.formats import COMPRESSIONS, FORMATS
 from hf_lorameta.data.sources.json_rows import rows_by_path
@@ -451,6 +452,21 @@ def test_files_of_several_formats_are_no_dataset(name: str, tmp_path: Path) -> N
     (tmp_path / name).write_bytes(LINES)
     with pytest.raises(DatasetError, match=rf"have one format, got \.csv, {name[1:]}"):
         open_dataset([tmp_path / "a.csv", tmp_path / name])
+
+
+def test_a_file_that_is_deleted_while_it_is_read_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text(csv_of(","))
+
+    def pick(*_: object) -> str:
+        path.unlink()
+        return "train"
+
+    monkeypatch.setattr(raw_dataset, "pick_split", pick)
+    with pytest.raises(DatasetError, match=r"rows\.csv cannot be read: No such file"):
+        open_dataset(path)
 
 
 def test_of_several_files_the_malformed_one_is_named(tmp_path: Path) -> None:

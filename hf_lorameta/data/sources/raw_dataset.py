@@ -150,7 +150,8 @@ def read_builder(builder: Any, name: str, split: Splits, guard: Guard) -> RawDat
 def _read_split(builder: Any, name: str, split: str, encoding: str, guard: Guard) -> RawDataset:
     """Read a split; see `read_builder`. The encoding is that of its files, if it is known."""
     config, kind, part = builder.config, kind_of(builder), split_name(split)
-    _leave_out_empty_files(config.data_files[part])
+    with guard():
+        _leave_out_empty_files(config.data_files[part])
     urls, notes = list(map(str, config.data_files[part])), list[str]()
     zipped = any(url.endswith(".zip") for url in urls)
     if kind == "text" and not zipped and (table := _as_table(builder, part, urls, guard)):
