@@ -270,6 +270,9 @@ def test_file_formats_give_the_same_plan(cli: Shell, bank: Built, files: dict[st
         ("empty.jsonl", "", "no rows"),
         ("empty.csv", "", "empty.csv has no rows"),
         ("empty.db", "", "empty.db has no rows"),
+        ("packed.csv", "PK\3\4", "packed.csv cannot be read: it begins as files in .zip, .xlsx"),
+        ("folder/packed.csv", "PK\3\4", "packed.csv cannot be read: it begins as files in .zip"),
+        ("a.jsonl", "version https://git-lfs.github.com/spec/v1\noid", "is a pointer of Git LFS"),
         ("empty.parquet", "", "empty.parquet has no rows"),
         ("numbers.jsonl", "1\n2\n", "line 1 is a number, expected an object"),
         ("head.csv", "input,output\n", "head.csv has no rows"),
@@ -292,9 +295,10 @@ def test_file_formats_give_the_same_plan(cli: Shell, bank: Built, files: dict[st
 def test_unusable_files_are_dataset_errors(
     tmp_path: Path, name: str, content: str, message: str
 ) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text(content)
     with pytest.raises(DatasetError, match=message):
-        plan(tmp_path / name)
+        plan(tmp_path / name.partition("/")[0])
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,15 @@ _ADVICE = {
     ".md": "if each heading is a question: rows = [dict(zip(('question', 'answer'), part.split("
     "'\\n', 1))) for part in pathlib.Path({name}).read_text().split('\\n## ')[1:]]; then {then}",
 }
+_STARTS = {
+    b"PK\x03\x04": (".zip", ".xlsx", ".xls", ".ods"),
+    b"\xd0\xcf\x11\xe0": (".xls", ".xlsx", ".ods"),
+    b"PAR1": (".parquet",),
+    b"SQLite format 3\0": (".sqlite", ".sqlite3", ".db"),
+    b"\x1f\x8b": (".gz",),
+}
+"""How files begin that are not text, by the endings that their names may have."""
+_POINTER = b"version https://git-lfs"
 _TEXTS = "save it as CSV or JSON lines, or add .txt to its name if each line is a text"
 
 
@@ -49,6 +58,7 @@ def format_of(path: Path) -> FileFormat:
             f"{path.name}: compressed files of the format {ending(path)} are not read",
             hint=f"decompress it, and name {path.stem}",
         )
+    refuse_other_start(path)
     lines = [] if form and form.separator is None and form.module != "text" else first_lines(path)
     if form and form.separator:
         refuse_other_layouts(path, lines, table=True)
@@ -64,6 +74,27 @@ def format_of(path: Path) -> FileFormat:
     if form:
         return form
     raise other_format(path)
+
+
+def refuse_other_start(path: Path) -> None:
+    """Refuse a file that begins like those of another format than its name states.
+
+    Raises:
+        DatasetError: it does, or is what Git has for a file that was not downloaded.
+    """
+    form = FORMATS.get(ending(path))
+    with path.open("rb") as file:
+        start = file.read(len(_POINTER))
+    if start == _POINTER:
+        raise DatasetError(
+            f"{path.name} is a pointer of Git LFS, not the file itself", hint="git lfs pull"
+        )
+    for mark, endings in _STARTS.items() if form else ():
+        if start.startswith(mark) and path.suffix.lower() not in endings:
+            raise DatasetError(
+                f"{path.name} cannot be read: it begins as files in {', '.join(endings)} do",
+                hint=["end its name in one of these", "save it again"],
+            )
 
 
 def _is_object(line: str) -> bool:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from hf_lorameta.data.sources.data_files import CARD_FILES, is_data_file, read_alone
+from hf_lorameta.data.sources.file_formats import refuse_other_start
 from hf_lorameta.data.sources.files import digest, open_files, refuse_stream
 from hf_lorameta.data.sources.hub_repos import RepoFiles, open_split
 from hf_lorameta.data.sources.line_layouts import readings_of_folder
@@ -97,6 +98,8 @@ def _as_repo(name: str | Path) -> RepoFiles:
                 "name a file, or end the files' names in .txt if they are texts",
             ],
         )
+    for path in data:
+        refuse_other_start(folder / path)
     cards = [path for path in files if str(path) in CARD_FILES]
     names = "\n".join(map(str, [*cards, *data]))
     content = digest([folder / path for path in [*cards, *data]])
