@@ -1,5 +1,6 @@
 """Labels as outputs: different spellings of a label, and several labels in one output."""
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -13,6 +14,7 @@ NONE = "none"
 JOINED = {"one": "\n", "several": ", ", "tags": " "}
 """What separates the labels of an output."""
 _MARKS = (",", ";", "|")
+_DECIMAL = re.compile(r"\d+,\d+")
 _MAX = 1000
 """Labels whose spelling is remembered."""
 
@@ -20,13 +22,16 @@ _MAX = 1000
 def separator(cells: Sequence[Any]) -> str | None:
     """Return what separates the labels in texts, or "" between the items of lists; None if nothing.
 
-    Labels of several texts are the same few in other combinations, unlike parts of a name.
+    Labels of several texts are the same few in other combinations, unlike parts of a name. Numbers
+    of which each has one comma are decimal.
 
     Example:
         >>> separator(["joy", "joy, awe", "awe"] * 3), separator(["Rome, IT", "Oslo, NO"] * 4)
         (',', None)
         >>> separator([["joy"], ["joy", "awe"], []] * 4), separator([["a"], ["b", "c"]])
         ('', None)
+        >>> separator(["3", "1,3", "1"] * 4), separator(["4,5", "4,0"] * 4)
+        (',', None)
     """
     lists = [cell for cell in cells if isinstance(cell, (list, tuple))]
     if lists:
@@ -34,6 +39,8 @@ def separator(cells: Sequence[Any]) -> str | None:
         texts = all(isinstance(item, (str, int)) for item in items)
         return "" if texts and are_labels(list(map(str, items))) else None
     whole = [cell for cell in cells if isinstance(cell, str) and cell.strip()]
+    if all(map(_DECIMAL.fullmatch, whole)):
+        return None
     for mark in _MARKS:
         labels = [label.strip() for cell in whole for label in cell.split(mark)]
         if len(whole) < len(labels) and are_labels(labels) and all(labels):
