@@ -137,6 +137,23 @@ def test_of_several_tables_one_is_asked_for(tmp_path: Path) -> None:
     assert list(open_dataset(path, split="tickets").rows()) == PAIRS
 
 
+def test_changes_beside_a_database_and_views_are_not_left_out_silently(tmp_path: Path) -> None:
+    path = tmp_path / "rows.db"
+    connection = sqlite3.connect(path)
+    connection.execute("PRAGMA journal_mode = wal")
+    connection.execute("CREATE TABLE tickets (text TEXT)")
+    connection.commit()
+    with pytest.raises(DatasetError, match=r"without rows\.db-wal, which has changes") as error:
+        open_dataset(path)
+    assert "wal_checkpoint" in error.value.hint
+    connection.execute("CREATE VIEW v AS SELECT 'a b' AS text")
+    connection.commit()
+    connection.close()
+    with pytest.raises(EmptyDatasetError, match=r"rows\.db has no tables with rows") as error:
+        open_dataset(path)
+    assert "to read a view: sqlite3" in error.value.hint
+
+
 def test_a_database_that_is_none_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "rows.db"
     for content in (b"x" * 100, database(tmp_path / "a.db").read_bytes()[:200]):
@@ -206,6 +223,7 @@ def test_an_archive_unpacks_to_a_limited_size(
     [
         (b"PK\x03\x04 no archive", DatasetError, "it is not a ZIP archive"),
         (zipped({"a.png": b"x", "b.zip": zipped({"a.csv": CSV})}), EmptyDatasetError, "no files"),
+        (zipped({"pos/1.txt": "so it is", "neg/1.txt": "it is so"}), DatasetError, "the folder"),
         (zipped({"SMSSpamCollection": "ham\thi"}), EmptyDatasetError, "files with rows: unpack it"),
         (zipped({"rows.csv": CSV}).replace(b"PK\x01\x02\x14\x03\x14\x00\x00\x00",
          b"PK\x01\x02\x14\x03\x14\x00\x01\x00").replace(b"PK\x03\x04\x14\x00\x00\x00",
@@ -214,7 +232,7 @@ def test_an_archive_unpacks_to_a_limited_size(
         (zipped({"rows.csv": CSV}).replace(b"\x14\x00\x00\x00\x08\x00",
          b"\x14\x00\x00\x00\x63\x00"), DatasetError, "compression or encryption is not supp"),
     ],
-    ids=["junk", "no data", "no ending", "encrypted", "malformed", "AES"],
+    ids=["junk", "no data", "labels", "no ending", "encrypted", "malformed", "AES"],
 )  # fmt: skip
 def test_an_archive_without_readable_files_is_refused(
     tmp_path: Path, content: bytes, error: type[DatasetError], problem: str

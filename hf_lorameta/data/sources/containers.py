@@ -22,6 +22,7 @@ from urllib.parse import quote
 from hf_lorameta.environment import require_extra
 from hf_lorameta.errors import DatasetError, DatasetTooLargeError
 from hf_lorameta.files import sha256
+from hf_lorameta.quoting import shell
 
 MAX_UNPACKED = 1_000_000_000
 """Bytes that a file may unpack to: a packed file, or all of a spreadsheet."""
@@ -47,7 +48,10 @@ def usable_names(path: Path, names: Iterable[str], what: str) -> list[str]:
     """
     usable = [n for n in names if n.strip() and len(n) <= MAX_NAME and n.isprintable()]
     if len(usable) > MAX_PARTS:
-        raise DatasetTooLargeError(f"{path.name} has more than {MAX_PARTS:,} {what}")
+        raise DatasetTooLargeError(
+            f"{path.name} has more than {MAX_PARTS:,} {what}",
+            hint="unpack it, and name the folder" if what == "files" else f"keep fewer {what}",
+        )
     return usable
 
 
@@ -194,7 +198,20 @@ def _distinct(names: list[str]) -> list[str]:
 
 
 def _connect(path: Path) -> sqlite3.Connection:
-    """Open a database read-only; its schema can call no function that may harm."""
+    """Open a database read-only; its schema can call no function that may harm.
+
+    Raises:
+        DatasetError: rows are in a file beside it, which only a program that may write can read.
+    """
+    journal = path.with_name(f"{path.name}-wal")
+    if journal.is_file() and journal.stat().st_size:
+        raise DatasetError(
+            f"{path.name} is read without {journal.name}, which has changes to it",
+            hint=[
+                "close the program that writes it",
+                shell("sqlite3", str(path), "PRAGMA wal_checkpoint(TRUNCATE)"),
+            ],
+        )
     with path.open("rb") as file:
         if file.read(len(_SQLITE)) != _SQLITE:
             raise sqlite3.DatabaseError

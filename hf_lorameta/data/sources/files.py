@@ -24,6 +24,7 @@ from hf_lorameta.data.sources.raw_dataset import (
 from hf_lorameta.data.sources.reading_errors import read_filled, reading, without_rows
 from hf_lorameta.data.sources.split_names import Splits, pick_split, split_name
 from hf_lorameta.data.sources.text_formats import encoding_of, lacks_header
+from hf_lorameta.data.sources.text_rows import classes_of
 from hf_lorameta.errors import DatasetError, EmptyDatasetError
 from hf_lorameta.files import sha256, similar_name
 from hf_lorameta.hub.repo import ON_HUB
@@ -143,8 +144,7 @@ def _list_parts(file: Path, form: FileFormat) -> dict[str, str]:
         names = [name for name, inner in packed.items() if inner and not inner.parts]
     usable = usable_names(file, names, parts.title)
     if not usable:
-        advice = "" if parts.rows else "unpack it, and name a file of it"
-        raise EmptyDatasetError(f"{file.name} has no {parts.title} with rows", hint=advice)
+        raise EmptyDatasetError(f"{file.name} has no {parts.title} with rows", hint=parts.advice)
     short = [stem(name) for name in usable]
     splits = usable if parts.rows or len(set(short)) < len(short) else short
     return {
@@ -158,6 +158,10 @@ def _open_part(file: Path, form: FileFormat, parts: Parts, split: Splits) -> Raw
     found = _list_parts(file, form)
     if parts.rows is None and len(found) == 1:
         return open_files(unpack(file, form.title, *found.values()), split, file.name)
+    texts = [name for name in found.values() if ending(name) == ".txt"]
+    if parts.rows is None and not split and len(texts) == len(found) and classes_of(texts):
+        problem = f"{file.name} has texts in folders or files that are called like labels"
+        raise DatasetError(problem, hint="unpack it, and name the folder")
     names = list(found) if len(found) > 1 else ["train"]
     picked = pick_split(file.name, names, split, parts.title)
     return read_filled(file.name, picked, names, partial(_read_part, file, form, parts, found))

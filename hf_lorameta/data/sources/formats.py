@@ -30,12 +30,14 @@ class Parts:
 
     Attributes:
         title: what they are called, such as sheets.
+        advice: for a file in which no such part can be read.
         names: lists those of a file; raises ValueError if it is none of the format.
         rows: reads one; None if they are files of other formats, which are unpacked.
         bare_rows: reads one whose first row does not name the columns; None if there are none.
     """
 
     title: str
+    advice: str
     names: Callable[[Path], Iterable[str]]
     rows: Rows | None = None
     bare_rows: Rows | None = None
@@ -67,9 +69,12 @@ class FileFormat:
         return self.module in ("json", "csv", "text")
 
 
-_FILES = Parts("files", packed_files)
-_SHEETS = Parts("sheets", sheets, sheet_rows, partial(sheet_rows, header=False))
-_TABLES = Parts("tables", tables, table_rows)
+_FILES = Parts("files", "unpack it, and name a file or the folder", packed_files)
+_SHEETS = Parts(
+    "sheets", "add rows below the first one", sheets, sheet_rows, partial(sheet_rows, header=False)
+)
+_VIEW = "to read a view: sqlite3 -header -csv FILE 'SELECT * FROM VIEW' > rows.csv"
+_TABLES = Parts("tables", _VIEW, tables, table_rows)
 
 FORMATS = {
     ".jsonl": FileFormat("JSON lines", "json", on_page=True),
