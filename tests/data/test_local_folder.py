@@ -139,6 +139,13 @@ def test_beside_an_empty_file_the_filled_one_is_read_or_its_split_named(
     assert len(list(open_dataset(tmp_path / "splits", split="test").rows())) == 18
 
 
+def test_files_of_another_format_in_a_folder_are_left_out_with_a_note(tmp_path: Path) -> None:
+    write_files(tmp_path, {"d/a.jsonl": rows(1), "d/b.jsonl": rows(2), "d/c.csv": FILLED})
+    write_files(tmp_path, {"d/LICENSE.txt": b"MIT\n", "d/dataset_infos.json": b"{}"})
+    remarks = open_dataset(tmp_path / "d").remarks
+    assert [r.text for r in remarks] == ["Files of one format are read; left out: c.csv."]
+
+
 @pytest.mark.parametrize(
     "files",
     [

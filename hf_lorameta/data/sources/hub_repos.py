@@ -16,7 +16,7 @@ from hf_lorameta.data.sources.data_files import (
     check_size,
     read_alone,
 )
-from hf_lorameta.data.sources.formats import FORMATS
+from hf_lorameta.data.sources.formats import FORMATS, ending
 from hf_lorameta.data.sources.raw_dataset import (
     RawDataset,
     kind_of,
@@ -166,7 +166,16 @@ def open_split(
         check_builder(files.repo, builder, files.source)
     title = next((form.title for form in FORMATS.values() if form.module == kind_of(builder)), "")
     raw = read_builder(builder, name, split, partial(reading, name, local=files.own, form=title))
-    return replace(raw, config=config or raw.config)
+    notes = _left_out(files.repo, kind_of(builder)) if files.own else []
+    return replace(raw, config=config or raw.config, notes=(*raw.notes, *notes))
+
+
+def _left_out(folder: PinnedRepo, kind: str) -> list[str]:
+    """Return a note on data files of other formats than the one that is read, but text."""
+    forms = {name: FORMATS.get(ending(name)) for name in folder.files if name != INFOS_FILE}
+    others = [name for name, form in forms.items() if form and form.module not in (kind, "text")]
+    shown = ", ".join(others[:3]) + ", …" * (len(others) > 3)
+    return [f"Files of one format are read; left out: {shown}."] * bool(others)
 
 
 def _builder(datasets: Any, config: str | None, folder: str | None, files: dict[str, Any]) -> Any:
