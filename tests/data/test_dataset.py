@@ -279,6 +279,8 @@ def test_file_formats_give_the_same_plan(cli: Shell, bank: Built, files: dict[st
         ("bad.json", "{{{", "cannot be read"),
         ("bad.parquet", "PAR1", "bad.parquet cannot be read as Parquet"),
         ("bad.csv.gz", "a,b", "cannot be read as compressed CSV"),
+        ("bad.tsv.gz", "a\tb", "cannot be read as a compressed file"),
+        ("bad.txt.xz", "a b", "cannot be read as a compressed file"),
         ("bad.feather", "FEA1", "cannot be read as Feather"),
         ("rows.parquet.gz", "PAR1", "compressed files of the format .parquet are not read"),
         ("late.jsonl", '{"input": "a", "output": "b"}\n' * 9 + "{oops", "cannot be read: line 10 "),

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from hf_lorameta.data.sources.formats import COMPRESSIONS, FORMATS, ending
 from hf_lorameta.data.sources.raw_dataset import unpacked
+from hf_lorameta.data.sources.reading_errors import reading
 from hf_lorameta.data.sources.text_formats import START, lines_of
 from hf_lorameta.data.sources.text_rows import repeat
 from hf_lorameta.errors import DatasetError
@@ -42,8 +43,10 @@ _CLASSES = ("pos neg", "positive negative", "ham spam", "good bad", "true false"
 
 def first_lines(path: Path) -> list[str]:
     """Return whole lines of a text file's start; none of a file that is not text."""
-    packed = path.suffix.lower() in COMPRESSIONS
-    with unpacked(str(path)) if packed else path.open("rb") as file:
+    if path.suffix.lower() in COMPRESSIONS:
+        with reading(path.name, local=True, form="a compressed file"), unpacked(str(path)) as file:
+            return lines_of(file.read(START))
+    with path.open("rb") as file:
         return lines_of(file.read(START))
 
 
