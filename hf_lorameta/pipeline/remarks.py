@@ -11,9 +11,7 @@ from hf_lorameta.cards.results import (
     FEW_SHOT,
     MOST_FREQUENT,
     Check,
-    Graded,
     Outcome,
-    RightAnswers,
     Training,
     method_in_words,
 )
@@ -35,6 +33,8 @@ _LOW_RETENTION = 0.9
 """Warn about a pack that retains less than this share of the updates' energy."""
 _ROUGE_MARGIN = 0.05
 """Smallest lead in Rouge-L that counts; on 16 rows, less may be chance."""
+_METHODS = ADAPTER_METHOD, BASE_METHOD, CHAT_METHOD, FEW_SHOT, MOST_FREQUENT, CLASSIFIER
+"""In the order in which a verdict names them; of equally good ones, the first is the rival."""
 _UNTRAINED = "It was not trained: time ran out before the first step."
 _WHAT_HELPS = "More rows, or more time to train, may change that."
 _TRAIN_LONGER = Option("budget", "5m")
@@ -255,6 +255,7 @@ def verdict_on(
             advice, not another tool.
 
     Example:
+        >>> from hf_lorameta.cards.results import RightAnswers
         >>> right = RightAnswers(most_frequent=7, base=2, end=12, chat=3, prompt=9)
         >>> check = Check(16, base=2.0, end=1.0, shots=3, right=right)
         >>> print(verdict_on(check))  # doctest: +NORMALIZE_WHITESPACE
@@ -279,28 +280,28 @@ trained: time ran out before the first step. Right answers ...
         advice = "Count them on some rows before you rely on an adapter."
         text = " ".join(["Unsure: right answers have not been counted yet.", *doubts, advice])
         return Remark("unsure", text)
-    scores: RightAnswers | Graded = check.right
+    right: dict[str, float] = {counted.method: counted.right for counted in check.counted}
+    scores = right
     margin: float = _margin(check.rows)
     better, equal = "more answers are right", "as many are right"
-    reason = f"Right answers on {check.rows} rows: {_listed(check.right, check.shots)}."
-    if graded := check.graded:
-        reason = (
-            f"{MEASURES[graded.measure]} of the answers to {check.rows} rows: "
-            f"{_listed(graded, check.shots, '.2f')}. Right answers: "
-            f"{_listed(check.right, check.shots)}."
-        )
-        least = _ROUGE_MARGIN if graded.measure == "rouge_l" else margin / check.rows
+    reason = f"Right answers on {check.rows} rows: {_listed(right, check.shots)}."
+    if check.graded:
+        graded = {c.method: c.score for c in check.counted if c.score is not None}
+        measure, grades = check.graded.measure, _listed(graded, check.shots, ".2f")
+        right_too = f"Right answers: {_listed(right, check.shots)}."
+        reason = f"{MEASURES[measure]} of the answers to {check.rows} rows: {grades}. {right_too}"
+        least = _ROUGE_MARGIN if measure == "rouge_l" else margin / check.rows
         # where a copy of the input is close to the output, only right answers tell methods apart
-        if abs(_lead(graded, check.shots)) >= least or abs(_lead(scores, check.shots)) < margin:
+        if abs(_lead(graded)) >= least or abs(_lead(right)) < margin:
             scores, margin = graded, least
             better, equal = "answers are closer to the outputs", "as good"
     reason = " ".join([*[_UNTRAINED] * untrained, reason, *doubts])
-    adapter, others = scores.end, _others(scores, check.shots)
-    name, best = max(others.items(), key=lambda item: item[1])
+    rival = _rival(scores)
+    adapter, best = scores[ADAPTER_METHOD], scores[rival]
+    name, words = (method_in_words(method, check.shots) for method in (rival, CLASSIFIER))
     if not max(adapter, best, check.right.most_by_model):
         return Remark("unsure", f"Unsure: no answer is right. {reason}")
-    classifier = check.right.classifier if scores is check.right and not untrained else None
-    words = method_in_words(CLASSIFIER, check.shots)
+    classifier = None if untrained else scores.get(CLASSIFIER)
     if classifier is not None and classifier >= max(adapter, best) + margin:
         text = f"Unlikely to help: {better} with {words}. {reason} {_BETTER_TOOL}"
         return Remark("unlikely", text)
@@ -328,22 +329,18 @@ def _margin(rows: int) -> int:
     return max(2, round(math.sqrt(rows / 2)))
 
 
-def _others(scores: RightAnswers | Graded, shots: int) -> dict[str, float]:
-    """Return the scores of all methods but the adapter, by name."""
-    by_method = {BASE_METHOD: scores.base, CHAT_METHOD: scores.chat, FEW_SHOT: scores.prompt}
-    found = {method_in_words(method, shots): score for method, score in by_method.items()}
-    if isinstance(scores, RightAnswers) and scores.most_frequent > 1:  # an output repeats
-        found[method_in_words(MOST_FREQUENT, shots)] = scores.most_frequent
-    return {name: score for name, score in found.items() if score is not None}
+def _rival(scores: Mapping[str, float]) -> str:
+    """Return the best of the other methods, not counting the classifier."""
+    others = [name for name in _METHODS if name in scores.keys() - {ADAPTER_METHOD, CLASSIFIER}]
+    return max(others, key=scores.__getitem__)
 
 
-def _lead(scores: RightAnswers | Graded, shots: int) -> float:
+def _lead(scores: Mapping[str, float]) -> float:
     """Return the adapter's score less that of the best other method."""
-    return scores.end - max(_others(scores, shots).values())
+    return scores[ADAPTER_METHOD] - scores[_rival(scores)]
 
 
-def _listed(scores: RightAnswers | Graded, shots: int, spec: str = "") -> str:
-    methods = {method_in_words(ADAPTER_METHOD, shots): scores.end, **_others(scores, shots)}
-    if isinstance(scores, RightAnswers) and scores.classifier is not None:
-        methods[method_in_words(CLASSIFIER, shots)] = scores.classifier
-    return ", ".join(f"{name} {score:{spec}}" for name, score in methods.items())
+def _listed(scores: Mapping[str, float], shots: int, spec: str = "") -> str:
+    """List the scores of all methods in words, with a few-shot prompt of so many examples."""
+    named = (name for name in _METHODS if name in scores)
+    return ", ".join(f"{method_in_words(name, shots)} {scores[name]:{spec}}" for name in named)
