@@ -131,16 +131,22 @@ def plan(
             bank, base=base, base_revision=base_revision, token=token, progress=shown
         ) as session,
     ):
-        return plan_dataset(session.open_dataset(dataset, **reading), session.bank, recipe)
+        opened = session.open_dataset(dataset, **reading)
+        require_compatible(recipe, session.bank, opened)
+        return plan_dataset(opened, session.bank, recipe)
 
 
 def plan_dataset(dataset: Dataset, bank: Bank, recipe: Recipe) -> Plan:
-    """Plan an adapter for an opened dataset.
+    """Plan an adapter for an opened dataset, with settings that suit it.
+
+    Args:
+        dataset: an opened dataset.
+        bank: the bank.
+        recipe: settings that `resolve` or `require_compatible` has checked.
 
     Raises:
         LoraMetaError: as `plan` raises.
     """
-    require_compatible(recipe, bank, dataset)
     return plan_from_reading(read_dataset(dataset, recipe, token_counting(bank)), bank)
 
 
