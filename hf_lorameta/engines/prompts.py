@@ -70,10 +70,10 @@ def _in_chat(form: ChatForm, prompt: str, shots: Sequence[Row]) -> str:
     count = sum(1 for _ in takewhile(_is_system, turns))
     examples = [(_example(form, text), output) for text, output in shots]
     if form.has_turns:
-        shown = [turn for said, output in examples for turn in (*said, (ASSISTANT, output))]
+        shown = [turn for asked, output in examples for turn in (*asked, (ASSISTANT, output))]
         return form.prompt([*turns[:count], *shown, *turns[count:]])
     message = prompt_text(
-        one_text(turns[count:]), [(one_text(said), out) for said, out in examples]
+        one_text(turns[count:]), [(one_text(asked), output) for asked, output in examples]
     )
     return form.prompt([*turns[:count], (USER, message)])
 

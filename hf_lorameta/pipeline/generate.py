@@ -178,16 +178,16 @@ def make(dataset: Dataset, session: Session, resolved: Resolved) -> Generation:
     """
     log_remarks(dataset.remarks)
     plan, rows = plan_with_rows(dataset, session, resolved)
-    log_remarks(plan.remarks, said=(*dataset.remarks, plan.verdict))
+    log_remarks(plan.remarks, without=(*dataset.remarks, plan.verdict))
     if rows.train and (resolved.seconds or resolved.counts):
-        said = [f"With the base model: {resolved}"]
+        sentences = [f"With the base model: {resolved}"]
         if resolved.seconds and not session.bank.is_empty:
-            said.append("To skip this: --budget 0, in Python budget=0")
+            sentences.append("To skip this: --budget 0, in Python budget=0")
         if resolved.counts:
-            said.append("To skip the count alone: --no-check, in Python check=False")
-        logger.info(". ".join(said))
+            sentences.append("To skip the count alone: --no-check, in Python check=False")
+        logger.info(". ".join(sentences))
     if missed := resolved.obstacle:
         logger.warning("Not trained on your rows: %s. Next: %s", missed, missed.hint)
     adapter = make_adapter(plan, rows, session, resolved.stages, seconds=resolved.seconds)
-    log_remarks(adapter.remarks, said=plan.remarks)
+    log_remarks(adapter.remarks, without=plan.remarks)
     return adapter

@@ -222,7 +222,7 @@ def test_a_new_remark_is_shown_by_python_notebook_json_and_card(
     monkeypatch.setattr(of_plan, "_of_bank", lambda *_: iter(new.values()))
     caplog.set_level("INFO", "hf_lorameta")
     planned = replace(planned)  # whose remarks were not read before
-    log_remarks(planned.remarks, said=[planned.verdict])
+    log_remarks(planned.remarks, without=[planned.verdict])
     assert caplog.messages == ["A note <b>.", "A warning <b>."]
     assert "A warning &lt;b&gt;." in planned._repr_html_()
     shown = {r["text"]: r["level"] for r in planned.to_dict()["remarks"]}
