@@ -3,7 +3,7 @@
 `hf_lorameta.pipeline.resolve.resolve` returns the stages of a request, and
 `hf_lorameta.pipeline.make.make_adapter` runs them in order. A new one is a class in a module of its
 own, and one line of `hf_lorameta.pipeline.resolve.stages_for`. What it did is a `StageRecord` that
-it adds to `Outcome.others`, both in `hf_lorameta.cards.results`: recipe.json, ``inspect`` and the
+it adds to `Outcome.records`, both in `hf_lorameta.cards.results`: recipe.json, ``inspect`` and the
 card have it from there. Its `str` is part of what ``plan`` prints.
 """
 
