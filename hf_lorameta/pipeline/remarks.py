@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 
 from hf_lorameta.bank.entries import IndexEntry
-from hf_lorameta.bank.index import FAR_RATIO
+from hf_lorameta.bank.index import FAR_RATIO, Index
 from hf_lorameta.bank.outliers import outliers, stated_norms
 from hf_lorameta.cards.results import (
     CLASSIFIER,
@@ -23,6 +23,7 @@ from hf_lorameta.pipeline.bank_prompts import expects_instructions
 from hf_lorameta.pipeline.budget import more_time
 from hf_lorameta.pipeline.coefficients import is_scaled_by_length
 from hf_lorameta.pipeline.plan_data import PlanData
+from hf_lorameta.recipe import Recipe
 from hf_lorameta.remarks import Remark
 from hf_lorameta.tables import plural
 from hf_lorameta.training.settings import Settings
@@ -107,33 +108,8 @@ def _on_missing_outputs(plan: PlanData) -> Remark:
 def _of_bank(plan: PlanData, outcome: Outcome) -> Iterator[Remark]:
     index, neighbors = plan.bank.index, plan.neighbors()
     if plan.bank.has_datasets:
-        nearest, typical = float(plan.distances.min()), plan.nearest_in_bank
-        if nearest > FAR_RATIO * typical:
-            yield Remark(
-                "warning",
-                "No dataset in the bank is near this one: the nearest is at distance "
-                f"{nearest:.3f}; within the bank, {typical:.3f} is typical.",
-            )
-            if outcome == Outcome() and not plan.recipe.rows_asked:
-                yield Remark(
-                    "warning",
-                    "Expect little from this adapter: train it on labeled rows, or compare it with "
-                    "the base model on them before you use it.",
-                )
-    if index.base_model.endswith(".gguf"):
-        yield Remark(
-            "warning",
-            "The base model's weights were dequantized from a GGUF file: the adapter may do worse "
-            "on the original weights.",
-        )
-    elif (outcome.training or outcome.check) and not outcome.given_model:
-        weights = find_at_hand(index.base_model, index.base_revision)
-        if weights and weights.suffix == ".gguf":
-            yield Remark(
-                "warning",
-                f"4-bit weights were used in place of those of {index.base_model}, which were not "
-                "on this machine: on the original weights, the adapter may give other answers.",
-            )
+        yield from _on_distance(plan, outcome)
+    yield from _on_weights(index, outcome)
     if index.packing and index.packing.retained_whole < _LOW_RETENTION:
         yield Remark(
             "warning",
@@ -150,6 +126,42 @@ def _of_bank(plan: PlanData, outcome: Outcome) -> Iterator[Remark]:
         yield Remark("warning", "Not all of the adapters used state a license.")
 
 
+def _on_distance(plan: PlanData, outcome: Outcome) -> Iterator[Remark]:
+    """Warn if no dataset of the bank is near."""
+    nearest, typical = float(plan.distances.min()), plan.nearest_in_bank
+    if not nearest > FAR_RATIO * typical:  # typical may be NaN
+        return
+    yield Remark(
+        "warning",
+        "No dataset in the bank is near this one: the nearest is at distance "
+        f"{nearest:.3f}; within the bank, {typical:.3f} is typical.",
+    )
+    if outcome == Outcome() and not plan.recipe.rows_asked:
+        yield Remark(
+            "warning",
+            "Expect little from this adapter: train it on labeled rows, or compare it with "
+            "the base model on them before you use it.",
+        )
+
+
+def _on_weights(index: Index, outcome: Outcome) -> Iterator[Remark]:
+    """Warn if the base model was run with quantized weights."""
+    if index.base_model.endswith(".gguf"):
+        yield Remark(
+            "warning",
+            "The base model's weights were dequantized from a GGUF file: the adapter may do worse "
+            "on the original weights.",
+        )
+    elif (outcome.training or outcome.check) and not outcome.given_model:
+        weights = find_at_hand(index.base_model, index.base_revision)
+        if weights and weights.suffix == ".gguf":
+            yield Remark(
+                "warning",
+                f"4-bit weights were used in place of those of {index.base_model}, which were not "
+                "on this machine: on the original weights, the adapter may give other answers.",
+            )
+
+
 def _on_outliers(odd: Mapping[str, str]) -> str:
     """Return a warning of adapters that take part, by name with what is odd."""
     shown = "; ".join(f"{name}: {reason}" for name, reason in list(odd.items())[:_MOST_NAMED])
@@ -161,7 +173,7 @@ def _on_outliers(odd: Mapping[str, str]) -> str:
 
 
 def _of_adapter(plan: PlanData, outcome: Outcome) -> Iterator[Remark]:
-    recipe, training, check = plan.recipe, outcome.training, outcome.check
+    training, check = outcome.training, outcome.check
     if training:
         yield _on_training(training, outcome, plan.profile.rows)
     elif outcome.out_of_time:
@@ -172,19 +184,7 @@ def _of_adapter(plan: PlanData, outcome: Outcome) -> Iterator[Remark]:
     elif training:
         text = "Right answers were not counted."
         yield Remark("note", text, Option("check", 16), "To count them on 16 other rows")
-    drawn = outcome.drawn
-    to_train = drawn.train + drawn.held_out if drawn else 0
-    used = (
-        ("trained", training and training.rows, to_train, recipe.train),
-        ("checked", check and check.rows, drawn.check if drawn else 0, recipe.check),
-    )
-    for done, rows, found, requested in used:
-        if drawn and rows and requested and found < requested:
-            yield Remark(
-                "warning",
-                f"The adapter was {done} on {rows} labeled rows, not {requested}: no more distinct "
-                "ones were read, or the others are for another purpose, such as the check.",
-            )
+    yield from _on_missing_rows(plan.recipe, outcome)
     if outcome.interrupted:
         yield Remark("warning", outcome.interrupted.warning)
     if training and training.outputs == 1:
@@ -201,6 +201,24 @@ def _of_adapter(plan: PlanData, outcome: Outcome) -> Iterator[Remark]:
             _TRAIN_LONGER,
             "To train it further",
         )
+
+
+def _on_missing_rows(recipe: Recipe, outcome: Outcome) -> Iterator[Remark]:
+    """Warn if fewer rows were drawn than the recipe asks for."""
+    drawn, training, check = outcome.drawn, outcome.training, outcome.check
+    if drawn is None:
+        return
+    uses = (
+        ("trained", training and training.rows, drawn.train + drawn.held_out, recipe.train),
+        ("checked", check and check.rows, drawn.check, recipe.check),
+    )
+    for done, rows, available, requested in uses:
+        if rows and requested and available < requested:
+            yield Remark(
+                "warning",
+                f"The adapter was {done} on {rows} labeled rows, not {requested}: no more distinct "
+                "ones were read, or the others are for another purpose, such as the check.",
+            )
 
 
 def _is_worse(check: Check) -> bool:
