@@ -48,7 +48,7 @@ def in_chat(form: ChatForm | None, rows: Sequence[Row], shots: Sequence[Row] = (
     Args:
         form: of the base model's chat template; None if it has none.
         rows: those that have the form of a chat already keep it.
-        shots: examples that come first; in a chat, as earlier messages and their answers, behind
+        shots: examples that come first; in a chat, as earlier messages and their answers, after
             the system text of the row.
 
     Example:

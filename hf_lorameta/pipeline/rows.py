@@ -25,11 +25,15 @@ from hf_lorameta.types import Row
 logger = logging.getLogger(__name__)
 
 POOL_ROWS = 2048
+"""Rows of the pool, unless the recipe needs more."""
 MOST_ROWS = 2000
 """How many rows are trained on within a budget, at most."""
-MIN_ROWS, MIN_TRAINING_ROWS, SHOTS = 4, 8, 3
+MIN_ROWS, MIN_TRAINING_ROWS = 4, 8
+"""Fewest rows to check on, and to train on or hold out."""
+SHOTS = 3
+"""Examples in a few-shot prompt."""
 _HELD_OUT_SHARE, _MOST_HELD_OUT = 4, 48
-"""One row in this many is held out, up to so many."""
+"""One row in 4 is held out, at most 48."""
 
 
 @dataclass(frozen=True)
