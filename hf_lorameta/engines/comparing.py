@@ -24,6 +24,8 @@ from hf_lorameta.engines.scoring import (
 )
 from hf_lorameta.types import Row, StageProgress, no_progress
 
+SAMPLES = 5
+"""Rows that a report lists with their answers."""
 _FIRST_ROWS = 8
 """Rows that are scored whatever time is left."""
 _SLOWER = 1.15
@@ -65,7 +67,7 @@ def compare(
     evaluator: Evaluator,
     groups: Sequence[Group],
     generate: bool = True,
-    samples: int = 5,
+    samples: int = SAMPLES,
     progress: Callable[[str, Scores], None] = no_progress,
     row_progress: StageProgress = no_progress,
     form: Form = "one",
