@@ -31,6 +31,11 @@ class Drawn:
     held_out: int
     check: int
 
+    @property
+    def to_train(self) -> int:
+        """Number of rows to train on, those that were held out of them included."""
+        return self.train + self.held_out
+
 
 @dataclass(frozen=True)
 class Training:

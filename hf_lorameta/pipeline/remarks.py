@@ -209,7 +209,7 @@ def _on_missing_rows(recipe: Recipe, outcome: Outcome) -> Iterator[Remark]:
     if drawn is None:
         return
     uses = (
-        ("trained", training and training.rows, drawn.train + drawn.held_out, recipe.train),
+        ("trained", training and training.rows, drawn.to_train, recipe.train),
         ("checked", check and check.rows, drawn.check, recipe.check),
     )
     for done, rows, available, requested in uses:
