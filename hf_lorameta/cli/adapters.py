@@ -265,8 +265,8 @@ def _report_dataset(dataset: "Dataset", bank: "Bank") -> None:
     logger.info("Bank: %s %s", source, bank.index.base_model)
     if bank.alternatives:
         logger.info("Others have published banks for it, which are used only if you name them:")
-    for found in bank.alternatives[:3]:
-        logger.info("  --bank %s (%s)", found.repo_id, bank_facts(found))
+    for listed in bank.alternatives[:3]:
+        logger.info("  --bank %s (%s)", listed.repo_id, bank_facts(listed))
 
 
 def _require_folder(

@@ -39,8 +39,8 @@ def expects_instructions(bank: Bank) -> bool:
     """Return whether the inputs of most bank datasets contain an instruction."""
     compared = range(0, len(bank), max(1, len(bank) // _COMPARED))
     profiles = bank.stored_profiles.take(compared)
-    found = sum(shares_instruction(profiles[i]) for i in range(len(compared)))
-    return found > len(compared) / 2
+    with_instructions = sum(shares_instruction(profiles[i]) for i in range(len(compared)))
+    return with_instructions > len(compared) / 2
 
 
 def chat_format(bank: Bank) -> str | None:

@@ -130,9 +130,9 @@ def _unseen(result: "Trained", rows: Rows) -> tuple[Unseen, ...]:
     """Return rows that right answers can be counted on: those of folds, or held-out ones."""
     if not result.folds:
         return (Unseen(rows.held_out, None, rows.prompt, rows.train),)
-    found = []
+    parts = []
     for indices, weights in result.folds:
         inside = set(indices)
         others = [row for index, row in enumerate(rows.few) if index not in inside]
-        found.append(Unseen([rows.few[i] for i in indices], weights, others[:SHOTS], others))
-    return tuple(found)
+        parts.append(Unseen([rows.few[i] for i in indices], weights, others[:SHOTS], others))
+    return tuple(parts)
