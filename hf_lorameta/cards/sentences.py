@@ -299,13 +299,13 @@ def licenses_of_bank(card: Card) -> Markdown:
 
 def license_of_dataset(card: Card) -> Markdown:
     """Say which license the dataset has, and what of it is in the repo."""
-    dataset, made = card.dataset, "made for"
+    dataset, relation = card.dataset, "made for"
     if card.trained_rows or card.is_conditioned:
-        made = "trained on" if card.trained_rows else "conditioned on"
+        relation = "trained on" if card.trained_rows else "conditioned on"
     stated = "no license stated" if dataset.public_id else "not public"
     stated = license_name(dataset.license) if dataset.license else stated
     shown = "besides the row above, none" if card.example and dataset.public_id else "none"
-    return Markdown(f"Dataset it is {made}: {stated}; {shown} of its rows are in this repo")
+    return Markdown(f"Dataset it is {relation}: {stated}; {shown} of its rows are in this repo")
 
 
 # --- what was not measured ------------------------------------------------------------------------
