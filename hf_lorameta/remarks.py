@@ -68,8 +68,8 @@ class Remark:
         return {"level": self.level, "text": self.text} | option
 
 
-def log_remarks(remarks: Iterable[Remark], said: Collection[Remark] = ()) -> None:
-    """Log remarks, but for those that were said before."""
+def log_remarks(remarks: Iterable[Remark], without: Collection[Remark] = ()) -> None:
+    """Log remarks, except those in `without`: they are logged already, or printed."""
     for remark in remarks:
-        if remark not in said:
+        if remark not in without:
             logger.log(_LEVELS.get(remark.level, logging.WARNING), remark)

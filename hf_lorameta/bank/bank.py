@@ -270,8 +270,12 @@ class Bank:
                 f"the neural rule of {self.id} is for {', '.join(trained)}, and not for {metric}",
                 hint=[train, Option("coefficients", "kernel")],
             )
-        named = ((name.partition("."), array) for name, array in arrays.items())
-        return {name: array for (of, _, name), array in named if of == metric}
+        prefix = f"{metric}."
+        return {
+            name.removeprefix(prefix): array
+            for name, array in arrays.items()
+            if name.startswith(prefix)
+        }
 
     def adapter(self, entry: IndexEntry | GeneralEntry) -> AdapterFile:
         """Open one adapter's weights, fetching them if needed; in a pack, its small factors."""

@@ -31,6 +31,11 @@ class Drawn:
     held_out: int
     check: int
 
+    @property
+    def to_train(self) -> int:
+        """Number of rows to train on, those that were held out of them included."""
+        return self.train + self.held_out
+
 
 @dataclass(frozen=True)
 class Training:
@@ -242,7 +247,7 @@ class Outcome:
         interrupted: which stage the user ended; None if none.
         given_model: whether a loaded base model was given, instead of that on this machine.
         budget: the time limit in seconds; 0 without one.
-        others: what other stages did, in their order.
+        records: what stages other than training and check did, in their order.
     """
 
     training: Training | None = None
@@ -252,7 +257,7 @@ class Outcome:
     interrupted: Interruption | None = None
     given_model: bool = False
     budget: float = 0.0
-    others: tuple[StageRecord, ...] = ()
+    records: tuple[StageRecord, ...] = ()
 
     @property
     def checked_in_folds(self) -> bool:
@@ -278,7 +283,7 @@ class Outcome:
             "check": _json(self.check),
             "interrupted": self.interrupted and self.interrupted.stage,
             "rows": _json(self.drawn),
-            **{record.name: record.values for record in self.others},
+            **{record.name: record.values for record in self.records},
         }
 
 

@@ -189,17 +189,18 @@ def _nearness(card: Card, distance: float) -> str:
         )
     times = f"{ratio:.1f} times as large"
     if ratio <= 1:
-        said = "no larger"
+        comparison = "no larger"
     elif ratio < 1.05:
-        said = "hardly larger"
+        comparison = "hardly larger"
     elif ratio <= FAR_RATIO:
-        said = f"{times}: a loosely related dataset"
+        comparison = f"{times}: a loosely related dataset"
     else:
-        said = f"{times}: no dataset of the bank is close to this one"
-        said += "" if card.trained_rows or card.outcome.check else ". Expect little of this adapter"
+        comparison = f"{times}: no dataset of the bank is close to this one"
+        if not (card.trained_rows or card.outcome.check):
+            comparison += ". Expect little of this adapter"
     typical = f"{card.nearest_in_bank:.3f}"
     start = f"The median dataset of the bank is {typical} from its nearest neighbor"
-    return f"{start}; this distance is {said}."
+    return f"{start}; this distance is {comparison}."
 
 
 def others(adapters: Sequence[WeightedAdapter]) -> Markdown:
@@ -298,13 +299,13 @@ def licenses_of_bank(card: Card) -> Markdown:
 
 def license_of_dataset(card: Card) -> Markdown:
     """Say which license the dataset has, and what of it is in the repo."""
-    dataset, made = card.dataset, "made for"
+    dataset, relation = card.dataset, "made for"
     if card.trained_rows or card.is_conditioned:
-        made = "trained on" if card.trained_rows else "conditioned on"
+        relation = "trained on" if card.trained_rows else "conditioned on"
     stated = "no license stated" if dataset.public_id else "not public"
     stated = license_name(dataset.license) if dataset.license else stated
     shown = "besides the row above, none" if card.example and dataset.public_id else "none"
-    return Markdown(f"Dataset it is {made}: {stated}; {shown} of its rows are in this repo")
+    return Markdown(f"Dataset it is {relation}: {stated}; {shown} of its rows are in this repo")
 
 
 # --- what was not measured ------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """The commands that make an adapter: plan, generate and push."""
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -53,7 +53,7 @@ def plan(request: Request) -> None:
 
     with _opened(request, only_plan=True) as (session, dataset, resolved):
         planned = plan_dataset(dataset, session.bank, request.recipe)
-    log_remarks(planned.remarks, said=[planned.verdict])
+    log_remarks(planned.remarks, without=[planned.verdict])
     if not prints_json():
         logger.info(f"The first row as it is read:\n{show_row(dataset.first_rows[0])}")
     following = f"generate will {resolved}{_rows_in_time(resolved, planned.profile.rows)}"
@@ -137,7 +137,7 @@ def push(
 
     consent = Consent(private, create_pr, overwrite)
     if source is not None or request.dataset is None:
-        folder, repo_id = _require_folder(request, source, repo_id, {"export": export})
+        folder, repo_id = _require_folder(request, source, repo_id, export)
         _push_folder(request, folder, repo_id, consent, dry_run=dry_run)
         return
     with _opened(request, export) as (session, dataset, resolved):
@@ -265,12 +265,12 @@ def _report_dataset(dataset: "Dataset", bank: "Bank") -> None:
     logger.info("Bank: %s %s", source, bank.index.base_model)
     if bank.alternatives:
         logger.info("Others have published banks for it, which are used only if you name them:")
-    for found in bank.alternatives[:3]:
-        logger.info("  --bank %s (%s)", found.repo_id, bank_facts(found))
+    for listed in bank.alternatives[:3]:
+        logger.info("  --bank %s (%s)", listed.repo_id, bank_facts(listed))
 
 
 def _require_folder(
-    request: Request, source: Path | None, repo_id: str | None, others: Mapping[str, object]
+    request: Request, source: Path | None, repo_id: str | None, export: "Export | None"
 ) -> tuple[Path, str]:
     """Return the folder of ``push --from`` and its repo; refuse options that conflict with it."""
     if source is None or request.dataset is not None:
@@ -280,8 +280,8 @@ def _require_folder(
         )
     if repo_id is None:
         raise UsageError("--from needs --repo-id", hint=Option("repo_id", "user/name"))
-    if given := [*request.given, *(name for name, value in others.items() if value)]:
-        option = f"--{given[0].replace('_', '-')}"
+    if refused := [*request.changed, *(["export"] if export else [])]:
+        option = f"--{refused[0].replace('_', '-')}"
         raise UsageError(
             f"{option} needs --dataset: a finished folder is published unchanged",
             hint=f"leave it out, or make another folder with hf-lorameta generate … {option} …",

@@ -163,7 +163,7 @@ def _complete_usage_error(error: Any, arguments: Sequence[str]) -> None:
     prompt = type(error) is typer.BadParameter.__base__ and "--prompt" in options
     shows_help = error.ctx is not None and message == error.ctx.get_help()  # of a bare group
     help_of_it = None if shows_help else f"{_command_in(arguments)[1]} --help"
-    hint = "put the prompt behind --prompt" if prompt else help_of_it
+    hint = "put the prompt after --prompt" if prompt else help_of_it
     fields = {"type": "UsageError", "message": message, "hint": hint}
     emit_error(fields | {"exit_code": error.exit_code})
     if hint:

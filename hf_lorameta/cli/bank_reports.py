@@ -62,8 +62,8 @@ def training_report(bank: "Bank", lines: Sequence[dict[str, Any]], url: str | No
     return "\n".join([*_with_table(bank, head, rows), *skipped, *use])
 
 
-def _skipped(found: Sequence[tuple[str, str]]) -> list[str]:
-    lines = [f"  {name}: {reason}" for name, reason in found]
+def _skipped(skipped: Sequence[tuple[str, str]]) -> list[str]:
+    lines = [f"  {name}: {reason}" for name, reason in skipped]
     return ["", f"{len(lines)} skipped:", *lines] if lines else []
 
 
@@ -84,24 +84,24 @@ def pack_report(pack: "Bank", size_before: int) -> str:
     return "\n".join([*_packing(packing), f"{shrunk} in {pack.folder}"])
 
 
-def discovery_report(found: "Discovery", output: Path) -> str:
+def discovery_report(discovery: "Discovery", output: Path) -> str:
     """Return how many adapters can be used, why others cannot, and what to do next."""
-    entries = found.entries
+    entries = discovery.entries
     datasets = {entry["dataset"] for entry in entries}
     unlicensed = sum("license" not in entry for entry in entries)
     lines = [
-        f"{len(entries)} of {len(found.checked)} adapters of {found.base_model} can be used, "
-        f"trained on {len(datasets)} datasets; {unlicensed} state no license"
+        f"{len(entries)} of {len(discovery.checked)} adapters of {discovery.base_model} can be "
+        f"used, trained on {len(datasets)} datasets; {unlicensed} state no license"
     ]
-    if found.left_out:
+    if discovery.left_out:
         head = ["left out", "adapters", "such as"]
         lines += [
             "",
-            table(head, found.reasons()),
+            table(head, discovery.reasons()),
             "",
             "all of them, with details: run it again with --json and another -o",
         ]
-    if found.more:
+    if discovery.more:
         lines.append("the Hub lists more adapters: raise --limit to look at them")
     if entries:
         lines.append(f"next: {shell('hf-lorameta', 'bank', 'build', str(output), '-o', 'my-bank')}")

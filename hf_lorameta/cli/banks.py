@@ -84,24 +84,24 @@ def discover(
     from hf_lorameta.hub.client import Hub
 
     with stage_bars() as progress:
-        found = discover(
+        discovery = discover(
             base, output, hub=Hub(token), limit=limit, workers=workers, progress=progress
         )
     content = {
-        "base_model": found.base_model,
-        "entries": found.entries,
+        "base_model": discovery.base_model,
+        "entries": discovery.entries,
         "left_out": [
             {name: asdict(adapter)[name] for name in ("adapter", "reason", "detail")}
-            for adapter in found.left_out
+            for adapter in discovery.left_out
         ],
-        "more": found.more,
+        "more": discovery.more,
     }
-    emit(content, lambda: reports.discovery_report(found, output))
-    if not found.entries:
+    emit(content, lambda: reports.discovery_report(discovery, output))
+    if not discovery.entries:
         raise BankError(
-            f"none of {len(found.checked)} adapters of {found.base_model} can be used",
+            f"none of {len(discovery.checked)} adapters of {discovery.base_model} can be used",
             hint="train a bank instead: hf-lorameta bank train TASKS -o my-bank "
-            f"--base {found.base_model}",
+            f"--base {discovery.base_model}",
         )
 
 
@@ -209,8 +209,8 @@ def search(
     hub = Hub(token)
     base = hub.resolve(base, "model").repo_id
     banks = list(list_banks(hub, base))
-    found = [asdict(bank) for bank in banks]
-    emit({"base_model": base, "banks": found}, lambda: reports.search_report(base, banks))
+    listed = [asdict(bank) for bank in banks]
+    emit({"base_model": base, "banks": listed}, lambda: reports.search_report(base, banks))
 
 
 @app.command(epilog="Example: hf-lorameta bank train-rule my-bank")

@@ -187,11 +187,11 @@ class Request:
         return self.dataset[0] if self.dataset else ""
 
     @property
-    def given(self) -> list[str]:
+    def changed(self) -> list[str]:
         """Names of the options whose values are not the defaults, without the token."""
         fields = [f for f in dataclasses.fields(self) if f.name in _OPTIONS - {"token"}]
-        given = [f.name for f in fields if getattr(self, f.name) != f.default]
-        return given + list(self.recipe.model_dump(exclude_defaults=True))
+        changed = [f.name for f in fields if getattr(self, f.name) != f.default]
+        return changed + list(self.recipe.model_dump(exclude_defaults=True))
 
     @contextmanager
     def session(self) -> "Iterator[Session]":

@@ -99,8 +99,8 @@ class LogHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print one message."""
-        said = record.msg
-        text = said.spelled(command_line) if isinstance(said, Remark) else record.getMessage()
+        message = record.msg
+        text = message.spelled(command_line) if isinstance(message, Remark) else record.getMessage()
         if record.levelno >= logging.WARNING:
             warn(text)
         else:

@@ -174,7 +174,7 @@ class ChatForm(NamedTuple):
 
     @property
     def end(self) -> str:
-        """What is behind the last message."""
+        """What follows the last message."""
         return self.template.partition(PROMPT)[2]
 
     @property

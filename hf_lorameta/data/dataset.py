@@ -270,58 +270,79 @@ def _first_rows(raw: RawDataset, reader: RowReader) -> tuple[list[Row], list[Rem
 
     Raises:
         EmptyDatasetError: rows have outputs, and their inputs are blank.
+        ColumnsError: no row has an output that can be read.
     """
-    columns = reader.columns
     sample = [row for row in raw.sample if not reader.is_bad(row)] or raw.sample
     rows = [reader.read(row) for row in sample]
-    blank = 0
-    if columns.input or columns.messages:
-        blank = sum(not reader.has_input(row) for row in sample)
-        labeled = [source for source, row in zip(sample, rows, strict=True) if row[1].strip()]
-        if labeled and not any(map(reader.has_input, labeled)):
-            raise EmptyDatasetError(
-                f"the inputs of the first {len(labeled)} rows are blank, as {columns} reads them",
-                hint="name columns with texts",
-            )
+    has_inputs = bool(reader.columns.input or reader.columns.messages)
+    if has_inputs:
+        _require_inputs(reader, sample, rows)
+    _require_outputs(reader, rows)
+    blank = sum(not reader.has_input(row) for row in sample) if has_inputs else 0
+    remarks = [Remark("note", text) for text in (*raw.notes, *_notes(raw, reader, sample))]
+    remarks += [Remark("doubt", text) for text in doubts(raw.sample, rows, blank)]
+    return [row for row in rows if row[1]] or rows, remarks
+
+
+def _require_inputs(
+    reader: RowReader, sample: Sequence[Mapping[str, Any]], rows: Sequence[Row]
+) -> None:
+    labeled = [source for source, row in zip(sample, rows, strict=True) if row[1].strip()]
+    if labeled and not any(map(reader.has_input, labeled)):
+        raise EmptyDatasetError(
+            f"the inputs of the first {len(labeled)} rows are blank, as {reader.columns} reads "
+            "them",
+            hint="name columns with texts",
+        )
+
+
+def _require_outputs(reader: RowReader, rows: Sequence[Row]) -> None:
+    columns = reader.columns
     if not any(output.strip() for _, output in rows) and (why := reader.unread_outputs()):
         other = Option("columns", f"input={','.join(columns.named('input'))},output=COLUMN")
         raise ColumnsError(
             f"{columns} reads no output of the first {len(rows)} rows: {why}",
             hint="rename the role of the answers to assistant" if columns.messages else other,
         )
-    notes = list(raw.notes)
+
+
+def _notes(
+    raw: RawDataset, reader: RowReader, sample: Sequence[Mapping[str, Any]]
+) -> Iterator[str]:
+    """Yield how the rows of a sample are read, where their columns alone do not say it."""
+    columns = reader.columns
+    first = f"of the first {len(sample)}"
     if columns.messages:
         answering, _ = unknown_roles([value_at(row, columns.messages) for row in sample])
         if answering:
-            notes.append(f"Turns of {', '.join(sorted(answering))} are read as the answers.")
+            yield f"Turns of {', '.join(sorted(answering))} are read as the answers."
     if reader.verdict:
-        notes.append(f"Rows with false in column {reader.verdict} are left out as bad examples.")
+        yield f"Rows with false in column {reader.verdict} are left out as bad examples."
     output = columns.answer
     if not columns.choices and TableView(raw.columns, raw.labels, raw.sample).holds_codes(output):
-        notes.append(f"Column {output} holds numbers: a model learns more from class names.")
+        yield f"Column {output} holds numbers: a model learns more from class names."
     if reader.form == "several":
-        notes.append("Some rows have several labels: they are read in a fixed order, with commas.")
+        yield "Some rows have several labels: they are read in a fixed order, with commas."
     if respelled := reader.labels.respelled:
-        notes.append(
-            f"{respelled} of the first {len(rows)} labels differ from others only in case or "
+        yield (
+            f"{respelled} {first} labels differ from others only in case or "
             "space: all are read in the most frequent spelling."
         )
     if unknown := sum(map(reader.is_unknown, raw.sample)):
-        notes.append(
-            f"{unknown} of the first {len(rows)} rows have the label {reader.unknown}, for none: "
-            "left out."
-        )
+        yield f"{unknown} {first} rows have the label {reader.unknown}, for none: left out."
     if several := sum(map(bool, map(reader.other_outputs, raw.sample))):
-        joined = columns.model_copy(update={"output": f"{output}.*"})
-        notes.append(
-            f"{several} of the first {len(rows)} rows hold several outputs: the first of each is "
+        yield (
+            f"{several} {first} rows hold several outputs: the first of each is "
             "trained on, and any of them is a right answer."
-            + f" To join them, read the columns {joined}."
-            * bool(output)
-        )
-    remarks = [Remark("note", text) for text in notes]
-    remarks += [Remark("doubt", text) for text in doubts(raw.sample, rows, blank)]
-    return [row for row in rows if row[1]] or rows, remarks
+        ) + _advice_to_join(columns)
+
+
+def _advice_to_join(columns: Columns) -> str:
+    """Return which columns join several outputs; nothing if they are not in a column."""
+    if not columns.answer:
+        return ""
+    joined = columns.model_copy(update={"output": f"{columns.answer}.*"})
+    return f" To join them, read the columns {joined}."
 
 
 def _row_as_proposed(raw: RawDataset, columns: Columns | None) -> Row | None:

@@ -107,9 +107,8 @@ def _remarks(
 
 def _mode(form: ChatForm) -> str:
     """Return how a base model's chat template was run, as a phrase that follows its name."""
-    mode = form.chat
-    said = [f"{name}={value}" for name, value in mode.chat_template_kwargs.items()] if mode else []
-    return f", with {', '.join(said)}" if said else ""
+    kwargs = form.chat.chat_template_kwargs if form.chat else {}
+    return f", with {', '.join(f'{k}={v}' for k, v in kwargs.items())}" if kwargs else ""
 
 
 def share_instruction(prompts: Sequence[str]) -> bool:

@@ -24,14 +24,15 @@ from hf_lorameta.engines.scoring import (
 )
 from hf_lorameta.types import Row, StageProgress, no_progress
 
+SAMPLES = 5
+"""Rows that a report lists with their answers."""
 _FIRST_ROWS = 8
 """Rows that are scored whatever time is left."""
 _SLOWER = 1.15
-"""How much longer others may take."""
+"""How many times as long as the rows so far later ones may take."""
 
-Asked = tuple[Sequence[Row], Adapter | None]
-"""Rows as a method asks them, and its adapter."""
-Methods = Mapping[str, Asked]
+Methods = Mapping[str, tuple[Sequence[Row], Adapter | None]]
+"""The rows of each method, in its prompts, and its adapter."""
 
 
 class Group(NamedTuple):
@@ -54,9 +55,7 @@ class Group(NamedTuple):
         Args:
             form: of the base model's chat template, see `Evaluator.scored_form`.
         """
-        methods: dict[str, Asked] = {
-            method: (self.rows, adapter) for method, adapter in self.adapters.items()
-        }
+        methods = {method: (self.rows, adapter) for method, adapter in self.adapters.items()}
         if self.shots:
             methods[f"{len(self.shots)}-shot"] = (in_chat(form, self.rows, self.shots), None)
         if (chat := in_chat(form, self.rows)) != list(self.rows):
@@ -68,7 +67,7 @@ def compare(
     evaluator: Evaluator,
     groups: Sequence[Group],
     generate: bool = True,
-    samples: int = 5,
+    samples: int = SAMPLES,
     progress: Callable[[str, Scores], None] = no_progress,
     row_progress: StageProgress = no_progress,
     form: Form = "one",
@@ -92,7 +91,7 @@ def compare(
             whose answer is not known yet counts half.
         form: what the outputs of the dataset are.
         deadline: if it would be missed, only the first rows are scored: at least 8, and as many as
-            the time is likely to suffice for, judging by these.
+            there is likely to be time for, judging by these.
 
     Raises:
         AdapterError: an adapter cannot be loaded.
@@ -111,21 +110,21 @@ def compare(
     parts, answers = dict[str, list[Scores]](), dict[str, list[str]]()
     for methods, part in _parts_in_time(evaluator, groups, deadline):
         for method, (asked, adapter) in methods.items():
-            found, given = evaluator.evaluate(asked[part], adapter, generate, counting(method))
-            parts.setdefault(method, []).append(found)
-            answers.setdefault(method, []).extend(given)
-            progress(method, found)
+            scores, texts = evaluator.evaluate(asked[part], adapter, generate, counting(method))
+            parts.setdefault(method, []).append(scores)
+            answers.setdefault(method, []).extend(texts)
+            progress(method, scores)
     measure, rows = measure_of(rows, form), rows[: len(answers[next(iter(answers))])]
-    scores = {m: _joined(of, rows, answers[m], generate) for m, of in parts.items()}
+    joined = {m: _joined(parts[m], rows, answers[m], generate) for m in parts}
     any_order = generate and form == "several"
     if any_order:
-        scores = {m: of_labels(s, rows, answers[m]) for m, s in scores.items()}
+        joined = {m: of_labels(s, rows, answers[m]) for m, s in joined.items()}
     listed = (
         Sample(*row, {method: outputs[index] for method, outputs in answers.items()})
         for index, row in enumerate(rows[:samples])
     )
     outputs = Counter(map(labels_of if any_order else normalized, (output for _, output in rows)))
-    return Report(scores, tuple(listed), outputs.most_common(1)[0][1], measure)
+    return Report(joined, tuple(listed), outputs.most_common(1)[0][1], measure)
 
 
 def _may_generate(evaluator: Evaluator, group: Group, deadline: Deadline) -> bool:

@@ -48,7 +48,7 @@ def in_chat(form: ChatForm | None, rows: Sequence[Row], shots: Sequence[Row] = (
     Args:
         form: of the base model's chat template; None if it has none.
         rows: those that have the form of a chat already keep it.
-        shots: examples that come first; in a chat, as earlier messages and their answers, behind
+        shots: examples that come first; in a chat, as earlier messages and their answers, after
             the system text of the row.
 
     Example:
@@ -70,10 +70,10 @@ def _in_chat(form: ChatForm, prompt: str, shots: Sequence[Row]) -> str:
     count = sum(1 for _ in takewhile(_is_system, turns))
     examples = [(_example(form, text), output) for text, output in shots]
     if form.has_turns:
-        shown = [turn for said, output in examples for turn in (*said, (ASSISTANT, output))]
+        shown = [turn for asked, output in examples for turn in (*asked, (ASSISTANT, output))]
         return form.prompt([*turns[:count], *shown, *turns[count:]])
     message = prompt_text(
-        one_text(turns[count:]), [(one_text(said), out) for said, out in examples]
+        one_text(turns[count:]), [(one_text(asked), output) for asked, output in examples]
     )
     return form.prompt([*turns[:count], (USER, message)])
 

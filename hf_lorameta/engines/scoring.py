@@ -24,13 +24,13 @@ BASE_METHOD = "base"
 """The base model, a method of `hf_lorameta.engines.comparing.compare`."""
 ADAPTER_METHOD = "generated"
 """The adapter, if only one is scored, a method of `hf_lorameta.engines.comparing.compare`."""
+CHAT_METHOD = "base-chat"
+"""The base model in its own chat template, a method of `hf_lorameta.engines.comparing.compare`."""
+MEASURES = {"rouge_l": "Rouge-L", "label_f1": "F1 of labels"}
+"""Names of the fields of `Scores` that judge texts, and outputs of several labels."""
 _TEXT_WORDS = 5
 """Different outputs with at least this many words on average are texts."""
 _WORD = re.compile(r"[^\W_]+")
-MEASURES = {"rouge_l": "Rouge-L", "label_f1": "F1 of labels"}
-"""What judges texts, and outputs of several labels: a field of `Scores`, and its name."""
-CHAT_METHOD = "base-chat"
-"""The base model in its own chat template, a method of `compare`, too."""
 
 
 @dataclass(frozen=True)
@@ -168,9 +168,9 @@ def score(
 
     def best(answer: str, output: str) -> tuple[float, bool]:
         """Return the Rouge-L with the right output that is nearest, and whether one is in there."""
-        given, right = normalized(answer), map(normalized, right_outputs(output))
-        found = [(scorer.score(r, given)["rougeL"].fmeasure, r in given) for r in right]
-        return max(rouge for rouge, _ in found), any(contained for _, contained in found)
+        text, right = normalized(answer), map(normalized, right_outputs(output))
+        scores = [(scorer.score(r, text)["rougeL"].fmeasure, r in text) for r in right]
+        return max(rouge for rouge, _ in scores), any(contained for _, contained in scores)
 
     nearest = [best(*pair) for pair in pairs]
     rouge_l = sum(rouge for rouge, _ in nearest) / n
@@ -195,9 +195,9 @@ def label_f1(rows: Sequence[Row], answers: Sequence[str]) -> float:
     """
     right = total = 0
     for answer, (_, output) in zip(answers, rows, strict=True):
-        given, expected = labels_of(answer), labels_of(output)
-        right += len(given & expected - {NONE, ""})
-        total += len(given - {NONE, ""}) + len(expected - {NONE, ""})
+        answered, expected = labels_of(answer), labels_of(output)
+        right += len(answered & expected - {NONE, ""})
+        total += len(answered - {NONE, ""}) + len(expected - {NONE, ""})
     return 2 * right / total if total else 1.0
 
 
@@ -216,8 +216,8 @@ def of_labels(scores: Scores, rows: Sequence[Row], answers: Sequence[str]) -> Sc
     pairs = [(labels_of(a), labels_of(o)) for a, (_, o) in zip(answers, rows, strict=True)]
     return replace(
         scores,
-        exact_match=sum(given == expected for given, expected in pairs) / len(pairs),
-        contains=sum(given >= expected for given, expected in pairs) / len(pairs),
+        exact_match=sum(answered == expected for answered, expected in pairs) / len(pairs),
+        contains=sum(answered >= expected for answered, expected in pairs) / len(pairs),
         label_f1=label_f1(rows, answers),
     )
 

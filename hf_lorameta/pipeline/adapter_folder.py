@@ -177,8 +177,8 @@ def new_folder(target: Path) -> Iterator[Path]:
 
 def _held(folder: Path) -> list[Path]:
     """List a folder, without ``lost+found`` and the scratch folders of killed commands."""
-    found = folder.iterdir()
-    return [p for p in found if p.name != "lost+found" and not p.name.startswith(_SCRATCH)]
+    paths = folder.iterdir()
+    return [p for p in paths if p.name != "lost+found" and not p.name.startswith(_SCRATCH)]
 
 
 def require_free_target(folder: Path, overwrite: bool) -> None:

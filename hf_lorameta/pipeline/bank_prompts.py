@@ -11,7 +11,7 @@ from hf_lorameta.data.instruction_and_cue import shares_instruction, with_instru
 from hf_lorameta.data.prompt import PROMPT
 
 _COMPARED = 50
-"""How many of a bank's datasets are looked at, at most."""
+"""How many of a large bank's datasets are looked at, at least; never twice as many."""
 
 
 def prompts_like(bank: Bank, form: ChatForm | None = None) -> Callable[[Dataset], Dataset]:
@@ -37,10 +37,15 @@ def _as_it_is(dataset: Dataset) -> Dataset:
 
 def expects_instructions(bank: Bank) -> bool:
     """Return whether the inputs of most bank datasets contain an instruction."""
-    compared = range(0, len(bank), max(1, len(bank) // _COMPARED))
+    compared = _compared(bank)
     profiles = bank.stored_profiles.take(compared)
-    found = sum(shares_instruction(profiles[i]) for i in range(len(compared)))
-    return found > len(compared) / 2
+    with_instructions = sum(shares_instruction(profiles[i]) for i in range(len(compared)))
+    return with_instructions > len(compared) / 2
+
+
+def _compared(bank: Bank) -> range:
+    """Return the indices of the datasets that are looked at, evenly over the bank."""
+    return range(0, len(bank), max(1, len(bank) // _COMPARED))
 
 
 def chat_format(bank: Bank) -> str | None:
@@ -51,8 +56,8 @@ def chat_format(bank: Bank) -> str | None:
     general = bank.index.general
     if general and general.template:
         return general.template
-    compared = bank.index.entries[:: max(1, len(bank) // _COMPARED)]
-    templates = Counter(entry.columns.template for entry in compared)
+    compared = _compared(bank)
+    templates = Counter(bank.index.entries[i].columns.template for i in compared)
     template, count = max(templates.items(), key=lambda item: item[1], default=(None, 0))
     is_chat = template is not None and PROMPT in template and template != PROMPT
     return template if is_chat and count > len(compared) / 2 else None

@@ -27,11 +27,11 @@ def budget_seconds(budget: float | str | None) -> float | None:
     """
     if budget is None:
         return None
-    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([a-z]*)", str(budget).strip().lower())
-    if not found or found[2] not in _UNITS:
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([a-z]*)", str(budget).strip().lower())
+    if not match or match[2] not in _UNITS:
         not_a_time = f"a budget of {budget!r} is not a time, expected one such as 60s, 2m or 0"
         raise UsageError(not_a_time, hint=Option("budget", change="leave out"))
-    seconds = float(found[1]) * _UNITS[found[2]]
+    seconds = float(match[1]) * _UNITS[match[2]]
     if seconds > _MOST_SECONDS:
         too_long = f"a budget of {budget!r} is more than a week, the most that is allowed"
         raise UsageError(too_long, hint=Option("budget", change="lower"))

@@ -127,7 +127,7 @@ def _classified(unseen: Sequence[Unseen], scored: int) -> int | None:
     right = 0
     for part in unseen:
         if not (rows := part.rows[:scored]):
-            break  # time left out this fold and those behind it
+            break  # there was no time for this fold and those after it
         known = {normalized(output) for _, output in part.trained_on}
         if not known or 2 * len(known) > len(part.trained_on):
             return None

@@ -1,19 +1,21 @@
 """Score adapters on rows that none of them was made with."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple, Unpack
 
 from hf_lorameta.data.dataset import Dataset, ReadingOptions
-from hf_lorameta.engines.comparing import Group, compare
+from hf_lorameta.engines.comparing import SAMPLES, Group, compare
 from hf_lorameta.engines.scoring import (
     ADAPTER_METHOD,
+    BASE_METHOD,
     CHAT_METHOD,
     MAX_NEW_TOKENS,
     Evaluator,
     Report,
+    Scores,
 )
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator, require_eval
 from hf_lorameta.errors import AdapterError, Option, UsageError
@@ -35,7 +37,7 @@ from hf_lorameta.remarks import Remark, log_remarks
 from hf_lorameta.tables import plural
 from hf_lorameta.types import Row, StageProgress, no_progress
 
-_OTHER_METHODS = re.compile(rf"base|{CHAT_METHOD}|{ADAPTER_METHOD}|\d+-shot")
+_OTHER_METHODS = re.compile(rf"{BASE_METHOD}|{CHAT_METHOD}|{ADAPTER_METHOD}|\d+-shot")
 
 _UNREAD = Remark(
     "warning",
@@ -117,13 +119,24 @@ class Evaluation(NamedTuple):
     rows: Sequence[Row]
     shots: Sequence[Row]
 
-    def compare(self, evaluator: Evaluator, **options: Any) -> Report:
-        """Score the base model, each adapter and the few-shot prompt, with options of `compare`."""
-        options["form"] = self.dataset.form
-        if not options.get("generate", True):
-            options["samples"] = 0  # of wrong answers, only the beginnings are known
-        group = Group(self.rows, {"base": None, **self.folders}, self.shots)
-        return compare(evaluator, [group], **options)
+    def compare(
+        self,
+        evaluator: Evaluator,
+        *,
+        generate: bool,
+        row_progress: StageProgress,
+        progress: Callable[[str, Scores], None] = no_progress,
+    ) -> Report:
+        """Score the base model, each adapter and the few-shot prompt; see `compare`."""
+        return compare(
+            evaluator,
+            [Group(self.rows, {BASE_METHOD: None, **self.folders}, self.shots)],
+            generate,
+            samples=SAMPLES if generate else 0,  # else only the beginnings of wrong answers
+            progress=progress,
+            row_progress=row_progress,
+            form=self.dataset.form,
+        )
 
 
 def prepare_evaluation(
@@ -156,7 +169,7 @@ def prepare_evaluation(
         LoraMetaError: as `evaluate` raises.
     """
     folders = _locate_adapters(names, hub)
-    found = _base_of(dict(zip(map(str, names), folders.values(), strict=True)), base)
+    base_model = _base_of(dict(zip(map(str, names), folders.values(), strict=True)), base)
     saved = {folder: read_provenance(folder)[0] for folder in folders.values()}
     provenances = [part for provenance in saved.values() for part in generated_adapters(provenance)]
     unread = [folder for folder in saved if not saved[folder] and (folder / RECIPE_FILE).exists()]
@@ -166,9 +179,9 @@ def prepare_evaluation(
     rows, examples, remarks = rows_to_evaluate(
         opened, provenances, max_rows, shots, hub, progress, folder
     )
-    scored = f"Scoring {plural(len(rows), 'row')} of split {opened.split} with {found[0]}."
+    scored = f"Scoring {plural(len(rows), 'row')} of split {opened.split} with {base_model[0]}."
     log_remarks([*remarks, *([_UNREAD] if unread else ()), Remark("note", scored)])
-    return Evaluation(folders, found, opened, rows, examples)
+    return Evaluation(folders, base_model, opened, rows, examples)
 
 
 def open_evaluator(

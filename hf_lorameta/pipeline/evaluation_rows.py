@@ -205,20 +205,20 @@ def _train_split(dataset: Dataset, hub: Hub, folder: Path | None) -> Dataset | N
 
 def _draw(dataset: Dataset, count: int, without: Collection[Row]) -> tuple[list[Row], int]:
     """Return rows that were drawn, and how many distinct rows of `without` were left out."""
-    found = set()
+    left_out = set()
 
-    def others() -> Iterator[Row]:
+    def new_rows() -> Iterator[Row]:
         for row in islice(dataset.rows(), READ_ROWS):
             if row in without:
-                found.add(row)
+                left_out.add(row)
             else:
                 yield row
 
     sample = RowSample(max(POOL_ROWS, count), f"{_SEED} score")
-    read = sample.draw_from(others())
+    read = sample.draw_from(new_rows())
     if read and not sample.rows:
         raise UnlabeledDatasetError(
             f"none of {plural(read, 'row')} has an output to compare with",
             hint=[Option("split", "NAME"), Option("columns", "output=COLUMN")],
         )
-    return draw_stratified(sample.rows, count, _SEED), len(found)
+    return draw_stratified(sample.rows, count, _SEED), len(left_out)

@@ -71,7 +71,7 @@ def generate(
         BankError: as `plan` raises.
         UsageError: the budget is not a time; or as `hf_lorameta.pipeline.resolve.resolve` raises.
         LoraMetaError: as `hf_lorameta.pipeline.make.make_adapter` raises.
-        KeyboardInterrupt: Ctrl-C, unless in a training behind its first steps or its first fold,
+        KeyboardInterrupt: Ctrl-C, unless in a training after its first steps or its first fold,
             or in the check after it: then the adapter so far is returned, with a warning.
 
     Example:
@@ -131,16 +131,22 @@ def plan(
             bank, base=base, base_revision=base_revision, token=token, progress=shown
         ) as session,
     ):
-        return plan_dataset(session.open_dataset(dataset, **reading), session.bank, recipe)
+        opened = session.open_dataset(dataset, **reading)
+        require_compatible(recipe, session.bank, opened)
+        return plan_dataset(opened, session.bank, recipe)
 
 
 def plan_dataset(dataset: Dataset, bank: Bank, recipe: Recipe) -> Plan:
-    """Plan an adapter for an opened dataset.
+    """Plan an adapter for an opened dataset, with settings that suit it.
+
+    Args:
+        dataset: an opened dataset.
+        bank: the bank.
+        recipe: settings that `resolve` or `require_compatible` has checked.
 
     Raises:
         LoraMetaError: as `plan` raises.
     """
-    require_compatible(recipe, bank, dataset)
     return plan_from_reading(read_dataset(dataset, recipe, token_counting(bank)), bank)
 
 
@@ -172,16 +178,16 @@ def make(dataset: Dataset, session: Session, resolved: Resolved) -> Generation:
     """
     log_remarks(dataset.remarks)
     plan, rows = plan_with_rows(dataset, session, resolved)
-    log_remarks(plan.remarks, said=(*dataset.remarks, plan.verdict))
+    log_remarks(plan.remarks, without=(*dataset.remarks, plan.verdict))
     if rows.train and (resolved.seconds or resolved.counts):
-        said = [f"With the base model: {resolved}"]
+        sentences = [f"With the base model: {resolved}"]
         if resolved.seconds and not session.bank.is_empty:
-            said.append("To skip this: --budget 0, in Python budget=0")
+            sentences.append("To skip this: --budget 0, in Python budget=0")
         if resolved.counts:
-            said.append("To skip the count alone: --no-check, in Python check=False")
-        logger.info(". ".join(said))
+            sentences.append("To skip the count alone: --no-check, in Python check=False")
+        logger.info(". ".join(sentences))
     if missed := resolved.obstacle:
         logger.warning("Not trained on your rows: %s. Next: %s", missed, missed.hint)
     adapter = make_adapter(plan, rows, session, resolved.stages, seconds=resolved.seconds)
-    log_remarks(adapter.remarks, said=plan.remarks)
+    log_remarks(adapter.remarks, without=plan.remarks)
     return adapter

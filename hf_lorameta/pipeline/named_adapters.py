@@ -67,7 +67,7 @@ def open_named(name: str, hub: Hub, open_bank: Callable[[], Bank]) -> NamedAdapt
     if not is_repo_id(repo_id) or repo_id.startswith("local/"):
         return _in_bank(name, open_bank())
     repo = hub.resolve(repo_id, "model", revision or None, blobs=True)
-    found = _in_folder(fetch_adapter(repo, hub), name)
+    adapter = _in_folder(fetch_adapter(repo, hub), name)
     facts = {
         "adapter": repo.repo_id,
         "revision": repo.sha,
@@ -75,7 +75,7 @@ def open_named(name: str, hub: Hub, open_bank: Callable[[], Bank]) -> NamedAdapt
         "private": repo.private,
         "published": not repo.private,
     }
-    return found._replace(facts={**found.facts, **facts})
+    return adapter._replace(facts={**adapter.facts, **facts})
 
 
 def _in_folder(folder: Path, name: str) -> NamedAdapter:

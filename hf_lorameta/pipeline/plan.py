@@ -4,6 +4,7 @@ No adapter weights are read.
 """
 
 import math
+from collections.abc import Sequence
 from functools import cached_property
 from html import escape
 from typing import Any
@@ -17,6 +18,8 @@ from hf_lorameta.pipeline.read import Reading
 from hf_lorameta.pipeline.remarks import remarks_on
 from hf_lorameta.remarks import Remark
 from hf_lorameta.tables import coefficient_table, plural
+
+_HEAD = ["bank dataset", "distance", "coefficient", "license"]
 
 
 class Plan(PlanData):
@@ -49,14 +52,9 @@ class Plan(PlanData):
             return f"{read}; no bank: the adapter starts from {index.base_model} alone"
         lines = [read]
         if neighbors:
-            rows = [
-                [n.label, f"{n.distance:.3f}", f"{n.coefficient:.1%}", n.license or "unknown"]
-                for n in neighbors
-            ]
-            head = ["bank dataset", "distance", "coefficient", "license"]
             typical = self.nearest_in_bank
             lines = [
-                coefficient_table(head, rows, [n.coefficient for n in neighbors]),
+                coefficient_table(_HEAD, self._rows(), [n.coefficient for n in neighbors]),
                 "",
                 f"{read}; {plural(len(neighbors), 'adapter')}, effective number "
                 f"{self.effective_number:.1f}; nearest bank dataset at distance "
@@ -76,16 +74,21 @@ class Plan(PlanData):
         return "\n".join([*lines, self.remarks[-1].text])
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><td>{escape(n.label)}</td><td>{n.distance:.3f}</td>"
-            f"<td>{n.coefficient:.1%}</td><td>{escape(n.license or 'unknown')}</td></tr>"
-            for n in self.neighbors()
-        )
+        def row(cells: Sequence[str], tag: str) -> str:
+            return f"<tr>{''.join(f'<{tag}>{escape(cell)}</{tag}>' for cell in cells)}</tr>"
+
+        table = "".join([row(_HEAD, "th"), *(row(cells, "td") for cells in self._rows())])
         *others, verdict = self.remarks
         warnings = "".join(f"<li>{escape(str(r))}</li>" for r in others if r.level == "warning")
-        head = "<tr><th>dataset</th><th>distance</th><th>coefficient</th><th>license</th></tr>"
         texts = f"<p>{escape(repr(self))}</p><p>{escape(verdict.text)}</p>"
-        return f"{texts}<table>{head}{rows}</table><ul>{warnings}</ul>"
+        return f"{texts}<table>{table}</table><ul>{warnings}</ul>"
+
+    def _rows(self) -> list[list[str]]:
+        """Return the cells of a table of the adapters, under `_HEAD`."""
+        return [
+            [n.label, f"{n.distance:.3f}", f"{n.coefficient:.1%}", n.license or "unknown"]
+            for n in self.neighbors()
+        ]
 
     def provenance(self) -> dict[str, Any]:
         """Return the content of ``recipe.json``, without a private dataset's name."""

@@ -4,16 +4,14 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 
 from hf_lorameta.bank.entries import IndexEntry
-from hf_lorameta.bank.index import FAR_RATIO
+from hf_lorameta.bank.index import FAR_RATIO, Index
 from hf_lorameta.bank.outliers import outliers, stated_norms
 from hf_lorameta.cards.results import (
     CLASSIFIER,
     FEW_SHOT,
     MOST_FREQUENT,
     Check,
-    Graded,
     Outcome,
-    RightAnswers,
     Training,
     method_in_words,
 )
@@ -25,6 +23,7 @@ from hf_lorameta.pipeline.bank_prompts import expects_instructions
 from hf_lorameta.pipeline.budget import more_time
 from hf_lorameta.pipeline.coefficients import is_scaled_by_length
 from hf_lorameta.pipeline.plan_data import PlanData
+from hf_lorameta.recipe import Recipe
 from hf_lorameta.remarks import Remark
 from hf_lorameta.tables import plural
 from hf_lorameta.training.settings import Settings
@@ -35,6 +34,8 @@ _LOW_RETENTION = 0.9
 """Warn about a pack that retains less than this share of the updates' energy."""
 _ROUGE_MARGIN = 0.05
 """Smallest lead in Rouge-L that counts; on 16 rows, less may be chance."""
+_METHODS = ADAPTER_METHOD, BASE_METHOD, CHAT_METHOD, FEW_SHOT, MOST_FREQUENT, CLASSIFIER
+"""In the order in which a verdict names them; of equally good ones, the first is the rival."""
 _UNTRAINED = "It was not trained: time ran out before the first step."
 _WHAT_HELPS = "More rows, or more time to train, may change that."
 _TRAIN_LONGER = Option("budget", "5m")
@@ -107,33 +108,8 @@ def _on_missing_outputs(plan: PlanData) -> Remark:
 def _of_bank(plan: PlanData, outcome: Outcome) -> Iterator[Remark]:
     index, neighbors = plan.bank.index, plan.neighbors()
     if plan.bank.has_datasets:
-        nearest, typical = float(plan.distances.min()), plan.nearest_in_bank
-        if nearest > FAR_RATIO * typical:
-            yield Remark(
-                "warning",
-                "No dataset in the bank is near this one: the nearest is at distance "
-                f"{nearest:.3f}; within the bank, {typical:.3f} is typical.",
-            )
-            if outcome == Outcome() and not plan.recipe.rows_asked:
-                yield Remark(
-                    "warning",
-                    "Expect little from this adapter: train it on labeled rows, or compare it with "
-                    "the base model on them before you use it.",
-                )
-    if index.base_model.endswith(".gguf"):
-        yield Remark(
-            "warning",
-            "The base model's weights were dequantized from a GGUF file: the adapter may do worse "
-            "on the original weights.",
-        )
-    elif (outcome.training or outcome.check) and not outcome.given_model:
-        weights = find_at_hand(index.base_model, index.base_revision)
-        if weights and weights.suffix == ".gguf":
-            yield Remark(
-                "warning",
-                f"4-bit weights were used in place of those of {index.base_model}, which were not "
-                "on this machine: on the original weights, the adapter may give other answers.",
-            )
+        yield from _on_distance(plan, outcome)
+    yield from _on_weights(index, outcome)
     if index.packing and index.packing.retained_whole < _LOW_RETENTION:
         yield Remark(
             "warning",
@@ -150,6 +126,42 @@ def _of_bank(plan: PlanData, outcome: Outcome) -> Iterator[Remark]:
         yield Remark("warning", "Not all of the adapters used state a license.")
 
 
+def _on_distance(plan: PlanData, outcome: Outcome) -> Iterator[Remark]:
+    """Warn if no dataset of the bank is near."""
+    nearest, typical = float(plan.distances.min()), plan.nearest_in_bank
+    if not nearest > FAR_RATIO * typical:  # typical may be NaN
+        return
+    yield Remark(
+        "warning",
+        "No dataset in the bank is near this one: the nearest is at distance "
+        f"{nearest:.3f}; within the bank, {typical:.3f} is typical.",
+    )
+    if outcome == Outcome() and not plan.recipe.rows_asked:
+        yield Remark(
+            "warning",
+            "Expect little from this adapter: train it on labeled rows, or compare it with "
+            "the base model on them before you use it.",
+        )
+
+
+def _on_weights(index: Index, outcome: Outcome) -> Iterator[Remark]:
+    """Warn if the base model was run with quantized weights."""
+    if index.base_model.endswith(".gguf"):
+        yield Remark(
+            "warning",
+            "The base model's weights were dequantized from a GGUF file: the adapter may do worse "
+            "on the original weights.",
+        )
+    elif (outcome.training or outcome.check) and not outcome.given_model:
+        weights = find_at_hand(index.base_model, index.base_revision)
+        if weights and weights.suffix == ".gguf":
+            yield Remark(
+                "warning",
+                f"4-bit weights were used in place of those of {index.base_model}, which were not "
+                "on this machine: on the original weights, the adapter may give other answers.",
+            )
+
+
 def _on_outliers(odd: Mapping[str, str]) -> str:
     """Return a warning of adapters that take part, by name with what is odd."""
     shown = "; ".join(f"{name}: {reason}" for name, reason in list(odd.items())[:_MOST_NAMED])
@@ -161,7 +173,7 @@ def _on_outliers(odd: Mapping[str, str]) -> str:
 
 
 def _of_adapter(plan: PlanData, outcome: Outcome) -> Iterator[Remark]:
-    recipe, training, check = plan.recipe, outcome.training, outcome.check
+    training, check = outcome.training, outcome.check
     if training:
         yield _on_training(training, outcome, plan.profile.rows)
     elif outcome.out_of_time:
@@ -172,19 +184,7 @@ def _of_adapter(plan: PlanData, outcome: Outcome) -> Iterator[Remark]:
     elif training:
         text = "Right answers were not counted."
         yield Remark("note", text, Option("check", 16), "To count them on 16 other rows")
-    drawn = outcome.drawn
-    to_train = drawn.train + drawn.held_out if drawn else 0
-    used = (
-        ("trained", training and training.rows, to_train, recipe.train),
-        ("checked", check and check.rows, drawn.check if drawn else 0, recipe.check),
-    )
-    for done, rows, found, requested in used:
-        if drawn and rows and requested and found < requested:
-            yield Remark(
-                "warning",
-                f"The adapter was {done} on {rows} labeled rows, not {requested}: no more distinct "
-                "ones were read, or the others are for another purpose, such as the check.",
-            )
+    yield from _on_missing_rows(plan.recipe, outcome)
     if outcome.interrupted:
         yield Remark("warning", outcome.interrupted.warning)
     if training and training.outputs == 1:
@@ -201,6 +201,24 @@ def _of_adapter(plan: PlanData, outcome: Outcome) -> Iterator[Remark]:
             _TRAIN_LONGER,
             "To train it further",
         )
+
+
+def _on_missing_rows(recipe: Recipe, outcome: Outcome) -> Iterator[Remark]:
+    """Warn if fewer rows were drawn than the recipe asks for."""
+    drawn, training, check = outcome.drawn, outcome.training, outcome.check
+    if drawn is None:
+        return
+    uses = (
+        ("trained", training and training.rows, drawn.to_train, recipe.train),
+        ("checked", check and check.rows, drawn.check, recipe.check),
+    )
+    for done, rows, available, requested in uses:
+        if rows and requested and available < requested:
+            yield Remark(
+                "warning",
+                f"The adapter was {done} on {rows} labeled rows, not {requested}: no more distinct "
+                "ones were read, or the others are for another purpose, such as the check.",
+            )
 
 
 def _is_worse(check: Check) -> bool:
@@ -255,6 +273,7 @@ def verdict_on(
             advice, not another tool.
 
     Example:
+        >>> from hf_lorameta.cards.results import RightAnswers
         >>> right = RightAnswers(most_frequent=7, base=2, end=12, chat=3, prompt=9)
         >>> check = Check(16, base=2.0, end=1.0, shots=3, right=right)
         >>> print(verdict_on(check))  # doctest: +NORMALIZE_WHITESPACE
@@ -279,28 +298,28 @@ trained: time ran out before the first step. Right answers ...
         advice = "Count them on some rows before you rely on an adapter."
         text = " ".join(["Unsure: right answers have not been counted yet.", *doubts, advice])
         return Remark("unsure", text)
-    scores: RightAnswers | Graded = check.right
+    right: dict[str, float] = {counted.method: counted.right for counted in check.counted}
+    scores = right
     margin: float = _margin(check.rows)
     better, equal = "more answers are right", "as many are right"
-    reason = f"Right answers on {check.rows} rows: {_listed(check.right, check.shots)}."
-    if graded := check.graded:
-        reason = (
-            f"{MEASURES[graded.measure]} of the answers to {check.rows} rows: "
-            f"{_listed(graded, check.shots, '.2f')}. Right answers: "
-            f"{_listed(check.right, check.shots)}."
-        )
-        least = _ROUGE_MARGIN if graded.measure == "rouge_l" else margin / check.rows
+    reason = f"Right answers on {check.rows} rows: {_listed(right, check.shots)}."
+    if check.graded:
+        graded = {c.method: c.score for c in check.counted if c.score is not None}
+        measure, grades = check.graded.measure, _listed(graded, check.shots, ".2f")
+        right_too = f"Right answers: {_listed(right, check.shots)}."
+        reason = f"{MEASURES[measure]} of the answers to {check.rows} rows: {grades}. {right_too}"
+        least = _ROUGE_MARGIN if measure == "rouge_l" else margin / check.rows
         # where a copy of the input is close to the output, only right answers tell methods apart
-        if abs(_lead(graded, check.shots)) >= least or abs(_lead(scores, check.shots)) < margin:
+        if abs(_lead(graded)) >= least or abs(_lead(right)) < margin:
             scores, margin = graded, least
             better, equal = "answers are closer to the outputs", "as good"
     reason = " ".join([*[_UNTRAINED] * untrained, reason, *doubts])
-    adapter, others = scores.end, _others(scores, check.shots)
-    name, best = max(others.items(), key=lambda item: item[1])
+    rival = _rival(scores)
+    adapter, best = scores[ADAPTER_METHOD], scores[rival]
+    name, words = (method_in_words(method, check.shots) for method in (rival, CLASSIFIER))
     if not max(adapter, best, check.right.most_by_model):
         return Remark("unsure", f"Unsure: no answer is right. {reason}")
-    classifier = check.right.classifier if scores is check.right and not untrained else None
-    words = method_in_words(CLASSIFIER, check.shots)
+    classifier = None if untrained else scores.get(CLASSIFIER)
     if classifier is not None and classifier >= max(adapter, best) + margin:
         text = f"Unlikely to help: {better} with {words}. {reason} {_BETTER_TOOL}"
         return Remark("unlikely", text)
@@ -328,22 +347,18 @@ def _margin(rows: int) -> int:
     return max(2, round(math.sqrt(rows / 2)))
 
 
-def _others(scores: RightAnswers | Graded, shots: int) -> dict[str, float]:
-    """Return the scores of all methods but the adapter, by name."""
-    by_method = {BASE_METHOD: scores.base, CHAT_METHOD: scores.chat, FEW_SHOT: scores.prompt}
-    found = {method_in_words(method, shots): score for method, score in by_method.items()}
-    if isinstance(scores, RightAnswers) and scores.most_frequent > 1:  # an output repeats
-        found[method_in_words(MOST_FREQUENT, shots)] = scores.most_frequent
-    return {name: score for name, score in found.items() if score is not None}
+def _rival(scores: Mapping[str, float]) -> str:
+    """Return the best of the other methods, not counting the classifier."""
+    others = [name for name in _METHODS if name in scores.keys() - {ADAPTER_METHOD, CLASSIFIER}]
+    return max(others, key=scores.__getitem__)
 
 
-def _lead(scores: RightAnswers | Graded, shots: int) -> float:
+def _lead(scores: Mapping[str, float]) -> float:
     """Return the adapter's score less that of the best other method."""
-    return scores.end - max(_others(scores, shots).values())
+    return scores[ADAPTER_METHOD] - scores[_rival(scores)]
 
 
-def _listed(scores: RightAnswers | Graded, shots: int, spec: str = "") -> str:
-    methods = {method_in_words(ADAPTER_METHOD, shots): scores.end, **_others(scores, shots)}
-    if isinstance(scores, RightAnswers) and scores.classifier is not None:
-        methods[method_in_words(CLASSIFIER, shots)] = scores.classifier
-    return ", ".join(f"{name} {score:{spec}}" for name, score in methods.items())
+def _listed(scores: Mapping[str, float], shots: int, spec: str = "") -> str:
+    """List the scores of all methods in words, with a few-shot prompt of so many examples."""
+    named = (name for name in _METHODS if name in scores)
+    return ", ".join(f"{method_in_words(name, shots)} {scores[name]:{spec}}" for name in named)

@@ -251,7 +251,7 @@ def _bank_advice(bank: Bank) -> list[str | Option]:
     """Return the advice to name a bank: those that others have published, if there are any."""
     if not bank.is_empty:
         return ["name another bank"]
-    return [Option("bank", found.repo_id) for found in bank.alternatives[:3]] or ["name a bank"]
+    return [Option("bank", listed.repo_id) for listed in bank.alternatives[:3]] or ["name a bank"]
 
 
 def _train_a_bank(bank: Bank) -> str:

@@ -25,11 +25,15 @@ from hf_lorameta.types import Row
 logger = logging.getLogger(__name__)
 
 POOL_ROWS = 2048
+"""Rows of the pool, unless the recipe needs more."""
 MOST_ROWS = 2000
 """How many rows are trained on within a budget, at most."""
-MIN_ROWS, MIN_TRAINING_ROWS, SHOTS = 4, 8, 3
+MIN_ROWS, MIN_TRAINING_ROWS = 4, 8
+"""Fewest rows to check on, and to train on or hold out."""
+SHOTS = 3
+"""Examples in a few-shot prompt."""
 _HELD_OUT_SHARE, _MOST_HELD_OUT = 4, 48
-"""One row in this many is held out, up to so many."""
+"""One row in 4 is held out, at most 48."""
 
 
 @dataclass(frozen=True)
@@ -104,11 +108,11 @@ def rows_for(
     if train < asked <= MOST_FEW_ROWS:
         rows = replace(rows, few=tuple(draw_stratified(pool, asked, recipe.seed)))
     require_rows(rows, recipe)
-    if all_rows and (found := len(rows.train) + len(rows.held_out)) < MIN_TRAINING_ROWS:
+    if all_rows and (labeled := rows.drawn.to_train) < MIN_TRAINING_ROWS:
         uncounted = ", and no right answers are counted" if count and not check else ""
         logger.warning(
             "Not trained%s: that takes at least %d labeled rows, got %d",
-            uncounted, MIN_TRAINING_ROWS, found,
+            uncounted, MIN_TRAINING_ROWS, labeled,
         )  # fmt: skip
         return draw_rows(Drawn(len(pool), 0, 0, check), pool, recipe.seed)
     return rows
@@ -132,10 +136,10 @@ def draw_rows(drawn: Drawn, pool: Sequence[Row], seed: int) -> Rows:
 
     def draw(count: int) -> tuple[Row, ...]:
         nonlocal left
-        found = draw_stratified(left, count, seed)
-        taken = set(found)
+        rows = draw_stratified(left, count, seed)
+        taken = set(rows)
         left = [row for row in left if row not in taken]
-        return tuple(found)
+        return tuple(rows)
 
     train, held_out, check = draw(drawn.train), draw(drawn.held_out), draw(drawn.check)
     examples = draw(SHOTS)
@@ -151,7 +155,7 @@ def require_rows(rows: Rows, recipe: Recipe) -> None:
     """
     # with steps, it may repeat a training of fewer rows: others were held out
     least = {"train": 1 if recipe.steps else MIN_TRAINING_ROWS, "check": MIN_ROWS}
-    counts = {"train": len(rows.train) + len(rows.held_out), "check": len(rows.check)}
+    counts = {"train": rows.drawn.to_train, "check": rows.drawn.check}
     for name, asked in recipe.rows_asked.items():
         if (drawn := counts[name]) < least[name]:
             others = [other for other in recipe.rows_asked if other != name]

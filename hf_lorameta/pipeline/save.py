@@ -229,10 +229,12 @@ class Generation(SavableAdapter):
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON values, as ``generate --json`` prints it."""
         names = ("recipe", *self.outcome.to_dict(), "rank")
-        made = {name: self.provenance[name] for name in names} | {"seconds": self.seconds}
-        made["step_share"] = self.step_seconds / self.model_seconds if self.model_seconds else None
+        result = {name: self.provenance[name] for name in names} | {"seconds": self.seconds}
+        result["step_share"] = (
+            self.step_seconds / self.model_seconds if self.model_seconds else None
+        )
         remarks = [remark.to_dict() for remark in self.remarks]
-        return self.plan.to_dict() | made | {"remarks": remarks, "verdict": self.verdict.text}
+        return self.plan.to_dict() | result | {"remarks": remarks, "verdict": self.verdict.text}
 
     def __repr__(self) -> str:
         name, bank = self.plan.dataset.id or "a local dataset", self.plan.bank

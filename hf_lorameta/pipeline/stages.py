@@ -3,7 +3,7 @@
 `hf_lorameta.pipeline.resolve.resolve` returns the stages of a request, and
 `hf_lorameta.pipeline.make.make_adapter` runs them in order. A new one is a class in a module of its
 own, and one line of `hf_lorameta.pipeline.resolve.stages_for`. What it did is a `StageRecord` that
-it adds to `Outcome.others`, both in `hf_lorameta.cards.results`: recipe.json, ``inspect`` and the
+it adds to `Outcome.records`, both in `hf_lorameta.cards.results`: recipe.json, ``inspect`` and the
 card have it from there. Its `str` is part of what ``plan`` prints.
 """
 
@@ -62,8 +62,8 @@ class Stage(Protocol):
         name: what recipe.json calls it.
         stopped: what the warning says if the user ends it (Ctrl-C), on the card as well. An adapter
             that was trained is kept as it was before this stage, and the others are left out.
-        failed: what the warning about an error says before it, if the stage is not required. The
-            adapter then stays as it was, and the stages behind it are left out, except those that
+        failed: the beginning of the warning about an error, if the stage is not required. The
+            adapter then stays as it was, and the stages after it are left out, except those that
             are required.
     """
 
@@ -73,7 +73,7 @@ class Stage(Protocol):
 
     @property
     def required(self) -> bool:
-        """Whether an error of it ends the command; not if the stage it goes on from may fail."""
+        """Whether an error in it ends the command; False if it builds on a stage that may fail."""
 
     def run(self, work: Work, session: Session, end: Deadline) -> Work:
         """Do the work of this stage.

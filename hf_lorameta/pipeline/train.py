@@ -53,13 +53,13 @@ class Train:
             UsageError: the base model cannot be trained here, or there is not enough memory.
             AdapterError: there was no time for a step, and there is no bank; or numbers overflow.
         """
-        made = self._trained(work, session, end) if work.rows.train else work
-        if not made.adapter.pairs:
+        after = self._trained(work, session, end) if work.rows.train else work
+        if not after.adapter.pairs:
             raise AdapterError(
-                f"{_why_untrained(made)}, and there is no bank to make an adapter from",
+                f"{_why_untrained(after)}, and there is no bank to make an adapter from",
                 hint=[Option("train", 100), more_time(self.seconds), "name a bank"],
             )
-        return made
+        return after
 
     def _trained(self, work: Work, session: Session, end: Deadline) -> Work:
         from hf_lorameta.training.further import train_further
@@ -130,9 +130,9 @@ def _unseen(result: "Trained", rows: Rows) -> tuple[Unseen, ...]:
     """Return rows that right answers can be counted on: those of folds, or held-out ones."""
     if not result.folds:
         return (Unseen(rows.held_out, None, rows.prompt, rows.train),)
-    found = []
+    parts = []
     for indices, weights in result.folds:
         inside = set(indices)
         others = [row for index, row in enumerate(rows.few) if index not in inside]
-        found.append(Unseen([rows.few[i] for i in indices], weights, others[:SHOTS], others))
-    return tuple(found)
+        parts.append(Unseen([rows.few[i] for i in indices], weights, others[:SHOTS], others))
+    return tuple(parts)

@@ -1,4 +1,4 @@
-"""The state of an unfinished training, in a file, so that a later process goes on from it."""
+"""The state of an unfinished training, in a file, from which a later process can continue."""
 
 import time
 from collections.abc import Callable
@@ -41,7 +41,7 @@ class Checkpoint:
         self._path, self._key, self._saved = path, key, time.monotonic()
 
     def save(self, state: Callable[[], State]) -> None:
-        """Write the state, if the last time is long enough ago."""
+        """Write the state, unless it was written within the last `SECONDS_BETWEEN`."""
         from safetensors.torch import save
 
         if time.monotonic() - self._saved < SECONDS_BETWEEN:

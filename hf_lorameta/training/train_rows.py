@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 
 
 def no_seconds(step_seconds: float) -> float:
-    """Leave no time for anything behind a training."""
+    """Keep no time for what follows a training: the default of `train`'s `reserved`."""
     return 0.0
 
 
@@ -74,8 +74,8 @@ def train(
             is as many as the settings have, or as there is time for.
         deadline: a training without held-out rows ends when no more time is left than a step takes.
         reserved: returns the seconds that are to be left then, if a step takes so many.
-        checkpoint: where the state of a training with held-out rows is kept, which goes on from
-            there; an interruption is then raised.
+        checkpoint: where the state of a training with held-out rows is kept, and from where a later
+            call continues; an interruption is then raised.
         progress: called after each step with (steps done, likely steps in all).
         hint: what to do if there is not enough memory.
 
@@ -274,7 +274,7 @@ class _Training:
     def _train_in_folds(self, plan: FoldPlan) -> None:
         """Train an adapter for each fold, and then one on all rows.
 
-        If time does not suffice for one fold, some rows are not trained on instead.
+        If there is no time for even one fold, some rows are not trained on instead.
         """
         trainer, self._done = self._trainer, 0
         self.result.folds = self._finished_folds(plan)

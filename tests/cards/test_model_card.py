@@ -115,7 +115,7 @@ def test_metadata_is_valid_for_the_hub(changes: dict[str, Any]) -> None:
             [],
         ),
         (
-            {"outcome": Outcome(SHORT, CHECK, others=(StageRecord("x", {}, "Halved", "By 2."),))},
+            {"outcome": Outcome(SHORT, CHECK, records=(StageRecord("x", {}, "Halved", "By 2."),))},
             ["were trained, also", "## Halved\n\nBy 2.\n\n## Checked on 8 rows"],
             [],
         ),

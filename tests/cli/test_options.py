@@ -136,8 +136,8 @@ def test_errors_are_json_where_results_are(cli: Shell) -> None:
     }
     assert cli("plan", "missing.jsonl", code=3).out == ""
     wrong = cli("try", "adapter", "a prompt", "--json", code=2)
-    assert wrong.json["error"]["hint"] == "put the prompt behind --prompt"
-    assert wrong.err.endswith("Next:  put the prompt behind --prompt\n")
+    assert wrong.json["error"]["hint"] == "put the prompt after --prompt"
+    assert wrong.err.endswith("Next:  put the prompt after --prompt\n")
     named = cli("try", "--unexpected extra argument", "--json", code=2)
     assert named.json["error"]["hint"] == "hf-lorameta try --help"
     bare = cli("try", "adapter", "--json", "--prompt", code=2)

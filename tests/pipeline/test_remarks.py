@@ -24,7 +24,6 @@ from hf_lorameta.cards.results import (
 from hf_lorameta.data.counts.row_counts import RowCounts
 from hf_lorameta.engines.scoring import MEASURES
 from hf_lorameta.hub.packaged_model import SMOLLM2
-from hf_lorameta.pipeline import remarks as of_plan
 from hf_lorameta.pipeline.make import make_adapter
 from hf_lorameta.pipeline.remarks import verdict_on
 from hf_lorameta.pipeline.save import Generation
@@ -216,13 +215,14 @@ def test_a_scale_is_advised_where_the_length_of_outputs_is_unknown() -> None:
 
 
 def test_a_new_remark_is_shown_by_python_notebook_json_and_card(
-    planned: Plan, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    planned: Plan, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     new = {level: Remark(level, f"A {level} <b>.") for level in ("note", "warning", "doubt")}
-    monkeypatch.setattr(of_plan, "_of_bank", lambda *_: iter(new.values()))
+    known = planned.remarks
+    dataset = replace(planned.dataset, remarks=(*planned.dataset.remarks, *new.values()))
+    planned = replace(planned, dataset=dataset)
     caplog.set_level("INFO", "hf_lorameta")
-    planned = replace(planned)  # whose remarks were not read before
-    log_remarks(planned.remarks, said=[planned.verdict])
+    log_remarks(planned.remarks, without=[*known, planned.verdict])
     assert caplog.messages == ["A note <b>.", "A warning <b>."]
     assert "A warning &lt;b&gt;." in planned._repr_html_()
     shown = {r["text"]: r["level"] for r in planned.to_dict()["remarks"]}

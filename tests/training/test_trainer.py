@@ -131,7 +131,7 @@ def test_losses_that_are_not_finite_leave_the_adapter_as_it_was(
 
 
 def stopped(base: Path, path: Path, monkeypatch: pytest.MonkeyPatch, after: int = 8) -> None:
-    """Train, and stop in the step behind a checkpoint."""
+    """Train, and stop in the step after a checkpoint."""
 
     def progress(done: int, most: int) -> None:
         if done > after:

@@ -120,9 +120,9 @@ class Answers:
         return answers
 
     def end_criterion(self, width: int, references: Sequence[str] | None = None) -> Any:
-        """End answers, the tokens behind the first `width`, where no more of them is needed.
+        """End answers, the tokens after the first `width`, where no more of them is needed.
 
-        For the first line, that is at a newline behind text that is more than whitespace; with
+        For the first line, that is at a newline after text that is more than whitespace; with
         references, where an answer can no longer be right.
         """
         import torch

@@ -26,7 +26,7 @@ def cores() -> int:
 
 @contextmanager
 def restoring_threads() -> Iterator[None]:
-    """Restore the number of threads behind a block that changes it.
+    """Restore the number of threads after a block that changes it.
 
     Torch gives that number to this thread, and to all that begin later. One that begins during such
     a block of another thread starts with the number from before, too, and restores that.
