@@ -156,8 +156,8 @@ def _chat_form(columns: Columns) -> str:
         parts.append(f"The chat template writes the date: {made}.")
     if chat.closing:
         parts.append(
-            f"Behind what the chat template writes comes {code(as_option(chat.closing))}, which "
-            "servers leave to the model: send them the whole prompt as a text instead."
+            f"The prompt ends with {code(as_option(chat.closing))}, after what the chat template "
+            "writes. Servers leave that to the model: send them the whole prompt as text instead."
         )
     return " ".join(parts)
 

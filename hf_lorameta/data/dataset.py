@@ -329,7 +329,10 @@ def _notes(
             "space: all are read in the most frequent spelling."
         )
     if unknown := sum(map(reader.is_unknown, raw.sample)):
-        yield f"{unknown} {first} rows have the label {reader.unknown}, for none: left out."
+        yield (
+            f"{unknown} {first} rows have the label {reader.unknown}, which stands for no label: "
+            "they are left out."
+        )
     if several := sum(map(bool, map(reader.other_outputs, raw.sample))):
         yield (
             f"{several} {first} rows hold several outputs: the first of each is "

@@ -696,7 +696,7 @@ TASK_CASES = [
          lambda i: {"gold_label": "-" if i % 8 == 0 else CLASSES[i % 3], "sentence1": text(i),
                     "sentence2": text(i, 5), "pairID": f"{i}r1n"},
          (f"Sentence1: {text(1)}\nSentence2: {text(1, 5)}", "neutral"),
-         says=("3 of the first 24 rows have the label -, for none",)),
+         says=("3 of the first 24 rows have the label -, which stands for no label",)),
     case("a word, by its lemma, and a sentence with a form of it",
          lambda i: {"sentence": text(i), "word": ["be", "go", "have", "do", "say", "get"][i % 6],
                     "label": CLASSES[i % 2]}, (f"Sentence: {text(0)}\nWord: be", "negative")),
