@@ -749,6 +749,6 @@ def test_a_repo_id_is_bounded() -> None:
     result = planning.PlanResult(plan(TRAIN_FILE), [], "rows")
     name = chosen_name(result, "a" * 300_000, "user")
     assert name
-    with pytest.raises(UsageError, match="is not a valid repo id") as caught:
+    with pytest.raises(UsageError, match="form user/name, with letters, digits") as caught:
         Hub(False).existing(name)
     assert len(str(caught.value)) < 200
