@@ -21,8 +21,8 @@ from limits.lines import FullError, Line
 from settings import SpaceSettings
 from views.blocks import error_html, note, progress_html
 from work.bank_loader import BankLoader
-from work.jobs import Canceled, Job, Step, Updates, known_error
-from work.visit import LineName, Task, Visit
+from work.jobs import Canceled, Job, LineName, Step, Updates, known_error
+from work.visit import Task, Visit
 
 _CANCELED = f'<div data-announce="Canceled">{note("info", "Canceled")}</div>'
 _AGAIN = note("warning", "All places in the line are taken", ["Asking again in a few seconds."])
@@ -77,8 +77,8 @@ class Actions:
     def begin(
         self, visit: Visit, line: LineName, work: Callable[[Job], None], problem: Any
     ) -> Updates:
-        """Put work in line for a visit whose request was accepted; arguments as in `Task`."""
-        visit.task = Task(line, Job(self.settings.time_limit), work, problem)
+        """Put work in line for a visit whose request was accepted; see `Job` and `Task`."""
+        visit.task = Task(Job(self.settings.time_limit, line), work, problem)
         return self._running(visit) | {problem: ""}
 
     async def run_in_turn(self, visit: Visit, line: LineName, call: Call) -> AsyncIterator[Updates]:

@@ -73,7 +73,7 @@ class AdapterActions(Actions):
         adapter, result = known(visit.adapter), known(visit.plan_result)
         if not self.bank_loader.rows_to_improve(result).train:
             return
-        model, job = self.bank_loader.model, Job(2 * self.settings.time_limit)
+        model, job = self.bank_loader.model, Job(self.settings.time_limit, "training")
         Background(
             visit, job, self.lines["training"], call,
             lambda job: trying.improve(adapter, result, model, job, seconds=seconds),

@@ -22,7 +22,7 @@ from limits.uploads import used
 from settings import SpaceSettings, credential_of
 from views.blocks import advice, message_of
 from work.bank_loader import BankLoader
-from work.jobs import Canceled, Job, SpaceError, Step, known_error
+from work.jobs import Canceled, Job, LineName, SpaceError, Step, known_error
 from work.making import Making
 from work.planning import SAMPLES, DatasetRequest, PlanResult, make_plan
 from work.visit import known
@@ -178,7 +178,7 @@ class Endpoints:
         return result
 
     async def _steps(
-        self, name: str, work: Callable[[Job], None], call: Call
+        self, name: LineName, work: Callable[[Job], None], call: Call
     ) -> AsyncGenerator[dict[str, Any], None]:
         """Wait in a line, then run work, which ends if the caller leaves; yield the progress.
 
@@ -188,8 +188,7 @@ class Endpoints:
             if not call.wanted:
                 raise Canceled
             await asyncio.sleep(LOOK_SECONDS)
-        line, limit = self._lines[name], self._settings.time_limit
-        job = Job(2 * limit if name == "training" else limit)
+        line, job = self._lines[name], Job(self._settings.time_limit, name)
         job.call = call
         async with aclosing(line.run(call, lambda: job.run(work), lambda: call.wanted)) as running:
             async for news in running:

@@ -14,8 +14,8 @@ from limits.lines import Line
 from settings import SpaceSettings
 from views.blocks import render
 from work.bank_loader import BankLoader
-from work.jobs import Updates
-from work.visit import LineName, Visit
+from work.jobs import LineName, Updates
+from work.visit import Visit
 
 _NUMBER_REQUESTS = """(...values) => {
     const last = Number(sessionStorage.getItem("lm-requests"));

@@ -4,15 +4,13 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from hf_lorameta.bank.executors import in_modules
-from hf_lorameta.environment import usable_cores
+from hf_lorameta.bank.executors import WORKERS, in_modules
 from hf_lorameta.formats.lora_file import AdapterFile
 from hf_lorameta.formats.lora_layout import Layout, Module
 from hf_lorameta.method.low_rank import LowRankSum
 from hf_lorameta.method.merging import Combiner, Concatenated, Weights
 from hf_lorameta.types import FactorPair, FloatArray
 
-_WORKERS = min(4, usable_cores())
 _MAX_STACKED_BYTES = 560 << 20
 """Bytes of stacked factors held at a time: as many modules as fit are combined in parallel."""
 
@@ -79,7 +77,7 @@ class AdapterStack:
             AdapterError: a value is not finite.
         """
         coefficients, size = np.asarray(weights), max(map(self.size, layout))
-        workers = max(1, min(_WORKERS, _MAX_STACKED_BYTES // (4 * size)))
+        workers = max(1, min(WORKERS, _MAX_STACKED_BYTES // (4 * size)))
         buffers = [np.empty(size, np.float32) for _ in range(workers)]
 
         def combined(number: int) -> FactorPair:

@@ -9,10 +9,12 @@ from typing import TypeVar
 
 from threadpoolctl import threadpool_limits
 
-from hf_lorameta.environment import require_extra
+from hf_lorameta.environment import require_extra, usable_cores
 from hf_lorameta.errors import BankError, Option, UsageError
 
 T = TypeVar("T")
+WORKERS = min(4, usable_cores())
+"""Most modules that are read and computed at a time."""
 
 
 def in_modules(work: Callable[[int], T], number: int, threads: int) -> Iterator[T]:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from hf_lorameta.bank.bank import Bank
-from hf_lorameta.bank.executors import in_modules
+from hf_lorameta.bank.executors import WORKERS, in_modules
 from hf_lorameta.bank.index import (
     BASIS_FILE,
     Packing,
@@ -23,15 +23,12 @@ from hf_lorameta.bank.index import (
 from hf_lorameta.bank.locked import new_bank_folder
 from hf_lorameta.bank.pack_format import basis_header, decode, encode, small_header
 from hf_lorameta.bank.shared_basis import Chunk, ModuleReader, find_basis
-from hf_lorameta.environment import usable_cores
 from hf_lorameta.errors import BankError, UsageError
 from hf_lorameta.files import sha256, write_atomically
 from hf_lorameta.formats import safetensors
 from hf_lorameta.formats.lora_layout import Module
 from hf_lorameta.formats.safetensors import TensorInfo, read_range
 from hf_lorameta.types import Array, Progress, no_progress
-
-_WORKERS = min(4, usable_cores())
 
 
 @dataclass(frozen=True)
@@ -122,7 +119,7 @@ def _pack_modules(
         return _pack_module(reader, basis, number, scratch / f"{number}.part")
 
     modules: list[_PackedModule] = []
-    for module in in_modules(pack_one, len(layout), _WORKERS):
+    for module in in_modules(pack_one, len(layout), WORKERS):
         modules.append(module)
         progress(len(modules), len(layout))
     return modules

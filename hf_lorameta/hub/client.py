@@ -103,7 +103,10 @@ class Hub(Connection):
             UsageError: not of the form ``user/name``.
         """
         if not is_repo_id(repo_id):
-            raise UsageError(f"{repo_id[:80]!r} is not a valid repo id of the form user/name")
+            raise UsageError(
+                f"{repo_id[:80]!r} is not a valid repo id of the form user/name, "
+                "with letters, digits, and - . _ between them"
+            )
         try:
             return self.resolve(repo_id, repo_type, blobs=blobs)
         except NotFoundError:

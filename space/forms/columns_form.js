@@ -4,6 +4,14 @@ const send = (form, action) => {
   clearTimeout(form.timer);
   trigger("submit", { ...Object.fromEntries(new FormData(form)), action });
 };
+const showRoles = (selects) => element.querySelectorAll("[data-roles]").forEach((shown) => {
+  const parts = selects.map((select, i) => {
+    const name = document.createElement("b");
+    name.textContent = select.closest("th").querySelector("span").textContent;
+    return [i ? ", " : "", name, shown.dataset.roles + select.selectedOptions[0].text];
+  });
+  shown.replaceChildren(...parts.flat());
+});
 element.addEventListener("submit", (event) => {
   event.preventDefault();
   send(event.target, event.submitter?.value ?? "");
@@ -14,6 +22,7 @@ element.addEventListener("change", (event) => {
   if (["output", "instruction", "messages"].includes(value))  // belongs to one column
     for (const other of form.querySelectorAll("select[name^=role-]"))
       if (other !== event.target && other.value === value) other.value = "";
+  showRoles([...form.querySelectorAll("select[name^=role-]")].filter((select) => select.value));
   clearTimeout(form.timer);
   form.timer = setTimeout(send, 300, form, "change");
 });

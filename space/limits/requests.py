@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import time
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Iterator
@@ -20,7 +21,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from limits.callers import Call, Stream, find_address, from_another_site, note_call, opens_page
 from limits.routes import Kind, kind_of
 from limits.uploads import Uploads, is_upload
-from work.jobs import logger
 
 BODY_BYTES = 300_000
 """Most bytes of a request, except uploads; the longest columns, instruction and template take a
@@ -47,6 +47,7 @@ _BUSY = "Too many requests from your address at once. Try again in a minute."
 _CROWDED = "Too many people are using this page. Try again in a minute."
 _TOOL = "x-lorameta-tool"  # names the stream of the call of a tool to the call that it makes
 T = TypeVar("T")
+logger = logging.getLogger(__name__)
 
 
 class RefusedError(Exception):

@@ -57,9 +57,10 @@ _ADVICE: dict[type[LoraMetaError], str] = {
     errors.ScriptDatasetError: "Choose a dataset that consists of data files, or upload a file.",
     errors.ConflictError: "Type another name, or tick “Replace what is there”.",
     errors.ConnectionLostError: "Try again in a moment.",
-    errors.IntegrityError: "The bank is damaged. Please tell the owner of this Space.",
-    errors.RecipeError: "Use another value.",
+    errors.BankError: "The bank cannot be used. Please tell the owner of this Space.",
+    errors.UsageError: "Use another value.",
     errors.DatasetError: "Check the file or the repo on the Hub, or choose another dataset.",
+    LoraMetaError: TRY_AGAIN,
 }
 ABOVE_TABLE = ("config", "split")
 """What a page lets choose above the table of rows, if there are several."""
@@ -97,9 +98,7 @@ def advice(error: LoraMetaError, shown: Collection[str] = ()) -> list[str]:
     options = [part for part in options if part.name not in ABOVE_TABLE or part.name in shown]
     if places := [place for place in map(place_of, options) if place]:
         return places
-    if type(error) is LoraMetaError:
-        return [TRY_AGAIN]
-    return [_ADVICE[kind] for kind in type(error).__mro__ if kind in _ADVICE][:1]
+    return [next(_ADVICE[kind] for kind in type(error).__mro__ if kind in _ADVICE)]
 
 
 def message_of(error: LoraMetaError) -> str:

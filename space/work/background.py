@@ -15,7 +15,8 @@ from typing import Any
 
 from limits.callers import Call
 from limits.lines import Line
-from work.jobs import Canceled, Job, SpaceError, Step, known_error
+from views.blocks import advice, message_of
+from work.jobs import Canceled, Job, Step, known_error
 from work.trying import Improved
 
 LEFT_SECONDS = 120.0
@@ -89,8 +90,7 @@ class Background:
             pass
         except Exception as error:  # noqa: BLE001 - shown as a sentence
             known = known_error(error)
-            hint = known.hint if isinstance(known, SpaceError) else ""
-            said = f"{known}. {hint}".strip()
+            said = " ".join([f"{message_of(known)}.", *advice(known)])
         with visit.lock:
             if visit.background is self:
                 found = improved or [Improved(visit.adapter, said or visit.said, True)]

@@ -13,7 +13,7 @@ import time
 import traceback
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from hf_lorameta.errors import LoraMetaError
 from limits.callers import Call
@@ -22,6 +22,14 @@ Updates = dict[Any, Any]
 """New values or properties by component of the page."""
 Show = Callable[[], Updates]
 """Stores a result in the state of a visit, and returns the updates that show it."""
+LineName = Literal["plan", "adapter", "model", "training"]
+"""Where work waits for its turn: reading datasets and planning; combining and saving adapters;
+trying them; training and checking."""
+_TIP: dict[LineName, str] = {
+    "plan": "Use a smaller dataset or file",
+    "model": "Try a shorter text",
+}
+"""How the work of a line gets shorter."""
 _LOOK_SECONDS, _REPORT_SECONDS = 0.2, 1.0
 """How often work is looked at, and seconds until numbers of the same step are shown again."""
 TRY_AGAIN = "Try again. If the error persists, please tell the owner of this Space."
@@ -60,7 +68,9 @@ class Job:
     """State shared by a job's thread and the request that waits for it.
 
     Args:
-        time_limit: seconds that the work may take; time in Gradio's queue does not count.
+        time_limit: seconds that the work may take, twice as many for a training; waiting for others
+            does not count.
+        line: where it waits for its turn.
 
     Attributes:
         call: who asked for it; the job ends if they leave.
@@ -70,23 +80,22 @@ class Job:
         waited: seconds that it has stood back for others while it had its turn.
     """
 
-    def __init__(self, time_limit: float) -> None:
-        self.time_limit = time_limit
+    def __init__(self, time_limit: float, line: LineName = "plan") -> None:
+        self.time_limit, self.line = time_limit * (2 if line == "training" else 1), line
         self.call = Call()
-        self.committed = self.stopped = False
+        self.committed = self.stopped = self._canceled = False
         self.waited = 0.0
         self.step = Step("Starting")
-        self._canceled = threading.Event()
         self._lock = threading.RLock()  # `commit` checks, which may cancel
         self._news: queue.SimpleQueue[Step | Show | Exception | None] = queue.SimpleQueue()
         self._reported = ("", 0.0)
-        self._deadline = time.monotonic() + time_limit
+        self._deadline = time.monotonic() + self.time_limit
 
     def cancel(self) -> None:
         """End the work at its next check, unless it was committed."""
         with self._lock:
             if not self.committed:
-                self._canceled.set()
+                self._canceled = True
 
     def commit(self) -> None:
         """Check, and ignore `cancel` from now on: what follows cannot be undone."""
@@ -97,7 +106,7 @@ class Job:
     @property
     def canceled(self) -> bool:
         """Whether `cancel` was called, or the caller has left, in time."""
-        return self._canceled.is_set() or not (self.committed or self.call.wanted)
+        return self._canceled or not (self.committed or self.call.wanted)
 
     def check(self) -> None:
         """Raise if the job should end.
@@ -108,11 +117,18 @@ class Job:
         """
         if self.canceled:
             raise Canceled
-        if time.monotonic() > self._deadline:
+        if time.monotonic() - self.waited > self._deadline:
             raise SpaceError(
                 f"The request took longer than {self.time_limit:.0f} s, the limit of this Space",
-                hint="Use a smaller dataset or file, or run hf-lorameta on your own machine.",
+                hint=f"{_TIP.get(self.line, 'Try again')}, or run hf-lorameta on your own machine.",
             )
+
+    def wait(self, seconds: float) -> None:
+        """Let others go first for some seconds, which do not count; then check."""
+        start = time.monotonic()
+        time.sleep(seconds)
+        self.waited += time.monotonic() - start
+        self.check()
 
     def report(self, text: str, done: int = 0, total: int = 0, **numbers: int) -> None:
         """Check, then show the current `Step`; its numbers only now and then."""

@@ -9,7 +9,7 @@ from hf_lorameta.pipeline.publish import Consent, Target
 from work import trying
 from work.bank_loader import BankLoader
 from work.generating import Adapter, Saved, find_target, make_adapter, publish
-from work.jobs import Job
+from work.jobs import Job, LineName
 from work.planning import PlanResult
 from work.visit import known
 
@@ -42,7 +42,7 @@ class Making:
     said: str = ""
     saved: Saved | None = None
 
-    def stages(self) -> Iterator[tuple[str, Callable[[Job], None]]]:
+    def stages(self) -> Iterator[tuple[LineName, Callable[[Job], None]]]:
         """Yield each stage and its line; what follows depends on what the one before found."""
         yield "plan", self._plan
         yield "adapter", self._combine

@@ -54,7 +54,7 @@ class RequestError(SpaceError):
 
 @dataclass(frozen=True)
 class DatasetRequest:
-    """Which dataset to read, and how; an empty string means the same as None.
+    """Which dataset to read, and how.
 
     Attributes:
         dataset: Hub id; None if a file was uploaded.
@@ -82,8 +82,8 @@ class DatasetRequest:
         Raises:
             UsageError: the columns are no roles.
         """
-        named = {name: values.get(name) for name in ("dataset", "file", *CHOICES)}
-        return cls(**named | {"columns": as_columns(named["columns"] or None)})
+        named = {name: values.get(name) or None for name in ("dataset", "file", *CHOICES)}
+        return cls(**named | {"columns": as_columns(named["columns"])})
 
     @property
     def name(self) -> str:
@@ -130,12 +130,11 @@ def validated(request: DatasetRequest) -> DatasetRequest:
     if request.file:
         if not is_on_page(request.file):
             raise RequestError(f"{request.name} is not one of {', '.join(ON_PAGE)}")
-        return replace(request, dataset=None, config=None, split=request.split or None)
+        return replace(request, dataset=None, config=None)
     name = (request.dataset or "").strip()
     if not name:
         raise RequestError("No dataset was named: type an id such as user/name, or upload a file")
-    config, split = request.config or None, request.split or None
-    return replace(request, dataset=_validated_id(name), file=None, config=config, split=split)
+    return replace(request, dataset=_validated_id(name), file=None)
 
 
 def prompt_text(text: str | None, kind: str) -> str | None:
@@ -270,8 +269,7 @@ def make_plan(
     named = {name: getattr(request, name) for name in CHOICES}
     opening = Session(bank, token=credential).opening(**named)
     limits, counting = replace(LIMITS, rows=max_rows), token_counting(bank)
-    how = opening, limits, recipe, counting, samples
-    reading = read(job, _read, request, credential, *how)
+    reading = read(job, _read, request, credential, opening, limits, recipe, counting, samples)
     return PlanResult(plan_from_reading(reading, bank), StoredRows(reading.pool), request.name)
 
 

@@ -95,8 +95,9 @@ class Model:
 
         A line is not enough, since a canceled job leaves it before its thread ends.
         """
-        while not self._one_training.acquire(timeout=_WAIT_SECONDS):
+        while not self._one_training.acquire(blocking=False):
             job.report("Waiting for another request to end")
+            job.wait(_WAIT_SECONDS)
         try:
             self.load(job)
             yield self.session
@@ -112,13 +113,8 @@ class Model:
 def _wait(job: Job, others_go_first: Callable[[], bool]) -> None:
     """Wait as long as others go first; check the job."""
     job.check()
-    start = time.monotonic()
-    try:
-        while others_go_first():
-            time.sleep(_WAIT_SECONDS / 4)
-            job.check()
-    finally:
-        job.waited += time.monotonic() - start
+    while others_go_first():
+        job.wait(_WAIT_SECONDS / 4)
 
 
 def rows_of(result: PlanResult) -> Rows:

@@ -10,19 +10,16 @@ import threading
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from limits.kept import KEPT, PLAN_BYTES, StoredRows
 from limits.uploads import Upload
 from work.background import Background
 from work.generating import Adapter, Saved
-from work.jobs import Job
+from work.jobs import Job, LineName
 from work.planning import DatasetRequest, PlanResult, RequestError, Source
 
 T = TypeVar("T")
-LineName = Literal["plan", "adapter", "model"]
-"""Tasks that wait for each other: reading datasets and planning; combining and saving adapters;
-trying them. Training and checking wait in the line of `Background`."""
 
 
 @dataclass
@@ -30,14 +27,12 @@ class Task:
     """Work that a visitor asked for.
 
     Attributes:
-        line: where it waits for its turn.
         job: reports its progress and results.
         work: runs in a thread.
         problem: component of the page that shows an error.
         started: whether its turn has come.
     """
 
-    line: LineName
     job: Job
     work: Callable[[Job], None]
     problem: Any
@@ -133,7 +128,7 @@ class Visit:
         """Return the task that waits in a line; None if it was canceled, replaced or taken."""
         with self.lock:
             task = self.task
-            if task is None or task.started or task.line != line:
+            if task is None or task.started or task.job.line != line:
                 return None
             task.started = True
             return task

@@ -93,6 +93,27 @@ def test_a_job_ends_at_its_time_limit_without_its_time_in_the_queue() -> None:
         list(jobs.Job(0.6).run(forever))
 
 
+@pytest.mark.parametrize(
+    ("line", "limit", "advice"),
+    [
+        ("plan", 0.1, "Use a smaller dataset or file"),
+        ("adapter", 0.1, "Try again"),
+        ("model", 0.1, "Try a shorter text"),
+        ("training", 0.2, "Try again"),
+    ],
+)
+def test_a_job_that_waits_for_others_has_its_time_after_that_and_advice_that_fits(
+    line: jobs.LineName, limit: float, advice: str
+) -> None:
+    job = jobs.Job(0.1, line)
+    for _ in range(3):
+        job.wait(0.1)
+    assert (job.waited >= 0.3, job.time_limit) == (True, limit)
+    with pytest.raises(jobs.SpaceError, match="longer than 0 s") as caught:
+        forever(job)
+    assert caught.value.hint == f"{advice}, or run hf-lorameta on your own machine."
+
+
 def test_closing_the_generator_of_a_job_ends_its_work() -> None:
     ended: list[type[BaseException]] = []
 
@@ -323,7 +344,7 @@ def test_a_page_whose_state_was_dropped_says_so(
     actions = group(COMPONENTS, BANK, SpaceSettings())
     page = getattr(actions, handler)(visit, 1, *arguments)
     if visit.task:
-        page |= shown(actions.run(visit, visit.task.line))
+        page |= shown(actions.run(visit, visit.task.job.line))
     assert "The plan of this page is no longer kept" in str(page)
     assert page["progress"] == "", "nothing runs"
 
@@ -672,7 +693,7 @@ def test_a_training_waits_for_others_without_a_limit_and_says_why_it_ended(
     def improve(*_: Any, **__: Any) -> bool:
         raise LoraMetaError("no time left")
 
-    monkeypatch.setattr(adapter_actions, "Job", lambda _: jobs.Job(0.2))
+    monkeypatch.setattr(adapter_actions, "Job", lambda *_: jobs.Job(0.2))
     monkeypatch.setattr(trying, "improve", improve)
     actions = page_with()
     line = actions.lines["training"]
@@ -688,7 +709,7 @@ def test_a_training_waits_for_others_without_a_limit_and_says_why_it_ended(
     else:
         line.leave(other)
     wait_until(lambda: made.background is None)
-    assert made.said == {"stopped": "", "failed": "no time left."}[end]
+    assert made.said == {"stopped": "", "failed": f"No time left. {jobs.TRY_AGAIN}"}[end]
     assert made.more, "it can be asked for again"
 
 

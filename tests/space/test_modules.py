@@ -32,6 +32,8 @@ from hf_lorameta.embedded import EMBEDDED
 from hf_lorameta.engines.scoring import Report, Sample, Scores
 from hf_lorameta.environment import usable_cores
 from hf_lorameta.errors import (
+    AdapterError,
+    BankError,
     ColumnsError,
     DatasetError,
     DatasetTooLargeError,
@@ -707,6 +709,12 @@ def test_try_takes_the_input_alone(tickets: Plan) -> None:
         (LoraMetaError("rows.csv is empty"), "rows.csv is empty", jobs.TRY_AGAIN),
         (LoraMetaError("user/name is gone"), "user/name is gone", jobs.TRY_AGAIN),
         (RecipeError("top_k is 0"), "Top_k is 0", "Use another value."),
+        (
+            BankError("index.json is missing"),
+            "index.json is missing",
+            "The bank cannot be used. Please tell the owner of this Space.",
+        ),
+        (AdapterError("a value is not finite"), "A value is not finite", jobs.TRY_AGAIN),
         (
             DatasetError("x.parquet cannot be read"),
             "x.parquet cannot be read",

@@ -7,10 +7,8 @@ from itertools import combinations
 from hf_lorameta.data.columns import names as known
 from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.data.columns.labels import separator
-from hf_lorameta.data.columns.table_view import TableView, are_numbered, normalized
+from hf_lorameta.data.columns.table_view import LEAST_ROWS, TableView, are_numbered, normalized
 
-LEAST = 6
-"""Fewest rows that show whether a column's values repeat."""
 _FACTS = {"age", "gender", "accent", "accents", "segment", "variant", "up_votes", "down_votes"}
 """Facts about a speaker or a recording, by which texts are rarely classified."""
 _CHOICE = re.compile(r"\(?[A-H][.)]")
@@ -77,7 +75,7 @@ def output_columns(table: TableView) -> list[str]:
     repeated = [n for n in usable if table.repeats(n) and n not in table.named(known.TEXTS)]
     pair = compared_pair([n for n in texts if n not in repeated]) or []
     alone = len(usable) == 2 or (len(pair) == 2 and len(usable) == 3)
-    if len(table.sample) < LEAST and len(usable) == 2 and "text" in table.by_key:
+    if len(table.sample) < LEAST_ROWS and len(usable) == 2 and "text" in table.by_key:
         named_texts = table.named((*known.TEXTS, *known.TITLES, *known.INPUTS))
         repeated = [n for n in texts if n not in named_texts and table.holds_names(n)]
     return weak or (repeated if alone else [])
@@ -178,7 +176,7 @@ def guess_columns(table: TableView) -> Columns | None:
     """
     if lettered := _lettered(table):
         return lettered
-    few = 0 < len(table.sample) < LEAST
+    few = 0 < len(table.sample) < LEAST_ROWS
     usable = [n for n in table.usable if normalized(n) not in _FACTS]
     texts = [n for n in usable if table.kind(n) in ("text", "list", "turns")]
     if all(map(table.repeats, texts)):
@@ -228,7 +226,7 @@ def _lettered(table: TableView) -> Columns | None:
     for name in table.usable:
         values, letters = table.values(name), set("ABCDEFGH"[: len(table.usable) - 2])
         given = {str(value).upper() for value in values}
-        if len(values) >= LEAST and len(letters) > 1 and letters.issuperset(given):
+        if len(values) >= LEAST_ROWS and len(letters) > 1 and letters.issuperset(given):
             others = [n for n in table.usable if n != name]
             marked = [n for n in others if _CHOICE.match(next(iter(map(str, table.values(n))), ""))]
             choices = marked if len(marked) >= len(given) else others[1:]

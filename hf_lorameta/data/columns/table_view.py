@@ -30,7 +30,8 @@ _DATE_OR_URL = re.compile(
     r"\d{1,4}[-./]\d{1,2}[-./]\d{1,4}\b.{0,20}|https?://\S+|\d{2}:\d{2}.{0,6}"
 )
 _NAME = re.compile(r"[^\W\d]+([ -][^\W\d]+){0,2}")
-_MIN_ROWS = 6
+LEAST_ROWS = 6
+"""Fewest rows that show whether a column's values repeat."""
 _RATINGS = 3
 _SHORT = 60
 _LONG = 40
@@ -138,7 +139,7 @@ class TableView:
     def is_same(self, name: str) -> bool:
         """Whether a column has the same value in all rows of the sample."""
         values = self.values(name)
-        return len(values) >= _MIN_ROWS and all(value == values[0] for value in values)
+        return len(values) >= LEAST_ROWS and all(value == values[0] for value in values)
 
     def is_filled(self, name: str) -> bool:
         """Whether a column has a value in all rows of the sample."""
@@ -224,7 +225,7 @@ class TableView:
     def holds_single_words(self, name: str) -> bool:
         """Whether all of a column's texts are single words."""
         texts = [str(value).split() for value in self.values(name)]
-        return len(texts) >= _MIN_ROWS and all(len(words) <= 1 for words in texts)
+        return len(texts) >= LEAST_ROWS and all(len(words) <= 1 for words in texts)
 
     def has_text(self, name: str) -> bool:
         """Whether a column holds any text, also in lists or fields."""
@@ -311,7 +312,7 @@ def are_labels(texts: Sequence[str]) -> bool:
         (True, False)
     """
     different = {text.strip().casefold() for text in texts}
-    few = len(texts) >= _MIN_ROWS and 1 < len(different) <= len(texts) / 2
+    few = len(texts) >= LEAST_ROWS and 1 < len(different) <= len(texts) / 2
     return few and all(len(text) <= _SHORT for text in different)
 
 

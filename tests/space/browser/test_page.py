@@ -296,6 +296,7 @@ def test_proposed_roles_are_taken_by_one_click_and_a_prompt_stays_when_others_ar
     page.keyboard.press("Enter")
     page.locator("[data-link*='output%3Dmore']").wait_for(state="attached")
     expect(page.get_by_label("Role of right")).to_have_value("")
+    expect(page.locator(".lm-question")).to_contain_text("left → input, more → output")
     page.get_by_label("Role of right").select_option("output")
     page.locator("[data-link*='output%3Dright']").wait_for(state="attached")
     expect(page.locator(".lm-warning")).to_contain_text("Only 12 rows were read")
