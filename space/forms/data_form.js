@@ -9,7 +9,7 @@ const uploading = element.querySelector("#lm-upload");
 let requests = 0;
 let searches = 0;
 let active = -1;
-let asked = "";  // the example that was clicked while there is a trained adapter
+let asked = "";  // the example that was clicked while there is an adapter that took training
 
 function request(data) {
   requests++;
@@ -96,9 +96,9 @@ element.addEventListener("click", (event) => {
   if (!event.target.dataset.dataset) return;
   const name = event.target.dataset.dataset;
   // no dialog: browsers show none in the frame of the Hub
-  if (document.querySelector("[data-trained]")?.checkVisibility() && asked !== name) {
+  if (document.querySelector("[data-training]")?.checkVisibility() && asked !== name) {
     asked = name;
-    uploading.textContent = "This replaces your trained adapter. To go on, click the example again.";
+    uploading.textContent = "This replaces your adapter and its training. To go on, click the example again.";
     return;
   }
   if (name !== "example") return requestDataset(name);

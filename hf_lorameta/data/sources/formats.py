@@ -29,7 +29,7 @@ class Parts:
     """What a file of a format has one or several of, each a dataset: how they are read.
 
     Attributes:
-        title: what they are called, such as sheets.
+        title: what they are called, in the plural, such as sheets.
         advice: for a file in which no such part can be read.
         names: lists those of a file; raises ValueError if it is none of the format.
         rows: reads one; None if they are files of other formats, which are unpacked.

@@ -175,11 +175,11 @@ def test_an_example_replaces_a_trained_adapter_only_at_the_second_click(
     page = visitor.page
     visitor.plan(web.owner.dataset("example", {"train.jsonl": TRAIN}))
     visitor.make()
-    page.evaluate("document.querySelector('[data-focus]').dataset.trained = ''")
+    page.evaluate("document.querySelector('[data-focus]').dataset.training = ''")
     example = page.get_by_role("button", name="Support tickets", exact=True)
     example.click()
     page.get_by_text("To go on, click the example again.").wait_for()
-    assert page.locator("[data-trained]").is_visible()
+    assert page.locator("[data-training]").is_visible()
     example.click()
     expect(page.locator("#lm-verdict [data-announce^='train.jsonl']")).to_be_attached()
     expect(page.locator("[data-focus]")).to_be_hidden()
