@@ -8,6 +8,7 @@ import json
 import re
 import shlex
 from collections.abc import Mapping
+from pathlib import Path
 
 _OPPOSITES = {"private": "public"}
 """What a switch is called that is off, if not ``no-…``."""
@@ -38,14 +39,19 @@ def shell_word(text: str) -> str:
     return f"\"$(printf '{printed}')\"" + (f"'{end}'" if end else "")
 
 
-def shell(*words: str) -> str:
-    """Return a command of words, each quoted as `shell_word` does.
+def shell(*words: str | Path) -> str:
+    """Return a command of words, each quoted as `shell_word` does; no path is taken for an option.
 
     Example:
         >>> shell("hf-lorameta", "plan", "--dataset", "my rows.csv")
         "hf-lorameta plan --dataset 'my rows.csv'"
+        >>> shell("hf-lorameta", "try", Path("-x"))
+        'hf-lorameta try ./-x'
     """
-    return " ".join(map(shell_word, words))
+    return " ".join(
+        shell_word(f"./{word}" if isinstance(word, Path) and str(word)[0] == "-" else str(word))
+        for word in words
+    )
 
 
 def option_words(options: Mapping[str, object]) -> list[str]:

@@ -260,7 +260,7 @@ class Bank:
 
     def neural(self, metric: str) -> dict[str, NDArray[Any]]:
         """Return the arrays of the neural rule for a metric; raise `BankError` if it has none."""
-        train = shell("hf-lorameta", "bank", "train-rule", str(self.folder))
+        train = shell("hf-lorameta", "bank", "train-rule", self.folder)
         if NEURAL_FILE not in self.index.files:
             raise BankError(f"{self.id} holds no neural rule", hint=train)
         arrays = load_arrays(self.verified_file(NEURAL_FILE))

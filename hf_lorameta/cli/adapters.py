@@ -89,7 +89,7 @@ def generate(
         )
     publish = command_to_publish(folder)
     _stop_if_interrupted(adapter, folder, publish)
-    logger.info(f"To try it: {shell('hf-lorameta', 'try', str(folder))}")
+    logger.info(f"To try it: {shell('hf-lorameta', 'try', folder)}")
     logger.info(f"To publish: {publish}")
     emit({"folder": str(folder), **adapter.to_dict()}, lambda: str(folder))
 

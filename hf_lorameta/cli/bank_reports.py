@@ -104,7 +104,7 @@ def discovery_report(discovery: "Discovery", output: Path) -> str:
     if discovery.more:
         lines.append("the Hub lists more adapters: raise --limit to look at them")
     if entries:
-        lines.append(f"next: {shell('hf-lorameta', 'bank', 'build', str(output), '-o', 'my-bank')}")
+        lines.append(f"next: {shell('hf-lorameta', 'bank', 'build', output, '-o', 'my-bank')}")
     return "\n".join(lines)
 
 

@@ -78,7 +78,7 @@ def export(
     size = output.stat().st_size
     source = f" (from the Hub: {SMOLLM2_GGUF})" if base_model == SMOLLM2 else ""
     logger.info(f"To run it in llama.cpp, with {base_model} as base.gguf{source}:")
-    logger.info(shell("llama-server", "-m", "base.gguf", "--lora", str(output)))
+    logger.info(shell("llama-server", "-m", "base.gguf", "--lora", output))
     data = {"file": str(output), "bytes": size, "dtype": dtype, "base_model": base_model}
     emit(data, lambda: str(output))
 

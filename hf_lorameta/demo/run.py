@@ -58,9 +58,9 @@ def run_demo(
     made = generate(data, embedded_bank(), budget=BUDGET, progress=progress)
     made.save_pretrained(folder, overwrite=True)
     say(f"Made in {made.seconds:.0f} s.")
-    say(f"\n$ {shell('hf-lorameta', 'evaluate', str(folder), '--dataset', data)}")
+    say(f"\n$ {shell('hf-lorameta', 'evaluate', folder, '--dataset', data)}")
     report = evaluate(folder, data, max_rows=max_rows, base=base, progress=progress)
-    push, prompt = command_to_publish(folder), shell("hf-lorameta", "try", str(folder))
+    push, prompt = command_to_publish(folder), shell("hf-lorameta", "try", folder)
     lines = [
         _summary(report),
         f"\nThe adapter is in {folder}. To publish it, with your account:\n\n{push}",

@@ -76,14 +76,18 @@ def test_generate_writes_the_same_peft_folder_each_time(
     assert provenance["base_model"] == {"id": BASE, "revision": commit}
 
 
+@pytest.mark.parametrize(
+    ("folder", "word", "value"),
+    [("my adapter", "'my adapter'", "'my adapter'"), ("-x", "./-x", "-x")],
+)
 def test_generate_names_the_commands_that_try_and_publish_the_adapter(
-    cli: Shell, plan_args: PlanArgs
+    cli: Shell, plan_args: PlanArgs, folder: str, word: str, value: str
 ) -> None:
-    made = cli("generate", *plan_args, "-o", "my adapter", "--json")
-    assert made.json["folder"] == "my adapter"
+    made = cli("generate", *plan_args, "-o", folder, "--json")
+    assert made.json["folder"] == folder
     assert made.err.splitlines()[-2:] == [
-        "To try it: hf-lorameta try 'my adapter'",
-        "To publish: hf-lorameta push --from 'my adapter' --repo-id user/name",
+        f"To try it: hf-lorameta try {word}",
+        f"To publish: hf-lorameta push --from {value} --repo-id user/name",
     ]
 
 

@@ -209,7 +209,7 @@ def _connect(path: Path) -> sqlite3.Connection:
             f"{path.name} is read without {journal.name}, which has changes to it",
             hint=[
                 "close the program that writes it",
-                shell("sqlite3", str(path), "PRAGMA wal_checkpoint(TRUNCATE)"),
+                shell("sqlite3", path, "PRAGMA wal_checkpoint(TRUNCATE)"),
             ],
         )
     with path.open("rb") as file:

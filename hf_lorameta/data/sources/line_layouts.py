@@ -57,13 +57,13 @@ def refuse_other_layouts(path: Path, lines: Sequence[str], *, table: bool = Fals
         DatasetError: with the command that makes a table of them.
     """
     filled = [line for line in lines[:_SHOWN_LINES] if line.strip()]
-    name, found = str(path), _tagged_words(str(path), filled)
+    found = _tagged_words(path, filled)
     if not found and not table:
-        found = _marked(name, filled) or _tabbed(name, filled)
-        found = found or _labeled(name, filled) or _grouped(name, lines)
+        found = _marked(path, filled) or _tabbed(path, filled)
+        found = found or _labeled(path, filled) or _grouped(path, lines)
     if found:
         looks, advice = found
-        texts = shell("jq", "-cR", "{text: .}", name)
+        texts = shell("jq", "-cR", "{text: .}", path)
         as_texts = f"to read each line as a text: {_made(texts, 'rows.jsonl')}"
         raise DatasetError(f"{path.name}: {looks}", hint=[advice, as_texts])
 
@@ -78,7 +78,7 @@ _Found = tuple[str, str] | None
 """What lines look like, and advice."""
 
 
-def _marked(path: str, lines: Sequence[str]) -> _Found:
+def _marked(path: Path, lines: Sequence[str]) -> _Found:
     """Marks of several characters: as many in each line, or in some more, as between turns."""
     for mark in sorted(set(_MARK.findall(lines[0] if lines else ""))):
         if len(lines) < 2 or (len(set(mark)) == 1 and mark[0] != "|"):
@@ -95,7 +95,7 @@ def _marked(path: str, lines: Sequence[str]) -> _Found:
     return None
 
 
-def _tagged_words(path: str, lines: Sequence[str]) -> _Found:
+def _tagged_words(path: Path, lines: Sequence[str]) -> _Found:
     """Words with a mark and one of few tags behind each."""
     words = [word for line in lines for word in line.split()]
     for mark in _TAG_MARKS if len(words) >= _LEAST_WORDS * max(len(lines), _LEAST) else ():
@@ -107,7 +107,7 @@ def _tagged_words(path: str, lines: Sequence[str]) -> _Found:
     return None
 
 
-def _tabbed(path: str, lines: Sequence[str]) -> _Found:
+def _tabbed(path: Path, lines: Sequence[str]) -> _Found:
     """Tabs in some lines, or more than in others, as behind numbered turns of stories and chats."""
     counts = [line.strip().count("\t") for line in lines]
     if len(set(counts)) < 2 or _TABBED * sum(map(bool, counts)) < len(lines):
@@ -122,7 +122,7 @@ def _tabbed(path: str, lines: Sequence[str]) -> _Found:
     )
 
 
-def _labeled(path: str, lines: Sequence[str]) -> _Found:
+def _labeled(path: Path, lines: Sequence[str]) -> _Found:
     """Lines that begin with one of few labels that are not words, such as ``NUM:dist``."""
     starts = [line.split()[0] for line in lines if len(line.split()) > 1]
     numbers = [int(start) for start in starts if start.isdecimal()]
@@ -144,12 +144,12 @@ def _is_label(word: str) -> bool:
     return _LABEL.fullmatch(word) is not None and not is_word
 
 
-def split_first_word(path: str) -> str:
+def split_first_word(path: Path) -> str:
     """Return how to make a table of lines that begin with their labels."""
     return _made(shell("sed", r"s/ /\t/", path), head=r"label\ttext")
 
 
-def _grouped(path: str, lines: Sequence[str]) -> _Found:
+def _grouped(path: Path, lines: Sequence[str]) -> _Found:
     """Groups of as many lines, of which one is a label."""
     groups = [group.split("\n") for group in re.split(r"\n\s*\n", "\n".join(lines).strip())][:-1]
     if len(groups) < _LEAST or len(sizes := set(map(len, groups))) > 1 or sizes == {1}:
@@ -168,7 +168,7 @@ def other_readings(path: Path) -> Iterator[str]:
     yield from _classes_beside(path) or (_join_with(path) if lines else [])
     starts = [line.split()[0] for line in lines[:_SHOWN_LINES] if len(line.split()) > 2]
     if 1 < len(set(starts)) <= len(starts) / 2:
-        yield f"if each line begins with its label: {split_first_word(str(path))}"
+        yield f"if each line begins with its label: {split_first_word(path)}"
 
 
 def _classes_beside(path: Path) -> list[str]:
@@ -177,7 +177,7 @@ def _classes_beside(path: Path) -> list[str]:
         files = [path.with_suffix(f".{name}") for name in endings]
         if path in files and all(map(Path.is_file, files)):
             each = "; ".join(
-                shell("sed", rf"s/$/\t{name}/", str(file))
+                shell("sed", rf"s/$/\t{name}/", file)
                 for name, file in zip(endings, files, strict=True)
             )
             advice = _made(each, head=r"text\tlabel")
@@ -205,7 +205,7 @@ def _join_with(path: Path) -> list[str]:
         return []
     others = max(alike.values(), key=len)
     names = ["output"] if len(others) == 1 else [f"ref{n}" for n in range(1, len(others) + 1)]
-    pasted = shell("paste", *map(str, (path, *others)))
+    pasted = shell("paste", path, *others)
     advice = _made(pasted, head=r"\t".join(["input", *names]))
     return [
         f"if the lines of {path.name} are inputs, and those of {', '.join(o.name for o in others)} "
