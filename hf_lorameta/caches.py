@@ -6,13 +6,13 @@ is decided by that path alone.
 
 import atexit
 import logging
+import os
 import shutil
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
-from os import environ
 from pathlib import Path
 
 from hf_lorameta.errors import UsageError
@@ -25,21 +25,28 @@ logger = logging.getLogger(__name__)
 
 
 def check_caches() -> None:
-    """Check that the variables that name cache folders name none of an unknown user.
+    """Check that each variable that names a cache folder names one that can exist.
 
-    `huggingface_hub` fails with such a folder, and others would make one that is called ``~user``.
+    `huggingface_hub` fails with a file, or with the home of an unknown user, and others would make
+    a folder that is called ``~user``.
 
     Raises:
-        UsageError: one does.
+        UsageError: one does not.
 
     Example:
         >>> check_caches()
     """
     for variable in _VARIABLES:
-        folder = str(expanded(environ.get(variable, "")))
-        if folder.startswith("~"):
+        folder = expanded(os.environ.get(variable, ""))
+        wrong = ""
+        if str(folder).startswith("~"):
+            wrong = f"there is no home folder {folder.parts[0]}"
+        for path in (folder, *folder.parents):
+            if os.path.exists(path) and not os.path.isdir(path):  # noqa: PTH110, PTH112 - no errors
+                wrong = f"{path} is no folder"
+        if wrong:
             raise UsageError(
-                f"{variable} is {folder}, and there is no user {Path(folder).parts[0][1:]}",
+                f"{variable} is {folder}, and {wrong}",
                 hint="set it to a folder that can be written, or unset it",
             )
 
@@ -53,7 +60,7 @@ def cache_dir() -> Path:
     """
     from huggingface_hub import constants  # reads variables that options set
 
-    chosen = environ.get("HF_LORAMETA_CACHE")
+    chosen = os.environ.get("HF_LORAMETA_CACHE")
     return expanded(chosen or Path(constants.HF_HOME, "lorameta")).absolute()
 
 

@@ -101,13 +101,22 @@ def test_cache_dir_follows_the_environment(tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("variable", ["HF_LORAMETA_CACHE", "HF_HOME", "HF_HUB_CACHE"])
-def test_a_cache_of_an_unknown_user_is_refused(
-    variable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("folder", "wrong"),
+    [
+        ("~no-such-user/mine", "there is no home folder ~no-such-user"),
+        ("file", "file is no folder"),
+        ("file/mine", "file is no folder"),
+    ],
+)
+def test_a_cache_that_can_be_no_folder_is_refused(
+    variable: str, folder: str, wrong: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Instead of a folder with that name in the working directory."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv(variable, "~no-such-user/mine")
-    with pytest.raises(UsageError, match=f"^{variable} is ~no-such-user/mine, and there is no"):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv(variable, folder)
+    with pytest.raises(UsageError, match=f"^{variable} is {folder}, and {wrong}"):
         writable_cache()
     assert not list(tmp_path.glob("~*"))
 
