@@ -80,7 +80,8 @@ def _run(stages: Sequence[Stage], work: Work, session: Session, seconds: float) 
                 end = Deadline(seconds or None)
                 session.evaluator  # noqa: B018 - loads it
                 loaded = time.perf_counter()
-            if work.adapter.outcome.interrupted:
+            has_rows = stage.required or any(part.rows for part in work.unseen)
+            if work.adapter.outcome.interrupted and has_rows:
                 logger.warning("Interrupted. Next: %s; Ctrl-C skips this", stage)
             work = stage.run(work, session, end or Deadline())
         except LoraMetaError as error:

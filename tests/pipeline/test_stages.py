@@ -1,7 +1,7 @@
 """Stages: what an error or an interruption of one costs, and what is said of them."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import pytest
@@ -177,13 +177,16 @@ def interrupting(*stops: tuple[str, int]) -> Interrupt:
     return show
 
 
-def stopped(bank: Bank, progress: Interrupt, **settings: Any) -> Generation:
-    """Make an adapter that its user interrupts, of rows that are held out or divided."""
+def stopped(
+    bank: Bank, progress: Interrupt, *, held_out: bool = True, **settings: Any
+) -> Generation:
+    """Make an adapter that its user interrupts, perhaps with no rows to count right answers on."""
     with Session(bank, progress=progress) as session:
         recipe = Recipe.of(rank=4, **settings)
         resolved = Resolved(recipe, (Train(recipe.train), Check(recipe.check)))
         dataset = session.open_dataset(tiny.rows(3))
         plan, rows = plan_with_rows(dataset, session, resolved)
+        rows = rows if held_out else replace(rows, held_out=())
         return make_adapter(plan, rows, session, resolved.stages)
 
 
@@ -206,6 +209,16 @@ def test_an_interrupted_training_keeps_the_best_adapter_so_far_and_is_checked(
     assert f"Interrupted. Next: {Check(check)}; Ctrl-C skips this" in caplog.messages
     assert adapter.replay.steps == made.training.steps > 0
     assert Replay.of(**adapter.replay.model_dump()) == adapter.replay
+
+
+@pytest.mark.usefixtures("model")
+@pytest.mark.parametrize("check", [None, 8])
+def test_only_a_count_that_will_be_made_is_announced_after_an_interruption(
+    tiny_bank: Bank, check: int | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    training = interrupting(("Training", 15))
+    made = stopped(tiny_bank, training, held_out=False, train=16, check=check).outcome
+    assert bool(made.check) == bool(check) == ("Interrupted. Next: " in caplog.text)
 
 
 @pytest.mark.usefixtures("model")
