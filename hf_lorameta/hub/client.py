@@ -105,7 +105,8 @@ class Hub(Connection):
         if not is_repo_id(repo_id):
             raise UsageError(
                 f"{repo_id[:80]!r} is not a valid repo id of the form user/name, "
-                "with letters, digits, and - . _ between them"
+                "with letters, digits, and - . _ between them",
+                hint="name a repo: user/name",
             )
         try:
             return self.resolve(repo_id, repo_type, blobs=blobs)

@@ -109,7 +109,9 @@ def translate(
         case ConnectionError(__cause__=hf.HfHubHTTPError() | httpx2.HTTPError() as cause):
             return translate(what, cause, revision)  # `datasets` says less
         case hf.HFValidationError():
-            return errors.UsageError(f"{what} is not a valid repo id: {str(error)[:200]}")
+            return errors.UsageError(
+                f"{what} is not a valid repo id: {str(error)[:200]}", hint="name a repo: user/name"
+            )
         case hf.FileMetadataError():
             return unexpected_answer(what, "no file metadata")
         case hf.HfHubHTTPError():

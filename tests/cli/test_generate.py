@@ -351,6 +351,7 @@ def test_push_from_publishes_a_complete_adapter_alone(
         (("push",), 2, "got neither"),
         (("push", "--from", "a"), 2, "--repo-id"),
         ((*push, "missing"), 5, "missing"),
+        (("push", "--repo-id", "a/b/c", "--from", "a"), 2, "Next:  name a repo: user/name"),
         ((*push, "weights"), 5, "the header describes"),
     ):
         assert message in cli(*words, token=user.token, code=code).err
