@@ -124,21 +124,22 @@ def method_in_words(method: str, shots: int) -> str:
     """Name a method that answers rows, for verdict, card, page and progress.
 
     Args:
-        method: one of `Counted`; any other has examples in its prompt.
+        method: one of `Counted`, or ``k-shot``.
         shots: number of examples in the prompt.
 
     Example:
         >>> method_in_words("base-chat", 3), method_in_words("1-shot", 1)
         ('the base model in its chat template', '1 example in the prompt')
     """
-    words = {
+    if method.endswith("-shot"):
+        return f"{plural(shots, 'example')} in the prompt"
+    return {
         MOST_FREQUENT: "the most frequent answer for all rows",
         CLASSIFIER: "a classifier on words alone",
         BASE_METHOD: "the base model",
         CHAT_METHOD: "the base model in its chat template",
         ADAPTER_METHOD: "the adapter",
-    }
-    return words.get(method, f"{plural(shots, 'example')} in the prompt")
+    }[method]
 
 
 class Counted(NamedTuple):
@@ -278,13 +279,13 @@ class Outcome:
 
         A loss that is not finite is None.
         """
-        return {
-            "training": _json(self.training),
-            "check": _json(self.check),
-            "interrupted": self.interrupted and self.interrupted.stage,
-            "rows": _json(self.drawn),
+        return dict(  # which refuses a record with the name of another
+            training=_json(self.training),
+            check=_json(self.check),
+            interrupted=self.interrupted and self.interrupted.stage,
+            rows=_json(self.drawn),
             **{record.name: record.values for record in self.records},
-        }
+        )
 
 
 def _json(result: Training | Check | Drawn | None) -> dict[str, Any] | None:

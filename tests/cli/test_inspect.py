@@ -4,6 +4,8 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 import hf_lorameta
 from hf_lorameta.cards.results import Outcome, StageRecord, Training
 from hf_lorameta.pipeline.adapter_folder import RECIPE_FILE
@@ -35,6 +37,10 @@ def test_inspect_shows_other_coefficients_and_what_stages_did(cli: Shell) -> Non
     training = Training(rows=16, steps=12, folds=4)
     halved = StageRecord("halving", {"final_share": 0.5}, "Halved", "By 2.")
     made = replace(make_adapter(plan), outcome=Outcome(training=training, records=(halved,)))
+    for name in ("check", "rows", "training"):
+        taken = Outcome(records=(replace(halved, name=name),))
+        with pytest.raises(TypeError, match=name):
+            replace(made, outcome=taken).save_pretrained(cli.cwd / "taken")
     made.save_pretrained(cli.cwd / "a")
     lines = cli("inspect", "a").out.splitlines()
     assert f"{plan.neighbors()[0].title}  " in lines[-6]
