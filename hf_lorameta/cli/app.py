@@ -40,6 +40,8 @@ from hf_lorameta.quoting import shell
 
 _WITH_DATASET = ("plan", "generate", "push", "evaluate")
 """Commands that read a dataset: after an error, the same command with an option is proposed."""
+_ARGUMENTS_ERROR: Any = typer.BadParameter.__base__
+"""Of all that is wrong with arguments; only one that is left over has exactly this class."""
 
 
 class _Group(TyperGroup):
@@ -49,8 +51,11 @@ class _Group(TyperGroup):
         """Run a command."""
         try:
             return super().invoke(ctx)
-        except typer.BadParameter as error:
-            error.message = problem_of(error.message)
+        except _ARGUMENTS_ERROR as error:
+            if isinstance(error, typer.BadParameter):
+                error.message = problem_of(error.message)
+            if error.ctx and error.message != error.ctx.get_help():  # as a bare group shows it
+                error.ctx.help_option_names = []  # else typer names the help, as the advice does
             raise
 
 
@@ -159,10 +164,9 @@ def _complete_usage_error(error: Any, arguments: Sequence[str]) -> None:
     message = error.format_message()
     parameters = error.ctx.command.params if error.ctx else []  # none, if an option has no value
     options = [flag for option in parameters for flag in option.opts]
-    # only an argument that is left over is of the base class of the errors about options
-    prompt = type(error) is typer.BadParameter.__base__ and "--prompt" in options
-    shows_help = error.ctx is not None and message == error.ctx.get_help()  # of a bare group
-    help_of_it = None if shows_help else f"{_command_in(arguments)[1]} --help"
+    prompt = type(error) is _ARGUMENTS_ERROR and "--prompt" in options
+    named = error.ctx is not None and error.ctx.help_option_names  # by typer, see `_Group`
+    help_of_it = None if named else f"{_command_in(arguments)[1]} --help"
     hint = "put the prompt after --prompt" if prompt else help_of_it
     fields = {"type": "UsageError", "message": message, "hint": hint}
     emit_error(fields | {"exit_code": error.exit_code})
