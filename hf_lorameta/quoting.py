@@ -30,6 +30,8 @@ def shell_word(text: str) -> str:
         'it'"'"'s'
         >>> print(shell_word("a\nEOF\n$(date)"))
         "$(printf 'a\012EOF\012\044\050date\051')"
+        >>> print(shell_word("a\udcff"))
+        "$(printf 'a\377')"
     """
     if text.isprintable() and not _SPECIAL.search(text):
         return shlex.quote(text)
@@ -125,4 +127,6 @@ def fenced(code: str, language: str) -> str:
 
 
 def _octal(character: str) -> str:
-    return "".join(f"\\{byte:03o}" for byte in character.encode("utf-8", "replace"))
+    is_byte = "\udc80" <= character <= "\udcff"  # of a file name that is not UTF-8
+    encoded = character.encode("utf-8", "surrogateescape" if is_byte else "replace")
+    return "".join(f"\\{byte:03o}" for byte in encoded)

@@ -15,7 +15,7 @@ from hf_lorameta.cli.options import (
     example,
 )
 from hf_lorameta.cli.output import emit, prints_json
-from hf_lorameta.data.prompt import from_option
+from hf_lorameta.data.prompt import as_unicode, from_option
 from hf_lorameta.errors import AdapterError, Option, UsageError
 from hf_lorameta.paths import expanded, resolved
 from hf_lorameta.quoting import shell
@@ -133,7 +133,7 @@ def try_(
     if prompt is None and prints_json():
         asked = [sys.stdin.read()]
     for text in asked:
-        data = {"prompt": fill(text.rstrip("\n") if prompt is None else text)}
+        data = {"prompt": fill(as_unicode(text.rstrip("\n") if prompt is None else text))}
         data["answer"] = shown = evaluator.answer(data["prompt"], folder)
         if not shown:
             logger.info(_NO_ANSWER)

@@ -38,7 +38,7 @@ _warnings: set[str] = set()
 
 
 def prepare_streams() -> None:
-    """Print what the encoding of stdout lacks as escapes; replace streams that are closed.
+    """Read and print what the encodings of streams lack; replace streams that are closed.
 
     A closed stream is None, and the next file that is opened would get its number, and with it
     what other libraries print.
@@ -49,6 +49,8 @@ def prepare_streams() -> None:
             setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115
     if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="backslashreplace")
+    if isinstance(sys.stdin, TextIOWrapper) and sys.stdin.errors == "strict":
+        sys.stdin.reconfigure(errors="surrogateescape")  # as in arguments
 
 
 def print_json(asked: bool) -> None:

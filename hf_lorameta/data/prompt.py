@@ -110,4 +110,14 @@ def from_option(text: str) -> str:
     ``\n`` is a line break, ``\t`` a tab and ``\\`` a backslash; before any other character, a
     backslash is kept.
     """
-    return re.sub(r"\\[\\nt]", lambda found: _READ[found[0]], text)
+    return re.sub(r"\\[\\nt]", lambda found: _READ[found[0]], as_unicode(text))
+
+
+def as_unicode(text: str) -> str:
+    r"""Replace the bytes that are not UTF-8 in a text of the command line or of standard input.
+
+    Example:
+        >>> as_unicode("a\udcff")
+        'a�'
+    """
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

@@ -239,6 +239,14 @@ def test_try_puts_a_template_around_each_prompt(cli: Shell, tmp_path: Path) -> N
     assert "Reading a prompt, all of standard input" in whole.err
 
 
+def test_try_replaces_bytes_that_are_not_utf8(cli: Shell, tmp_path: Path) -> None:
+    """Of which tokenizers make errors."""
+    read = 'sys.stdin = io.TextIOWrapper(io.BytesIO(b"a\\xffb"), "utf-8")\n'
+    command = ("try", save(tmp_path / "a"), "--json", "--template")
+    for words in (("{}",), ("{}", "--prompt", "a\udcffb"), ("a\udcff{}", "--prompt", "b")):
+        assert cli(*command, *words, before=ECHO + read).json["prompt"] == "a\ufffdb"
+
+
 def test_try_says_what_to_do_where_the_adapter_answers_nothing(cli: Shell, tmp_path: Path) -> None:
     command = ("try", save(tmp_path / "a"), "--prompt", "milk")
     done = cli(*command, before=SILENT)
