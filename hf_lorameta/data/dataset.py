@@ -48,6 +48,8 @@ from hf_lorameta.types import Row
 _NUMBER = re.compile(r"[-+−$€]?\d[\d.,\s]*%?")
 _LEAST = 4
 """Fewest rows whose outputs are compared."""
+_FEW_BLANK = 0.1
+"""Share of blank inputs, up to which an adapter may still be called likely to help."""
 
 
 @dataclass(frozen=True)
@@ -280,7 +282,10 @@ def _first_rows(raw: RawDataset, reader: RowReader) -> tuple[list[Row], list[Rem
     _require_outputs(reader, rows)
     blank = sum(not reader.has_input(row) for row in sample) if has_inputs else 0
     remarks = [Remark("note", text) for text in (*raw.notes, *_notes(raw, reader, sample))]
-    remarks += [Remark("doubt", text) for text in doubts(raw.sample, rows, blank)]
+    if blank:
+        text = f"Blank inputs among the first {len(rows)}: {blank}."
+        remarks.append(Remark("doubt" if blank > _FEW_BLANK * len(rows) else "note", text))
+    remarks += [Remark("doubt", text) for text in doubts(raw.sample, rows)]
     return [row for row in rows if row[1]] or rows, remarks
 
 
@@ -421,23 +426,20 @@ def _same_on_hub(name: str | Path) -> str:
     return f"; the Hub dataset of that name is {on_hub(str(name))}" * is_repo_id(str(name))
 
 
-def doubts(raw: Sequence[Mapping[str, Any]], rows: Sequence[Row], blank: int) -> Iterator[str]:
+def doubts(raw: Sequence[Mapping[str, Any]], rows: Sequence[Row]) -> Iterator[str]:
     """Yield why a text model may be unable to answer from the inputs, without quoting them.
 
     Args:
         raw: the first rows as the files have them.
         rows: the same rows as they are read.
-        blank: how many of them have a blank input.
 
     Example:
         >>> rows = [(f"{n} + {n} =", f"{2 * n}") for n in range(4)]
-        >>> list(doubts([], rows, 0))
+        >>> list(doubts([], rows))
         ['The outputs are all different numbers, which such small models rarely compute.']
     """
     if any(_is_image(value) for row in raw for value in row.values()):
         yield "The dataset holds images, which are not read."
-    if blank:
-        yield f"Of the first {len(rows)} inputs, {blank} are blank."
     outputs = [output.strip() for _, output in rows if output.strip()]
     different = len(outputs) >= _LEAST and len(set(outputs)) == len(outputs)
     if different and all(map(_NUMBER.fullmatch, outputs)):

@@ -21,6 +21,7 @@ from hf_lorameta.data.sources.raw_dataset import RawDataset
 from hf_lorameta.errors import ColumnsError, DatasetError, EmptyDatasetError, UsageError
 from hf_lorameta.hub.repo import PinnedRepo
 from hf_lorameta.pipeline.rows import draw_rows
+from hf_lorameta.remarks import Remark
 from hf_lorameta.types import right_outputs
 from tests.conftest import Account, Built, Shell, rows, touched
 
@@ -204,6 +205,10 @@ def test_blank_inputs_are_refused_and_blank_outputs_left_out() -> None:
     with pytest.raises(EmptyDatasetError, match="inputs of the first 3 rows are blank"):
         open_dataset([*unlabeled, *[pair] * 3])
     assert open_dataset([pair, pair | {"input": "a"}]).head(1) == [(" ", "A cat.")]
+    for blank, level in ((1, "note"), (2, "doubt")):
+        cells = [{"input": "a" * (i >= blank), "output": "ab"[i % 2]} for i in range(12)]
+        remark = Remark(level, f"Blank inputs among the first 12: {blank}.")  # type: ignore[arg-type]
+        assert remark in open_dataset(cells).remarks
     rows = [("q", "a"), ("q", " \n"), ("q", "")]
     profile = profile_rows(rows, lambda texts: [[0] * len(text) for text in texts], 1)
     assert (profile.rows, profile.left_out) == (1, 2)

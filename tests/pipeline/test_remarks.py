@@ -312,7 +312,7 @@ IMAGE = {"bytes": b"", "path": "a.png"}
     [
         ([{"image": IMAGE, "text": f"a {n}", "label": "ab"[n % 2]} for n in range(9)], "images"),
         ([{"question": f"{n} + {n}", "answer": f"{2 * n}"} for n in range(9)], "numbers"),
-        ([{"input": "a " * (n % 2), "output": "ab"[n % 2]} for n in range(12)], "are blank"),
+        ([{"input": "a " * (n % 2), "output": "ab"[n % 2]} for n in range(12)], "Blank inputs"),
         (BARE, "what to do"),
     ],
 )

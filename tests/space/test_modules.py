@@ -488,7 +488,7 @@ def test_all_views_escape_names(tickets: Plan, title: str | None) -> None:
 
 
 def test_an_unsure_verdict_has_its_reason_beside_the_counts(tickets: Plan) -> None:
-    doubt = "Of the first 8 inputs, 3 are blank."
+    doubt = "Blank inputs among the first 8: 3."
     remarks = (Remark("doubt", doubt), Remark("note", "A note."))
     doubted = replace(tickets, dataset=replace(tickets.dataset, remarks=remarks))
     made = Generation(doubted, doubted.layout, 16, (), 1.0, outcome=Outcome(check=CHECK))
