@@ -98,7 +98,8 @@ def parse_weights(arguments: list[str]) -> dict[str, float]:
         if not name:
             raise UsageError(
                 f"{argument} is not of the form ADAPTER:WEIGHT",
-                hint=f"hf-lorameta merge {argument.rpartition(':')[0] or argument.strip(':')}:1 …",
+                hint=f"hf-lorameta merge {argument.rpartition(':')[0] or argument.strip(':')}:0.5 "
+                "OTHER:0.5 -o merged",
             )
         if name in weights:
             raise UsageError(f"{name} is named twice", hint="add up its weights")
