@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,7 +22,7 @@ from hf_lorameta.cli.output import (
     report_pull_request,
     show_row,
 )
-from hf_lorameta.errors import Option, UsageError, as_flag
+from hf_lorameta.errors import LoraMetaError, Option, UsageError, as_flag
 from hf_lorameta.quoting import shell
 from hf_lorameta.remarks import log_remarks
 
@@ -84,9 +84,10 @@ def generate(
     require_free_target(output, overwrite)
     with _opened(request, export) as (session, dataset, resolved):
         adapter = make(dataset, session, resolved)
-        folder = adapter.save_pretrained(
-            output, overwrite=overwrite, export=export, token=request.token
-        )
+        with _kept_if_unsaved(adapter):
+            folder = adapter.save_pretrained(
+                output, overwrite=overwrite, export=export, token=request.token
+            )
     publish = command_to_publish(folder)
     _stop_if_interrupted(adapter, folder, publish)
     logger.info(f"To try it: {shell('hf-lorameta', 'try', folder)}")
@@ -241,6 +242,23 @@ def _stop_if_interrupted(
         kept = f"The adapter so far is kept in {folder}, and its card says so"
         error.add_note(f"{undone}{kept}; to publish it: {command}")
         raise error
+
+
+@contextmanager
+def _kept_if_unsaved(adapter: "Generation") -> Iterator[None]:
+    """Save an adapter that took training to our cache if the context cannot save it, and say so."""
+    from hf_lorameta.pipeline.publish import staging_folder
+
+    try:
+        yield
+    except (LoraMetaError, OSError) as error:
+        with suppress(LoraMetaError, OSError):  # such as of the same disk, which is full
+            if adapter.outcome.training:
+                kept = adapter.save_pretrained(staging_folder("unsaved"))
+                advise = error.advise if isinstance(error, LoraMetaError) else error.add_note
+                copy = shell("cp", "-r", kept, "FOLDER")
+                advise(f"since the adapter is kept for a day, copy it with: {copy}")
+        raise
 
 
 @contextmanager

@@ -142,6 +142,7 @@ def main(arguments: list[str] | None = None) -> None:
     except OSError as error:
         message, advice = explain(error)
         code = UsageError.exit_code if is_of_a_name(error) else 1
+        advice += getattr(error, "__notes__", ())
         fail(error, message, in_words(advice, command_line), code)
     except Exception as error:  # noqa: BLE001 - the outermost handler
         message = f"unexpected {type(error).__name__}: this is a bug"

@@ -319,6 +319,31 @@ def test_an_interrupted_training_is_kept_but_neither_done_nor_published(
     assert cli(*shlex.split(command), token=user.token).out == f"{cli.hub.url}/{repo}\n"
 
 
+@pytest.mark.parametrize(
+    ("meanwhile", "code", "message"),
+    [
+        ("pathlib.Path('a').write_text('x')", 2, "a is a file"),
+        ("os.rmdir(os.getcwd())", 2, "the working directory was deleted"),
+    ],
+)
+def test_a_trained_adapter_that_cannot_be_saved_is_kept(
+    cli: Shell, plan_args: PlanArgs, tmp_path: Path, meanwhile: str, code: int, message: str
+) -> None:
+    cli.cwd = tmp_path / "here"
+    cli.cwd.mkdir()
+    train = f"""{fake_runner(0.5)}{trained()}
+import os, pathlib
+def meddling(*given):
+    {meanwhile}
+    return run(*given)
+train.Train.run = meddling
+"""
+    failed = cli("generate", *plan_args, "--train", 8, "-o", "a", code=code, before=train).err
+    assert message in failed
+    [folder] = re.findall(r"kept for a day, copy it with: cp -r (.*) FOLDER\n", failed)
+    assert set(tree(Path(folder))) == set(FILES)
+
+
 def test_an_interrupted_check_keeps_the_trained_adapter(
     cli: Shell, plan_args: PlanArgs, tmp_path: Path
 ) -> None:
