@@ -152,7 +152,10 @@ def check_adapter(folder: Path) -> tuple[LoraConfig, AdapterFile]:
         for factor in FACTORS:
             if not np.isfinite(weights.tensor(module.name, factor)).all():
                 name = f"{sanitize(module.name)}.lora_{factor}"
-                raise AdapterError(f"{weights.path}: {name} has NaN or infinite values")
+                raise AdapterError(
+                    f"{weights.path}: {name} has NaN or infinite values",
+                    hint="name another adapter",
+                )
     return config, weights
 
 

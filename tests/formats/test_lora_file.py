@@ -322,8 +322,9 @@ def test_values_that_are_not_finite_once_rounded_are_refused(
     with np.errstate(over="ignore"):
         tensors = {n: v.astype(TORCH_DTYPES[dtype]) for n, v in by_name(LAYOUT, pairs).items()}
     save_file(tensors, folder / WEIGHTS_FILE)
-    with pytest.raises(AdapterError, match="has NaN or infinite values"):
+    with pytest.raises(AdapterError, match="has NaN or infinite values") as caught:
         check_adapter(folder)
+    assert caught.value.hint == "name another adapter"
     with pytest.raises(AdapterError, match=f"{name} has NaN or infinite values"):
         rewrite(folder / WEIGHTS_FILE, folder / "out", dtype)
     assert not (folder / "out").exists()
