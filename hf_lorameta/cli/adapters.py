@@ -247,7 +247,7 @@ def _stop_if_interrupted(
 @contextmanager
 def _kept_if_unsaved(adapter: "Generation") -> Iterator[None]:
     """Save an adapter that took training to our cache if the context cannot save it, and say so."""
-    from hf_lorameta.pipeline.publish import staging_folder
+    from hf_lorameta.pipeline.publish import say_kept, staging_folder
 
     try:
         yield
@@ -255,9 +255,7 @@ def _kept_if_unsaved(adapter: "Generation") -> Iterator[None]:
         with suppress(LoraMetaError, OSError):  # such as of the same disk, which is full
             if adapter.outcome.training:
                 kept = adapter.save_pretrained(staging_folder("unsaved"))
-                advise = error.advise if isinstance(error, LoraMetaError) else error.add_note
-                copy = shell("cp", "-r", kept, "FOLDER")
-                advise(f"since the adapter is kept for a day, copy it with: {copy}")
+                say_kept(error, f"copy it with: {shell('cp', '-r', kept, 'FOLDER')}")
         raise
 
 

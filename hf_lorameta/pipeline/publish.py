@@ -313,15 +313,20 @@ def publish_or_keep(folder: Path, target: Target, hub: Hub, *, dry_run: bool = F
         if isinstance(error, UnsupportedError):  # ask for consent again
             target = replace(target, create_pr=False, replaces=())
         again = command_to_publish(folder, **target.options(bool(target.replaces) or arrived))
-        resume = f"since the adapter is kept for a day, resume with: {again}"
-        if isinstance(error, LoraMetaError):
-            error.advise(resume)
-        else:
-            error.add_note(resume)
+        say_kept(error, f"resume with: {again}")
         raise
     if published.url and folder.resolve().parent == _staging_root():  # never the user's own folder
         shutil.rmtree(folder, ignore_errors=True)
     return published
+
+
+def say_kept(error: BaseException, how: str) -> None:
+    """Add to an error that the adapter is in a `staging_folder`, and how to go on with it."""
+    kept = f"since the adapter is kept for a day, {how}"
+    if isinstance(error, LoraMetaError):
+        error.advise(kept)
+    else:
+        error.add_note(kept)
 
 
 def command_to_publish(folder: Path, repo_id: str | None = None, **consent: object) -> str:
