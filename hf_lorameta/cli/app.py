@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -105,6 +106,8 @@ def main(arguments: list[str] | None = None) -> None:
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     prepare_streams()
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:  # such as of `timeout` or a batch system
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends a command as Ctrl-C does
     # keeps `datasets` from importing torch, which takes 2 s
     os.environ.setdefault("USE_TORCH", "0")
     debug = "--debug" in arguments
