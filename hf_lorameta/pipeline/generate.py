@@ -71,8 +71,8 @@ def generate(
         BankError: as `plan` raises.
         UsageError: the budget is not a time; or as `hf_lorameta.pipeline.resolve.resolve` raises.
         LoraMetaError: as `hf_lorameta.pipeline.make.make_adapter` raises.
-        KeyboardInterrupt: Ctrl-C, unless in a training after its first steps or its first fold,
-            or in the check after it: then the adapter so far is returned, with a warning.
+        KeyboardInterrupt: Ctrl-C, unless in a training after its first steps, or in the check after
+            it: then the adapter so far is returned, with a warning.
 
     Example:
         >>> from hf_lorameta.demo import TRAIN_FILE
