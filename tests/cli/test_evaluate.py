@@ -47,6 +47,12 @@ def test_evaluate_shows_scores_and_what_they_mean_and_leaves_the_repo_alone(
     assert len(cli.hub.commits(repo)) == count
 
 
+def test_a_file_among_the_adapters_is_advised_as_the_dataset(cli: Shell, data: Path) -> None:
+    done = cli("evaluate", "a", data, code=2)
+    assert "rows.jsonl is a file, expected the folder or the Hub id of an adapter" in done.err
+    assert f"Next:  hf-lorameta evaluate a --dataset {data}\n" in done.err
+
+
 # --- rows ---------------------------------------------------------------------------------------
 
 
