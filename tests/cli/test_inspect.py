@@ -36,11 +36,13 @@ def test_inspect_shows_other_coefficients_and_what_stages_did(cli: Shell) -> Non
     plan = hf_lorameta.plan([{"input": f"{i}?", "output": f"{i}!"} for i in range(9)])
     training = Training(rows=16, steps=12, folds=4)
     halved = StageRecord("halving", {"final_share": 0.5}, "Halved", "By 2.")
-    made = replace(make_adapter(plan), outcome=Outcome(training=training, records=(halved,)))
-    for name in ("check", "rows", "training"):
+    made = replace(
+        make_adapter(plan), outcome=Outcome(training=training, drawn=drawn, records=(halved,))
+    )
+    for name in ("bank", "check", "neighbors", "recipe", "rows", "training", "verdict"):
         taken = Outcome(records=(replace(halved, name=name),))
         with pytest.raises(TypeError, match=name):
-            replace(made, outcome=taken).save_pretrained(cli.cwd / "taken")
+            replace(made, outcome=taken).to_dict()
     made.save_pretrained(cli.cwd / "a")
     lines = cli("inspect", "a").out.splitlines()
     assert f"{plan.neighbors()[0].title}  " in lines[-6]
