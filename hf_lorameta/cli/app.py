@@ -2,10 +2,12 @@
 
 import logging
 import os
+import re
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from itertools import pairwise
 from typing import Annotated, Any
@@ -43,21 +45,34 @@ _WITH_DATASET = ("plan", "generate", "push", "evaluate")
 """Commands that read a dataset: after an error, the same command with an option is proposed."""
 _ARGUMENTS_ERROR: Any = typer.BadParameter.__base__
 """Of all that is wrong with arguments; only one that is left over has exactly this class."""
+_TYPO = re.compile(r"No such command '(.*)'\. Did you mean '(\S*)'\?")
+"""Typer's message where one command has a similar name."""
 
 
 class _Group(TyperGroup):
     """The commands; errors about options are worded like the package's own errors."""
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the options before a command."""
+        with _reworded():
+            return super().parse_args(ctx, args)
+
     def invoke(self, ctx: Any) -> Any:
         """Run a command."""
-        try:
+        with _reworded():
             return super().invoke(ctx)
-        except _ARGUMENTS_ERROR as error:
-            if isinstance(error, typer.BadParameter):
-                error.message = problem_of(error.message)
-            if error.ctx and error.message != error.ctx.get_help():  # as a bare group shows it
-                error.ctx.help_option_names = []  # else typer names the help, as the advice does
-            raise
+
+
+@contextmanager
+def _reworded() -> Iterator[None]:
+    try:
+        yield
+    except _ARGUMENTS_ERROR as error:
+        if isinstance(error, typer.BadParameter):
+            error.message = problem_of(error.message)
+        if error.ctx and error.message != error.ctx.get_help():  # as a bare group shows it
+            error.ctx.help_option_names = []  # else typer names the help, as the advice does
+        raise
 
 
 app = Commands(
@@ -172,6 +187,11 @@ def _complete_usage_error(error: Any, arguments: Sequence[str]) -> None:
     named = error.ctx is not None and error.ctx.help_option_names  # by typer, see `_Group`
     help_of_it = None if named else f"{_command_in(arguments)[1]} --help"
     hint = "put the prompt after --prompt" if prompt else help_of_it
+    if message.startswith("Missing option"):
+        hint = f"add {error.param.opts[-1]} PATH"  # others have defaults
+    if typo := _TYPO.fullmatch(message):
+        words = [typo[2] if word == typo[1] else word for word in _without(arguments, "--token")]
+        hint = shell("hf-lorameta", *words)
     fields = {"type": "UsageError", "message": message, "hint": hint}
     emit_error(fields | {"exit_code": error.exit_code})
     if hint:
