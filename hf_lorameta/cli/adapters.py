@@ -39,7 +39,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _EFFECTIVE_NUMBER = (
-    "effective number: how many adapters with equal coefficients would spread the weight as widely"
+    "effective number: 1 if one adapter has all the weight, the number of adapters if all have the "
+    "same"
 )
 
 
