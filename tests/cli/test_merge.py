@@ -107,8 +107,8 @@ def test_a_repo_without_safetensors_is_refused(cli: Shell, user: Account) -> Non
 def test_wrong_arguments_are_refused(cli: Shell, user: Account) -> None:
     a = adapter(user, "a")
     for arguments, message in (
-        ((a, "-o", "m"), f"hf-lorameta merge {a}:0.5 OTHER:0.5 -o merged"),
-        ((f"{a}:x", "-o", "m"), f"hf-lorameta merge {a}:0.5 OTHER:0.5 -o merged"),
+        ((a, "b:2", "-o", "m"), f"hf-lorameta merge {a}:0.5 b:2 -o merged"),
+        ((f"{a}:x", "-o", "m"), f"hf-lorameta merge {a}:0.5 -o merged"),
         ((f"{a}:1", f"{a}:2", "-o", "m"), "named twice"),
         ((f"{a}:1", "-o", "m", "--rank", "x"), "valid integer"),
     ):
