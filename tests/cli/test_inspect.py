@@ -8,10 +8,11 @@ import pytest
 
 import hf_lorameta
 from hf_lorameta.cards.results import Drawn, Outcome, StageRecord, Training
+from hf_lorameta.formats.lora_file import WEIGHTS_FILE
 from hf_lorameta.pipeline.adapter_folder import RECIPE_FILE
 from hf_lorameta.pipeline.make import make_adapter
 from tests.cli.conftest import Published
-from tests.conftest import BASE, Account, Built, Shell
+from tests.conftest import BASE, Account, Built, Shell, adapter_files, write_files
 
 
 def test_inspect_shows_provenance_and_coefficients(
@@ -100,6 +101,8 @@ def test_inspect_shows_each_setting_of_the_prompt_on_one_line(
 
 def test_inspect_refuses_what_is_not_a_lora_adapter(cli: Shell, user: Account) -> None:
     cli("inspect", "missing", code=5)
+    write_files(cli.cwd / "a", adapter_files())
+    assert cli("inspect", f"a/{WEIGHTS_FILE}", code=5).err.endswith("Next:  name a\n")
     cli("inspect", f"{user.name}/missing", code=6)
     pickle = user.adapter("pickle", {"adapter_model.bin": b"x", "adapter_config.json": b"{}"})
     cli("inspect", pickle, code=5)
