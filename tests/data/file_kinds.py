@@ -35,6 +35,7 @@ class Kind:
         output: how the first output begins.
         asks: how often an error proposes a command before that.
         refused: a part of the advice, if the file is none that is read.
+        made: the rows that the Python in this advice makes.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Kind:
     output: str = ""
     asks: int = 0
     refused: str = ""
+    made: Sequence[Any] = ()
 
     @property
     def named(self) -> str:
@@ -151,7 +153,8 @@ KINDS = [
     Kind("snips", {"train_AddToPlaylist.json": as_json({"AddToPlaylist": [snips(i) for i in range(ROWS)]})}, refused="''.join(piece['text'] for piece in row['data'])"),
     Kind("snips all", {"snips.json": as_json({k: [snips(i) for i in range(ROWS)] for k in ("AddToPlaylist", "PlayMusic")})}, asks=1, refused="''.join(piece['text'] for piece in row['data'])"),
     Kind("snips files", {"seq.in": lines(text), "seq.out": lines(lambda i: "O " * 9), "label": lines(lambda i: INTENTS[i % 3])}, "input=input,output=output", 'O O O O O O O O O ', asks=1),
-    Kind("rasa yml", {"nlu.yml": b"version: '3.1'\nnlu:\n- intent: greet\n  examples: |\n    - hello\n    - hi\n"}, refused="yaml.safe_load"),
+    Kind("rasa yml", {"nlu.yml": b"version: '3.1'\nnlu:\n- intent: greet\n  examples: |\n    - hello\n    - hi\n- lookup: x\n"}, refused="yaml.safe_load", made=[{"text": "hello", "intent": "greet"}, {"text": "hi", "intent": "greet"}]),
+    Kind("faq md", {"faq.md": b"# FAQ\n\n## How?\nSo.\n\n## Why?\nBecause.\n"}, refused="if each heading is a question", made=[{"question": "How?", "answer": "So.\n"}, {"question": "Why?", "answer": "Because.\n"}]),
     Kind("chatito", {"intents.chatito": b"%[greet]('training': '9')\n    ~[hi] you\n\n~[hi]\n    hi\n    hello\n"}, refused="npx chatito"),
     Kind("tickets csv", {"tickets.csv": table(ticket)}, "input=Description,output=Category", 'negative'),
     Kind("tickets xlsx", {"tickets.xlsx": xlsx({"Sheet1": sheet(ticket)})}, "input=Description,output=Category", 'negative'),
@@ -250,7 +253,7 @@ KINDS = [
     Kind("moses", {"train.de": lines(text), "train.en": lines(lambda i: text(i, 9))}, "input=input,output=output", 'Sun snow egg blue one four old small wind 0.', asks=1),
     Kind("manythings", {"deu.txt": lines(lambda i: f"{text(i, 4)}\t{text(i, 5)}\tCC-BY 2.0 (France) Attribution: tatoeba.org #{i} (CM) & #{i + 9} (Roujin)")}, refused="input=COLUMN,output=COLUMN"),
     Kind("tatoeba", {"links.tsv": lines(lambda i: f"{i}\t{text(i)}\t{i + 900}\t{text(i, 5)}")}, "input=column_2,output=column_4", 'Sun snow egg blue one 0.', asks=1),
-    Kind("tmx", {"memory.tmx": b'<?xml version="1.0"?><tmx version="1.4"><header srclang="en"/><body><tu><tuv xml:lang="en"><seg>Hi</seg></tuv><tuv xml:lang="de"><seg>Hallo</seg></tuv></tu></body></tmx>'}, refused="xml.etree.ElementTree"),
+    Kind("tmx", {"memory.tmx": b'<?xml version="1.0"?><tmx version="1.4"><header srclang="en"/><body><tu><tuv xml:lang="en"><seg>Hi <b>you</b></seg></tuv><tuv xml:lang="de"><seg>Hallo</seg></tuv></tu></body></tmx>'}, refused="xml.etree.ElementTree", made=[["Hi you", "Hallo"]]),
     # --- code
     Kind("humaneval", {"HumanEval.jsonl.gz": gzip.compress(jsonl(rows(lambda i: {"task_id": f"HumanEval/{i}", "prompt": f"def f{i}(x):\n", "entry_point": f"f{i}", "canonical_solution": f"    return x + {i}\n", "test": f"assert f{i}(0) == {i}"})))}, "input=prompt,output=canonical_solution", '    return x + 0\n'),
     Kind("mbpp", {"mbpp.jsonl": jsonl(rows(lambda i: {"text": text(i), "code": f"def f{i}():\r\n  return {i}", "task_id": i, "test_setup_code": "", "test_list": [f"assert f{i}() == {i}"], "challenge_test_list": []}))}, "input=text,output=code", 'def f0():\r\n  return 0'),

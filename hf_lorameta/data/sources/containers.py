@@ -40,8 +40,14 @@ _SQLITE = b"SQLite format 3\0"
 _CLOSED = "it is encrypted; save it without a password"
 
 
-def usable_names(path: Path, names: Iterable[str], what: str) -> list[str]:
+def usable_names(path: Path, names: Iterable[str], several: str, advice: str) -> list[str]:
     """Return the names of parts that can be shown.
+
+    Args:
+        path: of the file.
+        names: of its parts.
+        several: what they are called.
+        advice: for too many.
 
     Raises:
         DatasetTooLargeError: there are too many.
@@ -49,8 +55,7 @@ def usable_names(path: Path, names: Iterable[str], what: str) -> list[str]:
     usable = [n for n in names if n.strip() and len(n) <= MAX_NAME and n.isprintable()]
     if len(usable) > MAX_PARTS:
         raise DatasetTooLargeError(
-            f"{path.name} has more than {MAX_PARTS:,} {what}",
-            hint="unpack it, and name the folder" if what == "files" else f"keep fewer {what}",
+            f"{path.name} has more than {MAX_PARTS:,} {several}", hint=advice
         )
     return usable
 

@@ -122,7 +122,8 @@ def splits_of(file: Path) -> list[str]:
         with reading(file.name, local=True), unpacked(str(file)) as opened:
             encoding = encoding_of(opened, name=file.name)
             opened.seek(0)
-            found = usable_names(file, rows_by_path(opened, file.name, encoding), "lists of rows")
+            lists = rows_by_path(opened, file.name, encoding)
+            found = usable_names(file, lists, "lists of rows", "keep fewer")
     return found if len(found) > 1 else []
 
 
@@ -142,9 +143,10 @@ def _list_parts(file: Path, form: FileFormat) -> dict[str, str]:
     if parts.rows is None:
         packed = {name: FORMATS.get(ending(name)) for name in names}
         names = [name for name, inner in packed.items() if inner and not inner.parts]
-    usable = usable_names(file, names, parts.title)
+    fewer = f"keep fewer {parts.several}" if parts.rows else parts.advice
+    usable = usable_names(file, names, parts.several, fewer)
     if not usable:
-        raise EmptyDatasetError(f"{file.name} has no {parts.title} with rows", hint=parts.advice)
+        raise EmptyDatasetError(f"{file.name} has no {parts.several} with rows", hint=parts.advice)
     short = [stem(name) for name in usable]
     splits = usable if parts.rows or len(set(short)) < len(short) else short
     return {
@@ -163,7 +165,7 @@ def _open_part(file: Path, form: FileFormat, parts: Parts, split: Splits) -> Raw
         problem = f"{file.name} has texts in folders or files that are called like labels"
         raise DatasetError(problem, hint="unpack it, and name the folder")
     names = list(found) if len(found) > 1 else ["train"]
-    picked = pick_split(file.name, names, split, parts.title)
+    picked = pick_split(file.name, names, split, parts.one)
     return read_filled(file.name, picked, names, partial(_read_part, file, form, parts, found))
 
 
@@ -224,7 +226,7 @@ def open_files(
     if parts := form.parts:
         if len(files) > 1:
             raise DatasetError(
-                f"each of the {len(files)} files may hold several {parts.title}",
+                f"each of the {len(files)} files may hold several {parts.several}",
                 hint="name one file",
             )
         with guard():
