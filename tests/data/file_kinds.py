@@ -296,6 +296,17 @@ KINDS = [
     Kind("folder of parallel", {"folder/all.cm": lines(lambda i: f"ls {i}"), "folder/all.nl": lines(text)}, "input=input,output=output", "Sun snow", asks=1),
     Kind("orc", {"rows.orc": b"ORC\n\x01\0\0"}, refused="save it as CSV or JSON lines"),
     Kind("xml absa", {"Restaurants_Train.xml": b"<sentences><sentence id='1'><text>Good food</text></sentence></sentences>"}, refused="save its rows as CSV"),
+    # --- CSV files that are not what their names or first lines say
+    Kind("decimal commas", {"rows.csv": table(lambda i: {"text": text(i), "label": ["4,5", "3", "5"][i % 3]}, ";")}, "input=text,output=label", "4.5"),
+    Kind("codes", {"rows.csv": table(lambda i: {"text": text(i), "label": ["007", "12", "042"][i % 3]})}, "input=text,output=label", "007"),
+    Kind("tsv with commas", {"rows.tsv": table(labeled)}, "input=text,output=label", "negative"),
+    Kind("tsv of one column", {"rows.tsv": lines(lambda i: f"{text(i)}, so", "text\n")}, "output=text", "Sun snow egg blue one four old small 0., so"),
+    Kind("csv with carets", {"rows.csv": table(labeled, "^")}, "input=text,output=label", "negative"),
+    Kind("csv with colons", {"rows.csv": table(labeled, ":")}, "input=text,output=label", "negative"),
+    Kind("csv of one column", {"rows.csv": lines(lambda i: f"https://a.b/{text(i)}")}, "output=column_1", "https://a.b/Sun"),
+    Kind("csv with spaces", {"rows.csv": lines(lambda i: f"{text(i)}, so | {MOODS[i % 3]}", "text | label\n")}, "input=text,output=label", "negative"),
+    Kind("sep=;", {"rows.csv": b"sep=;\r\n" + table(labeled, ";")}, "input=text,output=label", "negative"),
+    Kind("csv below a comment", {"rows.csv": b"# of the support team\n# 2024\n" + table(labeled)}, "input=text,output=label", "negative"),
     # --- those that fresh eyes tried
     Kind("10kGNAD first label once", {"train.csv": lines(lambda i: f"{['Etat', 'Web', 'Sport'][min(i, 1) + i % 2 if i != 9 else 0]};{text(i, 30)}{', so' * (i % 3)}")}, "input=column_2,output=column_1", "Etat"),
     Kind("trec txt", {"train_5500.txt": lines(lambda i: f"{['NUM:dist', 'DESC:def', 'HUM:ind'][i % 3]} How far is {text(i)} ?")}, "input=text,output=label", "NUM:dist", asks=1),
