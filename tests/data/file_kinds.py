@@ -6,14 +6,19 @@ Each has the layout of the original: its name, its columns, its order, its encod
 # ruff: noqa: E501 - a kind a line
 
 import gzip
+import io
 import json
 import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from tests.data.shapes import LETTERS, ROWS, Record, choices, csv_text, jsonl, text, turns, zipped
 from tests.data.sheets import ods, xlsx
@@ -107,6 +112,12 @@ def database(**tables: Sequence[Record]) -> bytes:
         connection.commit()
         connection.close()
         return path.read_bytes()
+
+
+def parquet(**columns: Any) -> bytes:
+    file = io.BytesIO()
+    pq.write_table(pa.table(columns), file)
+    return file.getvalue()
 
 
 def sheet(make: Callable[[int], Record]) -> list[tuple[Any, ...]]:
@@ -307,6 +318,11 @@ KINDS = [
     Kind("csv with spaces", {"rows.csv": lines(lambda i: f"{text(i)}, so | {MOODS[i % 3]}", "text | label\n")}, "input=text,output=label", "negative"),
     Kind("sep=;", {"rows.csv": b"sep=;\r\n" + table(labeled, ";")}, "input=text,output=label", "negative"),
     Kind("csv below a comment", {"rows.csv": b"# of the support team\n# 2024\n" + table(labeled)}, "input=text,output=label", "negative"),
+    # --- other forms of rows
+    Kind("json lists below names", {"rows.json": as_json([["text", "label"], *([text(i), MOODS[i % 3]] for i in range(ROWS))])}, "input=text,output=label", "negative"),
+    Kind("json columns of several lengths", {"rows.json": as_json({"text": [text(i) for i in range(5)], "label": MOODS})}, refused="text has 5, label has 3"),
+    Kind("json texts by labels", {"rows.json": as_json({"good": ["So good"], "bad": ["So bad", "Not so"]})}, refused="if the keys are labels", made=[{"text": "So good", "label": "good"}, {"text": "So bad", "label": "bad"}, {"text": "Not so", "label": "bad"}]),
+    Kind("empty json object", {"rows.json": b"{}"}, refused="has no rows"),
     # --- those that fresh eyes tried
     Kind("10kGNAD first label once", {"train.csv": lines(lambda i: f"{['Etat', 'Web', 'Sport'][min(i, 1) + i % 2 if i != 9 else 0]};{text(i, 30)}{', so' * (i % 3)}")}, "input=column_2,output=column_1", "Etat"),
     Kind("trec txt", {"train_5500.txt": lines(lambda i: f"{['NUM:dist', 'DESC:def', 'HUM:ind'][i % 3]} How far is {text(i)} ?")}, "input=text,output=label", "NUM:dist", asks=1),

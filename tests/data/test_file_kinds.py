@@ -1,5 +1,6 @@
 """Files of many kinds: read right, asked about with commands that work, or refused."""
 
+import json
 import pathlib
 import re
 import subprocess
@@ -50,7 +51,7 @@ def test_each_kind_is_read_or_asked_about_or_refused_without_the_hub(
         error = asked_about(name, options)
         assert kind.refused in f"{error}: {error.hint}"
         statement = error.hint.partition("rows = ")[2].partition("; then ")[0]
-        names = {"yaml": yaml, "xml": xml, "pathlib": pathlib}
+        names = {"json": json, "yaml": yaml, "xml": xml, "pathlib": pathlib}
         assert not kind.made or eval(statement, names) == kind.made
         return
     dataset = open_dataset(name, **options)
