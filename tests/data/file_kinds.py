@@ -323,6 +323,8 @@ KINDS = [
     Kind("json columns of several lengths", {"rows.json": as_json({"text": [text(i) for i in range(5)], "label": MOODS})}, refused="text has 5, label has 3"),
     Kind("json texts by labels", {"rows.json": as_json({"good": ["So good"], "bad": ["So bad", "Not so"]})}, refused="if the keys are labels", made=[{"text": "So good", "label": "good"}, {"text": "So bad", "label": "bad"}, {"text": "Not so", "label": "bad"}]),
     Kind("empty json object", {"rows.json": b"{}"}, refused="has no rows"),
+    Kind("utf-16 without a mark", {"rows.csv": table(labeled).decode().encode("utf-16-le")}, "input=text,output=label", "negative"),
+    Kind("utf-16 json without a mark", {"rows.jsonl": jsonl(rows(labeled)).decode().encode("utf-16-be")}, "input=text,output=label", "negative"),
     # --- those that fresh eyes tried
     Kind("10kGNAD first label once", {"train.csv": lines(lambda i: f"{['Etat', 'Web', 'Sport'][min(i, 1) + i % 2 if i != 9 else 0]};{text(i, 30)}{', so' * (i % 3)}")}, "input=column_2,output=column_1", "Etat"),
     Kind("trec txt", {"train_5500.txt": lines(lambda i: f"{['NUM:dist', 'DESC:def', 'HUM:ind'][i % 3]} How far is {text(i)} ?")}, "input=text,output=label", "NUM:dist", asks=1),

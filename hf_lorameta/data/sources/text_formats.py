@@ -67,8 +67,8 @@ def encoding_of(file: IO[bytes], *, whole: bool = True, name: str = "the file") 
     """
     decoder = codecs.getincrementaldecoder("utf-8")()
     chunk = file.read(_CHUNK)
-    if chunk.startswith(_UTF16):
-        return "utf-16"
+    if wide := _wide(chunk):
+        return wide
     try:
         while chunk:
             decoder.decode(chunk, final=len(chunk) < _CHUNK)
@@ -80,6 +80,20 @@ def encoding_of(file: IO[bytes], *, whole: bool = True, name: str = "the file") 
         guess = UTF8 if _is_mostly_utf8(error.object) else guess_encoding(error.object)
         return _fitting(file, guess, name)
     return UTF8
+
+
+def _wide(start: bytes) -> str:
+    """Return UTF-16 if a text is so encoded: it says so, or every other byte is mostly zero.
+
+    Example:
+        >>> [_wide("a,b".encode(form)) for form in ("utf-16", "utf-16-le", "utf-16-be", "ascii")]
+        ['utf-16', 'utf-16-le', 'utf-16-be', '']
+    """
+    if start.startswith(_UTF16):
+        return "utf-16"
+    zeros = [start[i::2].count(0) for i in (0, 1)]
+    mostly = 4 * max(zeros) > len(start) and 8 * min(zeros) < max(zeros)
+    return ("utf-16-be", "utf-16-le")[zeros[1] > zeros[0]] if mostly else ""
 
 
 def _is_mostly_utf8(data: bytes) -> bool:
@@ -190,11 +204,11 @@ def lines_of(start: bytes, encoding: str = "") -> list[str]:
     """
     end = start.rfind(b"\n") + 1 if len(start) == START else 0
     start = start[: end or None]
+    encoding = encoding or _wide(start)
     try:
         text = start.decode(encoding or "utf-8-sig")
     except UnicodeDecodeError:
-        wide = start.startswith(_UTF16)
-        text = start.decode(encoding or ("utf-16" if wide else guess_encoding(start)), "ignore")
+        text = start.decode(encoding or guess_encoding(start), "ignore")
     return [] if "\0" in text else text.lstrip("\ufeff").splitlines()
 
 
