@@ -325,6 +325,12 @@ KINDS = [
     Kind("empty json object", {"rows.json": b"{}"}, refused="has no rows"),
     Kind("utf-16 without a mark", {"rows.csv": table(labeled).decode().encode("utf-16-le")}, "input=text,output=label", "negative"),
     Kind("utf-16 json without a mark", {"rows.jsonl": jsonl(rows(labeled)).decode().encode("utf-16-be")}, "input=text,output=label", "negative"),
+    Kind("zip of folders", {"rows.zip": zipped({f"rows/{s}/data.csv": table(labeled) for s in ("test", "train")})}, "input=text,output=label", "negative"),
+    Kind("zip of folders of files", {"rows.zip": zipped({f"{s}/{n}.csv": table(labeled) for s in ("test", "train") for n in "ab"})}, refused="unpack it, and name the folder"),
+    Kind("merged header", {"rows.xlsx": xlsx({"A": [("Mail", "", "Class"), ("text", "lang", "label"), *((text(i), "en", MOODS[i % 3]) for i in range(ROWS))]}, merged="A1:B1")}, "input=text,output=label", "negative"),
+    Kind("merged title", {"rows.xlsx": xlsx({"A": [("Mails", ""), ("text", "label", ""), *((text(i), MOODS[i % 3], "so") for i in range(ROWS))]}, merged="A1:B1")}, "input=text,output=label", "negative"),
+    Kind("parquet decimals", {"rows.parquet": parquet(text=[text(i) for i in range(ROWS)], score=[Decimal(f"{i % 4}.50") for i in range(ROWS)])}, "input=text,output=score", "0.5"),
+    Kind("parquet map", {"rows.parquet": parquet(text=[LONG], more=pa.array([[("a", "b")]], pa.map_(pa.string(), pa.string())))}, refused="no column of the type map"),
     # --- those that fresh eyes tried
     Kind("10kGNAD first label once", {"train.csv": lines(lambda i: f"{['Etat', 'Web', 'Sport'][min(i, 1) + i % 2 if i != 9 else 0]};{text(i, 30)}{', so' * (i % 3)}")}, "input=column_2,output=column_1", "Etat"),
     Kind("trec txt", {"train_5500.txt": lines(lambda i: f"{['NUM:dist', 'DESC:def', 'HUM:ind'][i % 3]} How far is {text(i)} ?")}, "input=text,output=label", "NUM:dist", asks=1),

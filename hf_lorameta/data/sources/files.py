@@ -5,7 +5,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from hf_lorameta.data.sources.containers import expecting, unpack, usable_names
@@ -147,8 +147,11 @@ def _list_parts(file: Path, form: FileFormat) -> dict[str, str]:
     usable = usable_names(file, names, parts.several, fewer)
     if not usable:
         raise EmptyDatasetError(f"{file.name} has no {parts.several} with rows", hint=parts.advice)
-    short = [stem(name) for name in usable]
-    splits = usable if parts.rows or len(set(short)) < len(short) else short
+    splits = usable
+    if parts.rows is None:  # by their names, else by those of their folders
+        paths = [PurePosixPath(name) for name in usable]
+        ways = [[stem(path.name) for path in paths], [path.parent.name for path in paths]]
+        splits = next((names for names in ways if len(set(names)) == len(names)), usable)
     return {
         split.replace("[", "(").replace("]", ")"): name
         for split, name in zip(splits, usable, strict=True)
@@ -165,7 +168,12 @@ def _open_part(file: Path, form: FileFormat, parts: Parts, split: Splits) -> Raw
         problem = f"{file.name} has texts in folders or files that are called like labels"
         raise DatasetError(problem, hint="unpack it, and name the folder")
     names = list(found) if len(found) > 1 else ["train"]
-    picked = pick_split(file.name, names, split, parts.one)
+    try:
+        picked = pick_split(file.name, names, split, parts.one)
+    except DatasetError as error:
+        if parts.rows is None and any("/" in name for name in names):
+            error.advise("unpack it, and name the folder")
+        raise
     return read_filled(file.name, picked, names, partial(_read_part, file, form, parts, found))
 
 

@@ -338,10 +338,14 @@ def _without_decoding(stream: Any) -> Any:
     """Return a stream that leaves images, sounds and other media as they are stored.
 
     To decode them, `datasets` would open the files of this machine or other hosts that they name.
+    Decimals become numbers, as those of other files are.
     """
-    from datasets import Json
+    from datasets import Json, Value
 
     features = deepcopy(stream.features)
+    for name, feature in (features or {}).items():
+        if str(getattr(feature, "dtype", "")).startswith("decimal"):
+            features[name] = Value("float64")
     found: list[Any] = [features]
     while found:
         feature = found.pop()
