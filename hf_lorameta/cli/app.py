@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -97,6 +98,11 @@ def _callback(
     """A LoRA adapter for your dataset on a CPU, from a bank of adapters and your rows."""
 
 
+def _end(number: int, frame: object) -> None:
+    """Exit as Python does, so that temporary files are deleted."""
+    sys.exit(128 + number)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit.
 
@@ -107,6 +113,10 @@ def main(arguments: list[str] | None = None) -> None:
     prepare_streams()
     # keeps `datasets` from importing torch, which takes 2 s
     os.environ.setdefault("USE_TORCH", "0")
+    for name in ("SIGTERM", "SIGHUP"):  # the latter when a terminal is closed; not on Windows
+        number = getattr(signal, name, None)
+        if number and signal.getsignal(number) == signal.SIG_DFL:  # `nohup` ignores it
+            signal.signal(number, _end)
     debug = "--debug" in arguments
     if debug:
         handler = logging.StreamHandler()
