@@ -80,15 +80,19 @@ def _writable(folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as problem:
-        temporary = temporary_cache(folder, problem)
-        atexit.register(shutil.rmtree, temporary / "base_models", ignore_errors=True)
-        return temporary
+        return temporary_cache(folder, problem, deleted="base_models")
     return folder
 
 
-def temporary_cache(folder: Path, problem: OSError) -> Path:
-    """Return a new temporary folder in place of a cache that cannot be written, and say so."""
-    temporary = Path(tempfile.mkdtemp(prefix="hf-lorameta-"))
+def temporary_cache(folder: Path, problem: OSError, deleted: str = "") -> Path:
+    """Return a new temporary folder in place of a cache that cannot be written, and say so.
+
+    Args:
+        folder: the cache.
+        problem: why it cannot be written.
+        deleted: what is deleted of the temporary folder when this process ends; default: all.
+    """
+    temporary = _temporary_folder(deleted)
     logger.warning(
         "%s cannot be written (%s): %s is used instead; set %s to a folder that can be written",
         folder,
@@ -97,6 +101,26 @@ def temporary_cache(folder: Path, problem: OSError) -> Path:
         variable_of(folder),
     )
     return temporary
+
+
+@cache
+def unpacking_folder() -> Path:
+    """Return a temporary folder of this process, which is deleted when it ends."""
+    return _temporary_folder("")
+
+
+def _temporary_folder(deleted: str) -> Path:
+    """Return a new temporary folder; at the end, a part of it and what is empty are deleted."""
+    folder = Path(tempfile.mkdtemp(prefix="hf-lorameta-"))
+
+    def delete() -> None:
+        shutil.rmtree(folder / deleted, ignore_errors=True)
+        for path, *_ in os.walk(folder, topdown=False):
+            with suppress(OSError):  # it is not empty
+                Path(path).rmdir()
+
+    atexit.register(delete)
+    return folder
 
 
 def delete_outdated(folder: Path) -> int:

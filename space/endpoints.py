@@ -20,9 +20,10 @@ from limits.callers import Call, call_of
 from limits.lines import LOOK_SECONDS, Line
 from limits.uploads import used
 from settings import SpaceSettings, credential_of
+from space_error import SpaceError
 from views.blocks import advice, message_of
 from work.bank_loader import BankLoader
-from work.jobs import Canceled, Job, LineName, SpaceError, Step, known_error
+from work.jobs import Canceled, Job, LineName, Step, known_error
 from work.making import Making
 from work.planning import SAMPLES, DatasetRequest, PlanResult, make_plan
 from work.visit import known

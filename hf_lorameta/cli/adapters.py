@@ -1,7 +1,6 @@
 """The commands that make an adapter: plan, generate and push."""
 
 import logging
-import signal
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -23,6 +22,7 @@ from hf_lorameta.cli.output import (
     report_pull_request,
     show_row,
 )
+from hf_lorameta.cli.signals import signals_waiting
 from hf_lorameta.errors import LoraMetaError, Option, UsageError, as_flag
 from hf_lorameta.quoting import shell
 from hf_lorameta.remarks import log_remarks
@@ -86,7 +86,7 @@ def generate(
     require_free_target(output, overwrite)
     with _opened(request, export) as (session, dataset, resolved):
         adapter = make(dataset, session, resolved)
-        with _kept_if_unsaved(adapter), _signals_waiting() as signals:
+        with _kept_if_unsaved(adapter), signals_waiting() as signals:
             folder = adapter.save_pretrained(
                 output, overwrite=overwrite, export=export, token=request.token
             )
@@ -149,7 +149,7 @@ def push(
             name=request.first_name, dry_run=dry_run,
         )  # fmt: skip
         adapter = make(dataset, session, resolved)
-        with _signals_waiting() as signals:
+        with signals_waiting() as signals:
             folder = adapter.save_pretrained(
                 staging_folder(target.repo_id), repo_id=target.repo_id, export=export,
                 token=session.hub.token,
@@ -249,23 +249,6 @@ def _stop_if_interrupted(
             kept = f"The adapter so far is kept in {folder}, and its card says so"
         error.add_note(f"{undone}{kept}; to publish it: {command}")
         raise error
-
-
-@contextmanager
-def _signals_waiting() -> Iterator[Collection[int]]:
-    """Let Ctrl-C and SIGTERM wait for the end of the context, such as saving what took minutes.
-
-    Yields:
-        Those that came.
-    """
-    came: list[int] = []
-    numbers = signal.SIGINT, signal.SIGTERM
-    before = [signal.signal(number, lambda number, _: came.append(number)) for number in numbers]
-    try:
-        yield came
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 import logging
 import os
 import re
-import signal
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
@@ -28,6 +27,7 @@ from hf_lorameta.cli.output import (
     show_cells,
     show_row,
 )
+from hf_lorameta.cli.signals import end_as_interrupted
 from hf_lorameta.errors import (
     DatasetError,
     LoraMetaError,
@@ -121,8 +121,7 @@ def main(arguments: list[str] | None = None) -> None:
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     prepare_streams()
-    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:  # such as of `timeout` or a batch system
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends a command as Ctrl-C does
+    end_as_interrupted()
     # keeps `datasets` from importing torch, which takes 2 s
     os.environ.setdefault("USE_TORCH", "0")
     debug = "--debug" in arguments

@@ -1,8 +1,6 @@
 """The cache of the Hub's client: repos in it, and what is done if it cannot be written."""
 
-import atexit
 import errno
-import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -48,7 +46,6 @@ def use_cache(folder: Path) -> None:
 
 def _use_temporary_cache(cache: Path, problem: OSError) -> None:
     temporary = temporary_cache(cache, problem)
-    atexit.register(shutil.rmtree, temporary, ignore_errors=True)
     for kind in ("snapshots", "refs"):
         for path in filter(Path.is_file, cache.glob(f"*--*/{kind}/**/*")):
             link = temporary / path.relative_to(cache)

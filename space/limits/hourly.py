@@ -4,7 +4,7 @@ import threading
 import time
 from collections import deque
 
-from work.jobs import SpaceError
+from space_error import SpaceError
 
 MODEL_SECONDS, TRAINING_SECONDS = 600.0, 1800.0
 """Seconds of the base model for an address in `PERIOD`: to try, and to train and check."""

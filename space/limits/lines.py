@@ -18,7 +18,7 @@ from starlette.concurrency import iterate_in_threadpool
 from limits.callers import Call
 from limits.hourly import MODEL_TIME, TRAINING_TIME
 from settings import SpaceSettings
-from work.jobs import SpaceError
+from space_error import SpaceError
 
 LOOK_SECONDS = 0.1
 """How often a waiting request checks whether its turn has come."""

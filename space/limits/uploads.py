@@ -15,7 +15,7 @@ from pathlib import Path
 from gradio.utils import get_upload_folder
 
 from limits.hourly import HourlyShare
-from work.jobs import SpaceError
+from space_error import SpaceError
 
 OF_ADDRESS = 5
 """How many files of the largest size an address may upload in an hour."""

@@ -10,7 +10,8 @@ from hf_lorameta import errors
 from hf_lorameta.cards.gguf_usage import BASE_FILE, GGUF_FILE, MODELFILE
 from hf_lorameta.errors import LoraMetaError, Option
 from hf_lorameta.quoting import fenced, shell
-from work.jobs import TRY_AGAIN, SpaceError
+from space_error import SpaceError
+from work.jobs import TRY_AGAIN
 
 _TEMPLATES = Environment(
     loader=FileSystemLoader(Path(__file__).parent / "templates"),

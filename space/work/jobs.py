@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from hf_lorameta.errors import LoraMetaError
 from limits.callers import Call
+from space_error import SpaceError
 
 Updates = dict[Any, Any]
 """New values or properties by component of the page."""
@@ -35,10 +36,6 @@ _LOOK_SECONDS, _REPORT_SECONDS = 0.2, 1.0
 TRY_AGAIN = "Try again. If the error persists, please tell the owner of this Space."
 """Advice for an unexpected error."""
 logger = logging.getLogger("space")
-
-
-class SpaceError(LoraMetaError):
-    """An error of the Space itself; its advice is for visitors of the page."""
 
 
 class Canceled(Exception):  # noqa: N818 - a request of the user, not an error

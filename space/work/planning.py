@@ -31,7 +31,8 @@ from hf_lorameta.pipeline.session import Opening, Session
 from hf_lorameta.quoting import command
 from hf_lorameta.recipe import Recipe
 from limits.kept import StoredRows
-from work.jobs import Job, SpaceError
+from space_error import SpaceError
+from work.jobs import Job
 from work.reader_process import read, report
 
 CHOICES = ("config", "split", "columns", "instruction", "template")

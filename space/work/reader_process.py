@@ -23,7 +23,8 @@ from typing import Any, TypeVar, cast
 from hf_lorameta.environment import usable_cores
 from hf_lorameta.errors import DatasetError, DatasetTooLargeError, LoraMetaError
 from hf_lorameta.hub.cache import use_cache
-from work.jobs import Job, SpaceError, logger
+from space_error import SpaceError
+from work.jobs import Job, logger
 
 T = TypeVar("T")
 _CONTEXT = multiprocessing.get_context("forkserver")

@@ -1,10 +1,14 @@
-"""Streams that are closed, and encodings that lack what is printed."""
+"""Streams that are closed, signals, and encodings that lack what is printed."""
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import Built, Shell, rows
+from tests.data.shapes import zipped
 
 
 def shell(
@@ -61,3 +65,28 @@ def test_an_interruption_while_the_program_loads_has_no_traceback() -> None:
     command = [sys.executable, "-c", INTERRUPTED_WHILE_LOADING]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (130, "Interrupted\n")
+
+
+END_ONCE_UNPACKED = """
+import signal, tempfile
+from hf_lorameta.data.sources import files
+unpack, tempfile.tempdir = files.unpack, {folder!r}
+def unpack_and_end(*arguments):
+    copy = unpack(*arguments)
+    copy.stat()
+    signal.raise_signal({number})
+    return copy
+files.unpack = unpack_and_end
+"""
+
+
+@pytest.mark.parametrize("number", [0, signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_command_that_ends_leaves_no_temporary_files(
+    cli: Shell, bank: Built, tmp_path: Path, number: int
+) -> None:
+    (scratch := tmp_path / "scratch").mkdir()
+    (tmp_path / "rows.zip").write_bytes(zipped({"rows.jsonl": rows(1)}))
+    before = END_ONCE_UNPACKED.format(folder=str(scratch), number=int(number))
+    code = 130 if number else 0
+    cli("plan", tmp_path / "rows.zip", "--bank", bank.folder, before=before, code=code)
+    assert list(scratch.iterdir()) == []

@@ -185,7 +185,7 @@ def test_names_in_an_archive_are_no_paths_to_write_to(
 ) -> None:
     inside = tmp_path / "unpacked"
     inside.mkdir()
-    monkeypatch.setattr(containers, "_folder", lambda: str(inside))
+    monkeypatch.setattr(containers, "unpacking_folder", lambda: inside)
     path = tmp_path / "rows.zip"
     names = (
         "../../up.csv",

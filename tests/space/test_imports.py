@@ -41,3 +41,9 @@ def test_the_modules_import_each_other_without_a_cycle() -> None:
     graph = {module: imports(path) & MODULES.keys() for module, path in MODULES.items()}
     assert graph["page"] > {"components", "dataset_actions"}
     TopologicalSorter(graph).prepare()
+
+
+def test_limits_import_nothing_of_what_they_limit() -> None:
+    inside = {name for name in MODULES if name.startswith("limits.")}
+    imported = set().union(*(imports(MODULES[name]) for name in inside)) & MODULES.keys()
+    assert imported - inside == {"settings", "space_error"}

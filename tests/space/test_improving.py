@@ -33,6 +33,7 @@ from hf_lorameta.pipeline.publish import Consent, Target  # noqa: E402
 from hf_lorameta.pipeline.session import Session  # noqa: E402
 from hf_lorameta.recipe import Recipe  # noqa: E402 - they import torch
 from hf_lorameta.training.settings import MOST_FEW_ROWS  # noqa: E402
+from space_error import SpaceError  # noqa: E402
 from views import blocks  # noqa: E402
 from views.plan import verdict_html  # noqa: E402
 from work import generating, jobs, planning, trying  # noqa: E402
@@ -351,7 +352,7 @@ def test_no_public_repo_is_named_after_a_private_dataset(
     private = replace(result.plan, dataset=replace(result.plan.dataset, private=True))
     hidden = replace(result, plan=private)
     public, job = Consent(False), jobs.Job(60)
-    with pytest.raises(jobs.SpaceError, match="Saving needs an account: sign in first"):
+    with pytest.raises(SpaceError, match="Saving needs an account: sign in first"):
         generating.find_target(hidden, name, public, False, job)
     with pytest.raises(UsageError, match="would reveal its name") as caught:
         generating.find_target(hidden, name, public, "token", job)

@@ -55,6 +55,7 @@ from hf_lorameta.pipeline.session import Session
 from hf_lorameta.recipe import Recipe
 from hf_lorameta.remarks import Remark
 from limits import hourly
+from space_error import SpaceError
 from tests.hub.conftest import use_endpoint
 from tests.space import readers
 from tests.support.fault_hub import FaultHub
@@ -253,8 +254,8 @@ def test_the_page_says_of_a_dataset_what_the_command_line_says(
 @pytest.mark.parametrize(
     ("function", "error", "message"),
     [
-        (readers.hang, jobs.SpaceError, "longer than 1 s"),
-        (readers.die, jobs.SpaceError, "reader process ended"),
+        (readers.hang, SpaceError, "longer than 1 s"),
+        (readers.die, SpaceError, "reader process ended"),
         (readers.allocate, DatasetTooLargeError, "needs more memory"),
         (readers.abort, DatasetTooLargeError, "needs more memory"),
         (readers.send_too_much, DatasetTooLargeError, "too long to be shown"),
@@ -314,7 +315,7 @@ def test_both_files_of_an_adapter_count_as_disk_of_its_address(
     assert made.gguf
     left = 100_000_000 - sum(path.stat().st_size for path in (made.archive, made.gguf))
     share.check("", left)
-    with pytest.raises(jobs.SpaceError, match="made adapters"):
+    with pytest.raises(SpaceError, match="made adapters"):
         share.check("", left + 1)
 
 

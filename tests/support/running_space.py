@@ -163,6 +163,7 @@ def running_space(
         finally:
             process.terminate()
             process.wait(timeout=30)
+            shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _wait_for_page(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:

@@ -24,7 +24,8 @@ ONE_THREAD = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"), "1")
 NO_PACKAGE = "import hf_lorameta.space_build as s; s._package_files = lambda: iter(()); "
 """Code to run before a command: a Space has only its pages, not the 400 files of the package."""
 PARENT = """
-import functools, gc, importlib, json, logging, multiprocessing.synchronize, os, pkgutil, ssl, sys
+import atexit, functools, gc, importlib, json, logging, multiprocessing.synchronize, os
+import pkgutil, ssl, sys
 import datasets, encodings.idna, httpcore2, httpx2, jinja2, pyarrow.dataset, pyarrow.parquet
 import tokenizers
 import datasets.packaged_modules.csv.csv, datasets.packaged_modules.json.json
@@ -87,10 +88,10 @@ def serve(in_one_process):
             continue
         child = os.fork()
         if child == 0:
-            if "args" in request:
-                os._exit(run(request))
-            serve(in_one_process=True)
-            os._exit(0)
+            atexit._clear()  # what this process registers is done at its end, as elsewhere
+            code = run(request) if "args" in request else serve(in_one_process=True)
+            atexit._run_exitfuncs()
+            os._exit(code or 0)
         answer(child)
         answer(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 
@@ -202,7 +203,7 @@ class Shell:
     @staticmethod
     def _check_messages(done: Done, token: str | None) -> Done:
         assert not token or token not in done.out + done.err
-        if done.code not in (0, 130, -signal.SIGKILL) and "Usage:" not in done.err:
+        if done.code not in (0, 129, 130, 143, -signal.SIGKILL) and "Usage:" not in done.err:
             lines = done.err.splitlines()
             errors = [i for i, line in enumerate(lines) if line.startswith("Error: ")]
             assert len(errors) == 1, done.err

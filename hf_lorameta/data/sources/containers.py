@@ -5,20 +5,17 @@ what they are called is limited, nothing is written under a name from an archive
 opened read-only, without its views, virtual tables, computed columns and functions.
 """
 
-import atexit
 import re
 import sqlite3
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from functools import cache
 from itertools import chain, islice
 from pathlib import Path, PurePosixPath
-from shutil import rmtree
-from tempfile import mkdtemp
 from typing import Any
 from urllib.parse import quote
 
+from hf_lorameta.caches import unpacking_folder
 from hf_lorameta.environment import require_extra
 from hf_lorameta.errors import DatasetError, DatasetTooLargeError
 from hf_lorameta.files import sha256
@@ -104,7 +101,7 @@ def unpack(path: Path, title: str, name: str) -> Path:
         DatasetTooLargeError: it is larger than `MAX_UNPACKED`.
         DatasetError: it is encrypted, or the archive is none of what `title` says.
     """
-    folder = Path(_folder(), sha256(path), str(packed_files(path).index(name)))
+    folder = unpacking_folder() / sha256(path) / str(packed_files(path).index(name))
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / re.sub(r"[^\w.-]", "-", PurePosixPath(name.replace("\\", "/")).name)
     if target.exists():
@@ -128,13 +125,6 @@ def unpack(path: Path, title: str, name: str) -> Path:
     finally:
         partial.unlink(missing_ok=True)
     return target
-
-
-@cache
-def _folder() -> str:
-    folder = mkdtemp(prefix="hf-lorameta-unpacked-")
-    atexit.register(rmtree, folder, ignore_errors=True)
-    return folder
 
 
 # --- spreadsheets ---------------------------------------------------------------------------------

@@ -14,8 +14,8 @@ from hf_lorameta.data.sources.formats import COMPRESSIONS, FORMATS, FileFormat, 
 from hf_lorameta.data.sources.json_rows import rows_by_path
 from hf_lorameta.data.sources.line_layouts import other_readings
 from hf_lorameta.data.sources.raw_dataset import (
+    NO_CACHE,
     RawDataset,
-    no_cache,
     prepared_datasets,
     read_builder,
     rows_of,
@@ -244,7 +244,7 @@ def open_files(
         builder = prepared_datasets().load_dataset_builder(
             form.module,
             data_files={"train": [glob.escape(str(path)) for path in files]},
-            cache_dir=no_cache(),
+            cache_dir=NO_CACHE,
             **({"sep": form.separator} if form.separator else {}),
         )
     raw = read_builder(builder, first.name, split, guard)

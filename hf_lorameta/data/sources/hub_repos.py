@@ -18,9 +18,9 @@ from hf_lorameta.data.sources.data_files import (
 )
 from hf_lorameta.data.sources.formats import FORMATS, ending
 from hf_lorameta.data.sources.raw_dataset import (
+    NO_CACHE,
     RawDataset,
     kind_of,
-    no_cache,
     prepared_datasets,
     read_builder,
 )
@@ -65,7 +65,7 @@ class RepoFiles:
     @property
     def arguments(self) -> dict[str, Any]:
         """Arguments of functions of `datasets`."""
-        cache = {"cache_dir": no_cache()}
+        cache = {"cache_dir": NO_CACHE}
         if isinstance(self.source, Path):
             return {"path": str(self.source)} | cache
         repo = self.repo

@@ -1,18 +1,15 @@
 """Rows of one split as its files have them, before the roles of its columns are known."""
 
-import atexit
 import csv
 import glob
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import partial
 from io import BytesIO
 from itertools import chain, islice, zip_longest
 from pathlib import Path, PurePosixPath
-from shutil import rmtree
-from tempfile import mkdtemp
 from typing import IO, Any, TypeAlias
 
 from hf_lorameta.data.sources.json_rows import json_rows, rows_by_path
@@ -60,6 +57,8 @@ SETTINGS = {
 Its requests are retried by our client; the further retries that `datasets` adds around those, up to
 20 min per read, are switched off for the whole process.
 """
+NO_CACHE = "memory://"
+"""The cache of `datasets`, which stores no rows here: in a folder it would make lock files."""
 Guard: TypeAlias = Callable[[], AbstractContextManager[None]]
 """Makes a context that translates the errors of reading rows."""
 
@@ -103,14 +102,6 @@ def prepared_datasets() -> Any:
         arguments: Any = datasets.utils.hub.hf_dataset_url.keywords
         arguments["endpoint"] = datasets.config.HF_ENDPOINT
     return datasets
-
-
-@cache
-def no_cache() -> str:
-    """Return a temporary folder for the lock files of `datasets`, which stores no rows here."""
-    folder = mkdtemp(prefix="hf-lorameta-locks-")
-    atexit.register(rmtree, folder, ignore_errors=True)
-    return folder
 
 
 def read_builder(builder: Any, name: str, split: Splits, guard: Guard) -> RawDataset:
@@ -258,7 +249,7 @@ def _as_table(builder: Any, part: str, urls: Sequence[str], guard: Guard) -> Any
         return None
     files = [url if "://" in url else glob.escape(url) for url in urls]
     quoting = csv.QUOTE_MINIMAL if separator == _TAB else csv.QUOTE_NONE
-    form = {"sep": separator, "quoting": quoting, "token": builder.token, "cache_dir": no_cache()}
+    form = {"sep": separator, "quoting": quoting, "token": builder.token, "cache_dir": NO_CACHE}
     with guard():
         return prepared_datasets().load_dataset_builder("csv", data_files={part: files}, **form)
 
