@@ -1,7 +1,7 @@
 """Find the output columns, and the input columns of an output; guess if that is unclear."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import combinations
 
 from hf_lorameta.data.columns import names as known
@@ -26,59 +26,123 @@ def is_output(table: TableView, name: str) -> bool:
 
 
 def output_columns(table: TableView) -> list[str]:
-    """Return the columns that may be outputs."""
-    usable = [n for n in table.usable if table.kind(n) != "turns"]
-    texts = [n for n in usable if table.kind(n) in ("text", "list")]
-    if preferred := preferred_text(table):
-        return [preferred]
-    answers = [n for n in texts if _ANSWER.search(normalized(n)) and not table.repeats(n)]
-    exact = table.named(("answer", "answers", "solution", "solutions"))
-    if answers and table.named(known.QUESTIONS) and not exact:
-        return answers
+    """Return the columns that may be outputs, by the first of `OUTPUT_RULES` that applies."""
+    return next((found for rule in OUTPUT_RULES if (found := rule(table)) is not None), [])
+
+
+def _usable(table: TableView) -> list[str]:
+    return [n for n in table.usable if table.kind(n) != "turns"]
+
+
+def _texts(table: TableView) -> list[str]:
+    return [n for n in table.usable if table.kind(n) in ("text", "list")]
+
+
+def _longest(table: TableView) -> str:
+    return max(_usable(table), key=table.mean_length, default="")
+
+
+def _preferred(table: TableView) -> list[str] | None:
+    preferred = preferred_text(table)
+    return [preferred] if preferred else None
+
+
+def _answers_to_questions(table: TableView) -> list[str] | None:
+    if table.named(("answer", "answers", "solution", "solutions")):
+        return None
+    found = [n for n in _texts(table) if _ANSWER.search(normalized(n)) and not table.repeats(n)]
+    return found if found and table.named(known.QUESTIONS) else None
+
+
+def _named_outputs(table: TableView) -> list[str] | None:
+    usable, longest = _usable(table), _longest(table)
     outputs = [n for n in table.named(known.OUTPUTS) if n in usable and is_output(table, n)]
-    longest = max(usable, key=table.mean_length, default="")
     outputs = [n for n in outputs if n != longest or n not in table.named(known.CONTEXTS)]
     outputs += [n for n in usable if table.kind(n) == "class" and n not in outputs]
     outputs = list(dict.fromkeys(table.words_of(n) or n for n in outputs))
     for short, spelled in combinations(outputs[::-1], 2):
         if normalized(spelled) in (f"{normalized(short)}_text", f"{normalized(short)}_name"):
             outputs = [n for n in outputs if n != short]
-    code = [n for n in table.named(known.CODE) if n in texts]
+    code = [n for n in table.named(known.CODE) if n in _texts(table)]
     if code and outputs == table.named(("intent",)) and not any(map(table.repeats, outputs)):
         return code[:1]  # an intent is what the code is to do
-    if outputs:
-        return outputs
-    if numbered := numbered_outputs(table):
-        return numbered[:1]
+    return outputs or None
+
+
+def _first_of_numbered(table: TableView) -> list[str] | None:
+    return numbered_outputs(table)[:1] or None
+
+
+def _code(table: TableView) -> list[str] | None:
+    texts = _texts(table)
     code = table.named((*known.CODE, "query")[: None if "question" in table.by_key else -1])
     held = [n for n in code if (n in texts and len(texts) > 1) or table.text_field(n) != n]
-    if held and texts != held:
-        return sorted(held, key=lambda n: n not in texts)[:1]
-    answers = [n for n in usable if _ANSWER.search(normalized(n))]
-    if answers and table.named(known.QUESTIONS):
-        return answers
-    weak = [n for n in table.named(known.WEAK_OUTPUTS) if n in usable]
-    weak = [n for n in weak if n != longest or n not in table.named(known.TITLES)]
+    return sorted(held, key=lambda n: n not in texts)[:1] if held and texts != held else None
+
+
+def _any_answers(table: TableView) -> list[str] | None:
+    answers = [n for n in _usable(table) if _ANSWER.search(normalized(n))]
+    return answers if answers and table.named(known.QUESTIONS) else None
+
+
+def _labels(table: TableView) -> list[str] | None:
+    usable = _usable(table)
     labels = [n for n in usable if normalized(n).endswith(known.LABEL_ENDINGS)]
     if any(map(table.repeats, usable)):  # others tell the rows apart
         labels = [n for n in labels if not table.is_same(n)]
-    if labels:
-        return labels + weak
-    if "text" in table.by_key and len(usable) > 2:
-        return []  # a corpus with facts about each text
-    flags = [n for n in usable if normalized(n).startswith("is_")]
-    if len(flags) == 1 and table.repeats(flags[0]):
-        return flags
+    return labels + (_weak(table) or []) if labels else None
+
+
+def _none_of_a_corpus(table: TableView) -> list[str] | None:
+    """A corpus with facts about each text has no outputs."""
+    return [] if "text" in table.by_key and len(_usable(table)) > 2 else None
+
+
+def _flag(table: TableView) -> list[str] | None:
+    flags = [n for n in _usable(table) if normalized(n).startswith("is_")]
+    return flags if len(flags) == 1 and table.repeats(flags[0]) else None
+
+
+def _undamaged(table: TableView) -> list[str] | None:
+    usable = _usable(table)
     damaged = [n for n in usable if known.DAMAGED.fullmatch(normalized(n))]
-    if len(damaged) == 1 and len(usable) == len(texts) == 2:
+    if len(damaged) == 1 and len(usable) == len(_texts(table)) == 2:
         return [n for n in usable if n not in damaged]
-    repeated = [n for n in usable if table.repeats(n) and n not in table.named(known.TEXTS)]
-    pair = compared_pair([n for n in texts if n not in repeated]) or []
-    alone = len(usable) == 2 or (len(pair) == 2 and len(usable) == 3)
+    return None
+
+
+def _weak(table: TableView) -> list[str] | None:
+    usable, longest = _usable(table), _longest(table)
+    weak = [n for n in table.named(known.WEAK_OUTPUTS) if n in usable]
+    return [n for n in weak if n != longest or n not in table.named(known.TITLES)] or None
+
+
+def _other_than_inputs(table: TableView) -> list[str] | None:
+    """The column beside one text or two that are compared, if it repeats or has names."""
+    usable, texts = _usable(table), _texts(table)
     if len(table.sample) < LEAST_ROWS and len(usable) == 2 and "text" in table.by_key:
-        named_texts = table.named((*known.TEXTS, *known.TITLES, *known.INPUTS))
-        repeated = [n for n in texts if n not in named_texts and table.holds_names(n)]
-    return weak or (repeated if alone else [])
+        inputs = table.named((*known.TEXTS, *known.TITLES, *known.INPUTS))
+        return [n for n in texts if n not in inputs and table.holds_names(n)]
+    repeated = [n for n in usable if table.repeats(n) and n not in table.named(known.TEXTS)]
+    pair = compared_pair([n for n in texts if n not in repeated])
+    return repeated if len(usable) == 2 or (pair and len(usable) == 3) else None
+
+
+OUTPUT_RULES: tuple[Callable[[TableView], list[str] | None], ...] = (
+    _preferred,
+    _answers_to_questions,
+    _named_outputs,
+    _first_of_numbered,
+    _code,
+    _any_answers,
+    _labels,
+    _none_of_a_corpus,
+    _flag,
+    _undamaged,
+    _weak,
+    _other_than_inputs,
+)
+"""Rules in order; one that does not apply returns None."""
 
 
 def numbered_outputs(table: TableView) -> list[str]:
