@@ -1,7 +1,7 @@
 """The commands that make an adapter: plan, generate and push."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -22,6 +22,7 @@ from hf_lorameta.cli.output import (
     report_pull_request,
     show_row,
 )
+from hf_lorameta.cli.signals import signals_waiting
 from hf_lorameta.errors import LoraMetaError, Option, UsageError, as_flag
 from hf_lorameta.quoting import shell
 from hf_lorameta.remarks import log_remarks
@@ -38,7 +39,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _EFFECTIVE_NUMBER = (
-    "effective number: how many adapters with equal coefficients would spread the weight as widely"
+    "effective number: 1 if one adapter has all the weight, the number of adapters if all have the "
+    "same"
 )
 
 
@@ -84,12 +86,12 @@ def generate(
     require_free_target(output, overwrite)
     with _opened(request, export) as (session, dataset, resolved):
         adapter = make(dataset, session, resolved)
-        with _kept_if_unsaved(adapter):
+        with _kept_if_unsaved(adapter), signals_waiting() as signals:
             folder = adapter.save_pretrained(
                 output, overwrite=overwrite, export=export, token=request.token
             )
     publish = command_to_publish(folder)
-    _stop_if_interrupted(adapter, folder, publish)
+    _stop_if_interrupted(adapter, signals, folder, publish)
     logger.info(f"To try it: {shell('hf-lorameta', 'try', folder)}")
     logger.info(f"To publish: {publish}")
     emit({"folder": str(folder), **adapter.to_dict()}, lambda: str(folder))
@@ -147,12 +149,13 @@ def push(
             name=request.first_name, dry_run=dry_run,
         )  # fmt: skip
         adapter = make(dataset, session, resolved)
-        folder = adapter.save_pretrained(
-            staging_folder(target.repo_id), repo_id=target.repo_id, export=export,
-            token=session.hub.token,
-        )  # fmt: skip
+        with signals_waiting() as signals:
+            folder = adapter.save_pretrained(
+                staging_folder(target.repo_id), repo_id=target.repo_id, export=export,
+                token=session.hub.token,
+            )  # fmt: skip
         command = command_to_publish(folder, **target.options(bool(target.replaces)))
-        _stop_if_interrupted(adapter, folder, command, "Nothing was published. ")
+        _stop_if_interrupted(adapter, signals, folder, command, "Nothing was published. ")
         published = publish_or_keep(folder, target, session.hub, dry_run=dry_run)
     _report_published(published, adapter.seconds)
 
@@ -223,23 +226,27 @@ def _report_published(published: "Published", seconds: float | None) -> None:
 
 
 def _stop_if_interrupted(
-    adapter: "Generation", folder: Path, command: str, undone: str = ""
+    adapter: "Generation", signals: Collection[int], folder: Path, command: str, undone: str = ""
 ) -> None:
-    """Exit as interrupted if a stage was; print what is kept, say how to continue.
+    """Exit as interrupted if a stage or saving was; print what is kept, say how to continue.
 
     Args:
         adapter: the adapter that was made.
+        signals: that came while it was saved.
         folder: where it was saved.
         command: publishes the folder.
         undone: a sentence that says what was not done.
 
     Raises:
-        KeyboardInterrupt: a stage was interrupted.
+        KeyboardInterrupt: one was interrupted.
     """
-    if adapter.outcome.interrupted:
+    stopped = adapter.outcome.interrupted
+    if stopped or signals:
         emit({"folder": str(folder), **adapter.to_dict()}, lambda: str(folder))
         error = KeyboardInterrupt()
-        kept = f"The adapter so far is kept in {folder}, and its card says so"
+        kept = f"The adapter is complete in {folder}"
+        if stopped:
+            kept = f"The adapter so far is kept in {folder}, and its card says so"
         error.add_note(f"{undone}{kept}; to publish it: {command}")
         raise error
 

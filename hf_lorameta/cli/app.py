@@ -2,10 +2,11 @@
 
 import logging
 import os
-import signal
+import re
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from itertools import pairwise
 from typing import Annotated, Any
@@ -26,6 +27,7 @@ from hf_lorameta.cli.output import (
     show_cells,
     show_row,
 )
+from hf_lorameta.cli.signals import end_as_interrupted
 from hf_lorameta.errors import (
     DatasetError,
     LoraMetaError,
@@ -43,21 +45,34 @@ _WITH_DATASET = ("plan", "generate", "push", "evaluate")
 """Commands that read a dataset: after an error, the same command with an option is proposed."""
 _ARGUMENTS_ERROR: Any = typer.BadParameter.__base__
 """Of all that is wrong with arguments; only one that is left over has exactly this class."""
+_TYPO = re.compile(r"No such command '(.*)'\. Did you mean '(\S*)'\?")
+"""Typer's message where one command has a similar name."""
 
 
 class _Group(TyperGroup):
     """The commands; errors about options are worded like the package's own errors."""
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the options before a command."""
+        with _reworded():
+            return super().parse_args(ctx, args)
+
     def invoke(self, ctx: Any) -> Any:
         """Run a command."""
-        try:
+        with _reworded():
             return super().invoke(ctx)
-        except _ARGUMENTS_ERROR as error:
-            if isinstance(error, typer.BadParameter):
-                error.message = problem_of(error.message)
-            if error.ctx and error.message != error.ctx.get_help():  # as a bare group shows it
-                error.ctx.help_option_names = []  # else typer names the help, as the advice does
-            raise
+
+
+@contextmanager
+def _reworded() -> Iterator[None]:
+    try:
+        yield
+    except _ARGUMENTS_ERROR as error:
+        if isinstance(error, typer.BadParameter):
+            error.message = problem_of(error.message)
+        if error.ctx and error.message != error.ctx.get_help():  # as a bare group shows it
+            error.ctx.help_option_names = []  # else typer names the help, as the advice does
+        raise
 
 
 app = Commands(
@@ -98,11 +113,6 @@ def _callback(
     """A LoRA adapter for your dataset on a CPU, from a bank of adapters and your rows."""
 
 
-def _end(number: int, frame: object) -> None:
-    """Exit as Python does, so that temporary files are deleted."""
-    sys.exit(128 + number)
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit.
 
@@ -111,12 +121,9 @@ def main(arguments: list[str] | None = None) -> None:
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     prepare_streams()
+    end_as_interrupted()
     # keeps `datasets` from importing torch, which takes 2 s
     os.environ.setdefault("USE_TORCH", "0")
-    for name in ("SIGTERM", "SIGHUP"):  # the latter when a terminal is closed; not on Windows
-        number = getattr(signal, name, None)
-        if number and signal.getsignal(number) == signal.SIG_DFL:  # `nohup` ignores it
-            signal.signal(number, _end)
     debug = "--debug" in arguments
     if debug:
         handler = logging.StreamHandler()
@@ -179,6 +186,11 @@ def _complete_usage_error(error: Any, arguments: Sequence[str]) -> None:
     named = error.ctx is not None and error.ctx.help_option_names  # by typer, see `_Group`
     help_of_it = None if named else f"{_command_in(arguments)[1]} --help"
     hint = "put the prompt after --prompt" if prompt else help_of_it
+    if message.startswith("Missing option"):
+        hint = f"add {error.param.opts[-1]} PATH"  # others have defaults
+    if typo := _TYPO.fullmatch(message):
+        words = [typo[2] if word == typo[1] else word for word in _without(arguments, "--token")]
+        hint = shell("hf-lorameta", *words)
     fields = {"type": "UsageError", "message": message, "hint": hint}
     emit_error(fields | {"exit_code": error.exit_code})
     if hint:

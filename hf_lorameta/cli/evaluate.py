@@ -62,7 +62,7 @@ def evaluate(
 
     Columns, configuration and revision come from the adapters' recipes unless they are given.
     """
-    from hf_lorameta.engines.scoring import ADAPTER_METHOD, BASE_METHOD, CHAT_METHOD
+    from hf_lorameta.engines.scoring import BASE_METHOD, CHAT_METHOD, shown_name
     from hf_lorameta.hub.client import Hub
     from hf_lorameta.pipeline.evaluate import open_evaluator, prepare_evaluation
 
@@ -75,8 +75,10 @@ def evaluate(
         report = prepared.compare(
             open_evaluator(*prepared.base, token),
             generate=answers,
-            row_progress=progress,
-            progress=lambda method, scores: logger.info(f"  {method}: loss {scores.loss:.3f}"),
+            row_progress=lambda method, *steps: progress(shown_name(method), *steps),
+            progress=lambda method, scores: logger.info(
+                f"  {shown_name(method)}: loss {scores.loss:.3f}"
+            ),
         )
     emit(report.to_dict(), report.table)
     if not prints_json():
@@ -85,7 +87,6 @@ def evaluate(
             BASE_METHOD: "the base model",
             CHAT_METHOD: "it in its own chat template",
             f"{len(prepared.shots)}-shot": f"it with {examples} in the prompt",
-            ADAPTER_METHOD: "the adapter",
         }
         legend = [f"{name}: {text}" for name, text in methods.items() if name in report.scores]
         logger.info("; ".join([*legend, "loss: nats per token, the lower the better"]))

@@ -54,6 +54,8 @@ def _describe(saved: "SavedAdapter") -> str:
         fields.append(["library", "unknown: not made by hf-lorameta"])
         return table(["field", "value"], fields)
     shown = {k: v for k, v in saved.provenance.items() if v and k not in _LISTED_APART}
+    if (shown.get("training") or {}).get("folds"):
+        shown.pop("rows", None)  # what would be held out without folds: it was trained on all
     for name, value in shown.items():
         fields += _part(name, value)
     remarks = saved.provenance.get("remarks", [])
@@ -98,13 +100,23 @@ def _dataset(stored: Mapping[str, Any]) -> Iterator[list[str]]:
 
 def _training(result: Mapping[str, Any]) -> Iterator[list[str]]:
     """Yield what was trained, or the fit of an earlier version."""
-    folds = f", {plural(result['folds'], 'fold')}" if result.get("folds") else ""
-    steps = plural(result["steps"], "step")
-    yield ["trained", f"{plural(result['rows'], 'row')}, {steps}{folds}"]
+    yield ["trained", f"{plural(result['rows'], 'row')}, {plural(result['steps'], 'step')}"]
+    if folds := result.get("folds"):
+        other = "another adapter was trained on the rows outside of each, to answer those in it"
+        yield ["folds of these rows", f"{folds}: {other}"]
+
+
+def _drawn(rows: Mapping[str, int]) -> Iterator[list[str]]:
+    """Yield for what rows were drawn from the dataset."""
+    purposes = {"train": "train on", "held_out": "count right answers on", "check": "check on"}
+    drawn = [f"{rows[name]:,} to {purpose}" for name, purpose in purposes.items() if rows[name]]
+    if drawn:
+        yield ["rows drawn", f"{', '.join(drawn)}; from {rows['pool']:,}"]
 
 
 _OWN_ROWS: Mapping[str, Callable[[Any], Iterable[list[str]]]] = {
     "recipe": _settings, "dataset": _dataset, "fit": _training, "training": _training,
+    "rows": _drawn,
     "private": lambda _: [["sources", "not all of them are public"]],
     "merge": lambda recipe: [["combination", recipe["combine"]]],
     "kept": lambda share: [["share of the weighted sum's squared norm kept", f"{share:.1%}"]],

@@ -16,6 +16,7 @@ from hf_lorameta.cli.options import (
 )
 from hf_lorameta.cli.output import emit, stage_bars
 from hf_lorameta.errors import UsageError
+from hf_lorameta.quoting import command
 from hf_lorameta.recipe import MergeRecipe
 from hf_lorameta.tables import plural
 
@@ -78,6 +79,21 @@ def merge(
     emit(data, lambda: str(folder))
 
 
+def _weighted(argument: str) -> str:
+    """Return an argument of the form ``ADAPTER:WEIGHT`` for one that may lack the weight.
+
+    Example:
+        >>> _weighted("a:0.7"), _weighted("a"), _weighted("a:x"), _weighted(":1")
+        ('a:0.7', 'a:0.5', 'a:0.5', '1:0.5')
+    """
+    name, _, text = argument.rpartition(":")
+    try:
+        float(text)
+    except ValueError:
+        return f"{name or argument}:0.5"
+    return argument if name else f"{text}:0.5"
+
+
 def parse_weights(arguments: list[str]) -> dict[str, float]:
     """Read arguments of the form ``ADAPTER:WEIGHT``.
 
@@ -98,8 +114,7 @@ def parse_weights(arguments: list[str]) -> dict[str, float]:
         if not name:
             raise UsageError(
                 f"{argument} is not of the form ADAPTER:WEIGHT",
-                hint=f"hf-lorameta merge {argument.rpartition(':')[0] or argument.strip(':')}:0.5 "
-                "OTHER:0.5 -o merged",
+                hint=f"{command('merge', *map(_weighted, arguments))} -o merged",
             )
         if name in weights:
             raise UsageError(f"{name} is named twice", hint="add up its weights")

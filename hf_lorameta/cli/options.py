@@ -160,9 +160,10 @@ class Request:
     budget: Annotated[
         str | None,
         typer.Option(
-            help="Time to load the base model and train on your rows, e.g. 30s or 10m; of what "
-            f"loading leaves, up to {SHARE_FOR_CHECK:.0%} is for counting right answers. 0: only "
-            "combine adapters. Default: 2m if the base model is on this machine (extra: eval).",
+            help="Time to load the base model, train on your rows and count right answers (that "
+            f"takes up to {SHARE_FOR_CHECK:.0%} of the time after loading), e.g. 10m or 30s; a "
+            "number alone is seconds. 0: only combine adapters. Default: 2m if the base model is "
+            "on this machine (extra: eval).",
             show_default=False,
         ),
     ] = None

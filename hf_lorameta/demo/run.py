@@ -10,7 +10,7 @@ from typing import Any
 from hf_lorameta.bank.open_bank import embedded_bank
 from hf_lorameta.caches import writable_cache
 from hf_lorameta.demo import TRAIN_FILE
-from hf_lorameta.engines.scoring import Report
+from hf_lorameta.engines.scoring import Report, shown_name
 from hf_lorameta.engines.transformers.evaluator import require_eval
 from hf_lorameta.environment import install_hint, pip_install
 from hf_lorameta.errors import MissingExtraError
@@ -89,5 +89,5 @@ def _summary(report: Report) -> str:
         text = sample.input.rsplit("Input: ", 1)[-1].removesuffix("\nOutput:")
         lines += [f"“{text}”", f"  reference  {sample.reference}"]
         for method in ("base", "generated"):
-            lines.append(f"  {method:<9}  {sample.outputs[method].strip()[:100]!r}")
+            lines.append(f"  {shown_name(method):<9}  {sample.outputs[method].strip()[:100]!r}")
     return "\n".join(lines)

@@ -28,9 +28,20 @@ CHAT_METHOD = "base-chat"
 """The base model in its own chat template, a method of `hf_lorameta.engines.comparing.compare`."""
 MEASURES = {"rouge_l": "Rouge-L", "label_f1": "F1 of labels"}
 """Names of the fields of `Scores` that judge texts, and outputs of several labels."""
+_SHOWN_NAMES = {ADAPTER_METHOD: "adapter"}
 _TEXT_WORDS = 5
 """Different outputs with at least this many words on average are texts."""
 _WORD = re.compile(r"[^\W_]+")
+
+
+def shown_name(method: str) -> str:
+    """Return what tables and progress call a method: the only adapter may not be a generated one.
+
+    Example:
+        >>> shown_name("generated"), shown_name("3-shot")
+        ('adapter', '3-shot')
+    """
+    return _SHOWN_NAMES.get(method, method)
 
 
 @dataclass(frozen=True)
@@ -94,10 +105,10 @@ class Report:
         >>> generated = Scores(0.5, 1, 0.25, 0.125, 4)
         >>> report = Report({"base": Scores(3.25, None, 0, None, 4), "generated": generated})
         >>> print(report.table())
-        | method    | loss  | Rouge-L | exact match | contains |
-        |:----------|------:|--------:|------------:|---------:|
-        | base      | 3.250 |       – |       0.000 |        – |
-        | generated | 0.500 |   1.000 |       0.250 |    0.125 |
+        | method  | loss  | Rouge-L | exact match | contains |
+        |:--------|------:|--------:|------------:|---------:|
+        | base    | 3.250 |       – |       0.000 |        – |
+        | adapter | 0.500 |   1.000 |       0.250 |    0.125 |
         >>> report.to_dict()["scores"]["base"]["rows"]
         4
     """
@@ -130,7 +141,12 @@ class Report:
         rows = []
         for method, s in self.scores.items():
             values = (s.loss, s.rouge_l, s.exact_match, s.contains, s.label_f1)[: len(head) - 1]
-            rows.append((method, *("–" if value is None else f"{value:.3f}" for value in values)))
+            rows.append(
+                (
+                    shown_name(method),
+                    *("–" if value is None else f"{value:.3f}" for value in values),
+                )
+            )
         return padded_markdown_table(head, rows, right=range(1, len(head)))
 
 

@@ -74,7 +74,9 @@ def locate_adapter(
 
 
 def similar_adapter(folder: Path) -> list[str]:
-    """Return advice that suggests an adapter folder with a similar name; empty if none has one."""
+    """Return advice that suggests the adapter folder of a file, or one with a similar name."""
+    if folder.is_file() and (folder.parent / CONFIG_FILE).is_file():
+        return [f"name {folder.parent}"]
     return similar_name(folder, lambda path: (path / CONFIG_FILE).is_file())
 
 

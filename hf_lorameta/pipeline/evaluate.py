@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Unpack
 
 from hf_lorameta.data.dataset import Dataset, ReadingOptions
+from hf_lorameta.data.sources.files import is_local
 from hf_lorameta.engines.comparing import SAMPLES, Group, compare
 from hf_lorameta.engines.scoring import (
     ADAPTER_METHOD,
@@ -33,6 +34,7 @@ from hf_lorameta.pipeline.adapter_folder import (
 from hf_lorameta.pipeline.evaluation_rows import open_to_evaluate, rows_to_evaluate
 from hf_lorameta.pipeline.progress import bars_unless
 from hf_lorameta.pipeline.session import LoadedModel
+from hf_lorameta.quoting import command
 from hf_lorameta.remarks import Remark, log_remarks
 from hf_lorameta.tables import plural
 from hf_lorameta.types import Row, StageProgress, no_progress
@@ -211,6 +213,13 @@ def _locate_adapters(names: Sequence[str | Path], hub: Hub) -> dict[str, Path]:
     """Return the folders of adapters by their names in the table."""
     if not names:
         raise UsageError("no adapter is named", hint="name a folder or a Hub id")
+    files = [str(name) for name in names if is_local(name)]
+    if files and len(files) < len(names):
+        others = [str(name) for name in names if str(name) not in files]
+        raise UsageError(
+            f"{files[0]} is a file, expected the folder or the Hub id of an adapter",
+            hint=command("evaluate", *others, dataset=files[0]),
+        )
     labels = [ADAPTER_METHOD] if len(names) == 1 else [str(name) for name in names]
     for label in labels if len(labels) > 1 else ():
         if labels.count(label) > 1:

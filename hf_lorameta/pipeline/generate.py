@@ -71,8 +71,8 @@ def generate(
         BankError: as `plan` raises.
         UsageError: the budget is not a time; or as `hf_lorameta.pipeline.resolve.resolve` raises.
         LoraMetaError: as `hf_lorameta.pipeline.make.make_adapter` raises.
-        KeyboardInterrupt: Ctrl-C, unless in a training after its first steps or its first fold,
-            or in the check after it: then the adapter so far is returned, with a warning.
+        KeyboardInterrupt: Ctrl-C, unless in a training after its first steps, or in the check after
+            it: then the adapter so far is returned, with a warning.
 
     Example:
         >>> from hf_lorameta.demo import TRAIN_FILE
@@ -179,6 +179,8 @@ def make(dataset: Dataset, session: Session, resolved: Resolved) -> Generation:
     log_remarks(dataset.remarks)
     plan, rows = plan_with_rows(dataset, session, resolved)
     log_remarks(plan.remarks, without=(*dataset.remarks, plan.verdict))
+    if not rows.held_out:  # a recipe with steps may train on all of them
+        resolved = resolved.uncounted
     if rows.train and (resolved.seconds or resolved.counts):
         sentences = [f"With the base model: {resolved}"]
         if resolved.seconds and not session.bank.is_empty:

@@ -1,5 +1,6 @@
 """Adapters that a user names: folders, Hub repos, and entries of a bank."""
 
+import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +26,8 @@ from hf_lorameta.pipeline.adapter_folder import (
 
 UNKNOWN = "unknown"
 """Written for a license that is not stated."""
+
+logger = logging.getLogger(__name__)
 
 
 class NamedAdapter(NamedTuple):
@@ -62,7 +65,10 @@ def open_named(name: str, hub: Hub, open_bank: Callable[[], Bank]) -> NamedAdapt
     """
     folder = expanded(name)
     if folder.is_dir():
-        return _in_folder(folder, name)
+        adapter = _in_folder(folder, name)
+        called = adapter.facts["adapter"]
+        logger.info("The card names %s as %s, since its own name may be private", name, called)
+        return adapter
     repo_id, _, revision = name.partition("@")
     if not is_repo_id(repo_id) or repo_id.startswith("local/"):
         return _in_bank(name, open_bank())

@@ -5,7 +5,7 @@ refused with one error that names everything that is wrong. The steps that follo
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import environ
 
 from hf_lorameta.bank.bank import Bank
@@ -63,6 +63,12 @@ class Resolved:
     def counts(self) -> bool:
         """Whether right answers are counted although the recipe asks for no check."""
         return any(isinstance(s, Check) and not s.required for s in self.stages)
+
+    @property
+    def uncounted(self) -> "Resolved":
+        """The same, without a count of right answers that the recipe does not ask for."""
+        stages = tuple(s for s in self.stages if s.required or not isinstance(s, Check))
+        return replace(self, stages=stages)
 
     def __str__(self) -> str:
         """What is done with the base model."""

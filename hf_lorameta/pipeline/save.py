@@ -3,7 +3,7 @@
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -222,19 +222,29 @@ class Generation(SavableAdapter):
     @cached_property
     def provenance(self) -> Mapping[str, Any]:  # type: ignore[override]
         """Content of ``recipe.json``."""
-        result = {"recipe": self.replay.model_dump(), **self.outcome.to_dict()}
         remarks = [r.to_dict() for r in self.remarks if r.level != "note"]
-        return self.plan.provenance() | result | {"remarks": remarks, "rank": self.rank}
+        result = {"recipe": self.replay.model_dump(), "remarks": remarks, "rank": self.rank}
+        return dict(**(self.plan.provenance() | self._outcome | result), **self._records)
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON values, as ``generate --json`` prints it."""
-        names = ("recipe", *self.outcome.to_dict(), "rank")
+        names = ("recipe", *self._outcome, "rank")
         result = {name: self.provenance[name] for name in names} | {"seconds": self.seconds}
         result["step_share"] = (
             self.step_seconds / self.model_seconds if self.model_seconds else None
         )
-        remarks = [remark.to_dict() for remark in self.remarks]
-        return self.plan.to_dict() | result | {"remarks": remarks, "verdict": self.verdict.text}
+        result["remarks"] = [remark.to_dict() for remark in self.remarks]
+        result["verdict"] = self.verdict.text
+        return dict(**(self.plan.to_dict() | result), **self._records)
+
+    @property
+    def _outcome(self) -> dict[str, Any]:
+        return replace(self.outcome, records=()).to_dict()
+
+    @property
+    def _records(self) -> dict[str, Any]:
+        """What stages did, by their names, each of which `dict` refuses if another value has it."""
+        return {record.name: record.values for record in self.outcome.records}
 
     def __repr__(self) -> str:
         name, bank = self.plan.dataset.id or "a local dataset", self.plan.bank

@@ -23,8 +23,7 @@ if TYPE_CHECKING:
 class Train:
     """Train on rows while time is left.
 
-    An interruption (Ctrl-C) ends the training with the steps so far, after the first few, or after
-    the first fold.
+    An interruption (Ctrl-C) ends the training with the steps so far, after the first few.
 
     Attributes:
         rows: how many to train on; None is all.
@@ -48,7 +47,7 @@ class Train:
         """Train the adapter.
 
         Raises:
-            KeyboardInterrupt: within the first few steps, or the first fold.
+            KeyboardInterrupt: within the first few steps.
             RecipeError: the recipe states more steps than a training has.
             UsageError: the base model cannot be trained here, or there is not enough memory.
             AdapterError: there was no time for a step, and there is no bank; or numbers overflow.

@@ -61,7 +61,7 @@ def train(
     """Train an adapter on rows of a task.
 
     An interruption (Ctrl-C) ends the training with the steps so far. Within a fold, it ends the
-    folds: the adapter is trained on all rows if one is finished.
+    folds, and the adapter is then trained: on all rows if one is finished, else on some.
 
     Args:
         model: a causal LM of transformers with frozen weights.
@@ -80,8 +80,7 @@ def train(
         hint: what to do if there is not enough memory.
 
     Raises:
-        KeyboardInterrupt: the training was interrupted within its first steps or its first fold,
-            or has a checkpoint.
+        KeyboardInterrupt: the training was interrupted within its first steps, or has a checkpoint.
         UsageError: the model cannot be trained, or there is not enough memory.
         AdapterError: its numbers overflow.
     """
@@ -274,7 +273,8 @@ class _Training:
     def _train_in_folds(self, plan: FoldPlan) -> None:
         """Train an adapter for each fold, and then one on all rows.
 
-        If there is no time for even one fold, some rows are not trained on instead.
+        If there is no time for even one fold, some rows are not trained on instead; so if the user
+        ends the first one.
         """
         trainer, self._done = self._trainer, 0
         self.result.folds = self._finished_folds(plan)
@@ -282,15 +282,16 @@ class _Training:
         self._settings = self._settings_for(len(rows))
         if self.result.interrupted:
             logger.warning(
-                "The training was interrupted after %s. Training on all rows for %s; Ctrl-C ends "
-                "this, too",
-                plural(len(self.result.folds), "fold"), plural(self._settings.steps, "step"),
+                "The training was interrupted after %s. Training on %s for %s; Ctrl-C ends this, "
+                "too",
+                plural(len(self.result.folds), "fold"), plural(len(rows), "row"),
+                plural(self._settings.steps, "step"),
             )  # fmt: skip
         trainer.restart()
         self._train_in_time(batches(rows, self._settings), len(rows))
 
     def _finished_folds(self, plan: FoldPlan) -> list[Fold]:
-        """Train on folds until time runs out, or until the user ends it after the first.
+        """Train on folds until time runs out, or until the user ends it.
 
         If steps take longer than planned, those that fit in are shared by the folds that are left
         and the training on all rows.
@@ -305,8 +306,6 @@ class _Training:
                 weights = self._trainer.weights(self._trainer.parameters())
                 finished.append(Fold(indices, weights))
         except KeyboardInterrupt:
-            if not finished:
-                raise
             self.result.interrupted = True
         return finished
 

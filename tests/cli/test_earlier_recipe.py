@@ -90,7 +90,7 @@ def test_rows_of_its_split_are_not_scored_and_others_are(
     lines = [json.dumps({"input": f"Is {i} a new number?", "output": "odd"}) for i in range(9)]
     (tmp_path / "new.jsonl").write_text("\n".join(lines))
     other = cli(*evaluate, "-d", "new.jsonl", before=fake_evaluator())
-    assert "| generated |" in other.out
+    assert "| adapter |" in other.out
     assert "not new to it" not in other.err
 
 

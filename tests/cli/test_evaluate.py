@@ -38,13 +38,17 @@ def test_evaluate_shows_scores_and_what_they_mean_and_leaves_the_repo_alone(
     repo, dataset = published
     count = len(cli.hub.commits(repo))
     done = cli("evaluate", repo, "-d", dataset, before=fake_evaluator())
-    assert "| generated | 0.500 |" in done.out
-    assert "  generated: loss 0.500\n" in done.err
-    legend = (
-        "base: the base model; 3-shot: it with 3 examples in the prompt; generated: the adapter"
-    )
+    assert "| adapter | 0.500 |" in done.out
+    assert "  adapter: loss 0.500\n" in done.err
+    legend = "base: the base model; 3-shot: it with 3 examples in the prompt"
     assert f"\n{legend}; loss: nats per token" in done.err
     assert len(cli.hub.commits(repo)) == count
+
+
+def test_a_file_among_the_adapters_is_advised_as_the_dataset(cli: Shell, data: Path) -> None:
+    done = cli("evaluate", "a", data, code=2)
+    assert "rows.jsonl is a file, expected the folder or the Hub id of an adapter" in done.err
+    assert f"Next:  hf-lorameta evaluate a --dataset {data}\n" in done.err
 
 
 # --- rows ---------------------------------------------------------------------------------------

@@ -360,6 +360,37 @@ check.Check.run = stop
     assert "hf-lorameta push --from a --repo-id user/name" in stopped.err
 
 
+@pytest.mark.parametrize("signal", ["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize("when", ["in the check", "while it is saved"])
+def test_a_signal_after_the_training_keeps_the_adapter(
+    cli: Shell, plan_args: PlanArgs, tmp_path: Path, signal: str, when: str
+) -> None:
+    stop = (
+        f"""
+import os, signal, time
+import hf_lorameta.pipeline.check as check, hf_lorameta.pipeline.save as save
+def stop(*given):
+    for _ in range(2):
+        os.kill(os.getpid(), signal.{signal})
+        time.sleep(0.01)
+    return write(*given)
+write = save.write_tensors
+"""
+        + ("check.Check.run" if when == "in the check" else "save.write_tensors")
+        + " = stop"
+    )
+    command = ("generate", *plan_args, "--train", 8, "--check", 4, "-o", "a")
+    stopped = cli(*command, code=130, before=fake_runner(0.5) + trained() + stop)
+    assert stopped.out == "a\n"
+    kept = (
+        "so far is kept in a, and its card says so"
+        if when == "in the check"
+        else "is complete in a"
+    )
+    assert f"The adapter {kept}; to publish it: hf-lorameta push --from a" in stopped.err
+    assert set(tree(tmp_path / "a")) == set(FILES)
+
+
 # --- push --from --------------------------------------------------------------------------------
 
 

@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 
 import hf_lorameta
-from hf_lorameta.cards.results import Outcome, StageRecord, Training
+from hf_lorameta.cards.results import Drawn, Outcome, StageRecord, Training
+from hf_lorameta.formats.lora_file import WEIGHTS_FILE
 from hf_lorameta.pipeline.adapter_folder import RECIPE_FILE
 from hf_lorameta.pipeline.make import make_adapter
 from tests.cli.conftest import Published
-from tests.conftest import BASE, Account, Built, Shell
+from tests.conftest import BASE, Account, Built, Shell, adapter_files, write_files
 
 
 def test_inspect_shows_provenance_and_coefficients(
@@ -34,13 +35,15 @@ def test_inspect_shows_provenance_and_coefficients(
 
 def test_inspect_shows_other_coefficients_and_what_stages_did(cli: Shell) -> None:
     plan = hf_lorameta.plan([{"input": f"{i}?", "output": f"{i}!"} for i in range(9)])
-    training = Training(rows=16, steps=12, folds=4)
+    training, drawn = Training(rows=16, steps=12, folds=4), Drawn(2000, 12, 4, 0)
     halved = StageRecord("halving", {"final_share": 0.5}, "Halved", "By 2.")
-    made = replace(make_adapter(plan), outcome=Outcome(training=training, records=(halved,)))
-    for name in ("check", "rows", "training"):
+    made = replace(
+        make_adapter(plan), outcome=Outcome(training=training, drawn=drawn, records=(halved,))
+    )
+    for name in ("bank", "check", "neighbors", "recipe", "rows", "training", "verdict"):
         taken = Outcome(records=(replace(halved, name=name),))
         with pytest.raises(TypeError, match=name):
-            replace(made, outcome=taken).save_pretrained(cli.cwd / "taken")
+            replace(made, outcome=taken).to_dict()
     made.save_pretrained(cli.cwd / "a")
     lines = cli("inspect", "a").out.splitlines()
     assert f"{plan.neighbors()[0].title}  " in lines[-6]
@@ -54,10 +57,17 @@ def test_inspect_shows_other_coefficients_and_what_stages_did(cli: Shell) -> Non
     assert not {name for name in shown if "_" in name or name.endswith("private")}
     assert shown["verdict"].startswith("Unsure: right answers have not been counted yet")
     assert shown["settings"] == "--train 16 --steps 12"
-    assert shown["trained"] == "16 rows, 12 steps, 4 folds"
+    assert shown["trained"] == "16 rows, 12 steps"
+    other = "another adapter was trained on the rows outside of each, to answer those in it"
+    assert shown["folds of these rows"] == f"4: {other}"
+    assert "rows drawn" not in shown
     assert shown["halving final share"] == "0.5"
-    replace(made, outcome=Outcome(replace(training, folds=0))).save_pretrained(cli.cwd / "b")
-    assert "16 rows, 12 steps\n" in cli("inspect", "b").out
+    held_out = Outcome(replace(training, folds=0), drawn=drawn)
+    replace(made, outcome=held_out).save_pretrained(cli.cwd / "b")
+    lines = cli("inspect", "b").out.splitlines()
+    [found] = [line for line in lines if line.startswith("rows drawn  ")]
+    assert found.endswith("  12 to train on, 4 to count right answers on; from 2,000")
+    assert not [line for line in lines if line.startswith("folds")]
 
 
 def test_inspect_shows_the_shape_of_any_lora_adapter(cli: Shell, user: Account) -> None:
@@ -91,6 +101,8 @@ def test_inspect_shows_each_setting_of_the_prompt_on_one_line(
 
 def test_inspect_refuses_what_is_not_a_lora_adapter(cli: Shell, user: Account) -> None:
     cli("inspect", "missing", code=5)
+    write_files(cli.cwd / "a", adapter_files())
+    assert cli("inspect", f"a/{WEIGHTS_FILE}", code=5).err.endswith("Next:  name a\n")
     cli("inspect", f"{user.name}/missing", code=6)
     pickle = user.adapter("pickle", {"adapter_model.bin": b"x", "adapter_config.json": b"{}"})
     cli("inspect", pickle, code=5)

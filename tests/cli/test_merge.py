@@ -1,6 +1,7 @@
 """``merge`` in child processes, against the loopback Hub."""
 
 import json
+import re
 import shlex
 from pathlib import Path
 
@@ -59,12 +60,14 @@ def test_folders_give_a_private_repo_and_no_path_on_the_card(
 ) -> None:
     write_files(tmp_path / "my secret folder", adapter_files())
     target = f"{user.name}/from-folder"
-    cli("merge", "my secret folder:1", "-o", "m", token=user.token)
+    merged = cli("merge", "my secret folder:1", "-o", "m", token=user.token)
+    [named] = re.findall(r"The card names my secret folder as (local adapter \w+)", merged.err)
     cli("push", "--from", "m", "--repo-id", target, token=user.token)
     assert (repo := cli.hub.repo(target)) is not None
     assert repo.private
     for name in ("README.md", RECIPE_FILE):
-        assert "secret" not in cli.hub.read(target, name).decode()
+        assert "secret" not in (text := cli.hub.read(target, name).decode())
+        assert named in text
 
 
 def test_a_folder_is_replaced_with_consent(cli: Shell, user: Account, tmp_path: Path) -> None:
@@ -104,8 +107,8 @@ def test_a_repo_without_safetensors_is_refused(cli: Shell, user: Account) -> Non
 def test_wrong_arguments_are_refused(cli: Shell, user: Account) -> None:
     a = adapter(user, "a")
     for arguments, message in (
-        ((a, "-o", "m"), f"hf-lorameta merge {a}:0.5 OTHER:0.5 -o merged"),
-        ((f"{a}:x", "-o", "m"), f"hf-lorameta merge {a}:0.5 OTHER:0.5 -o merged"),
+        ((a, "b:2", "-o", "m"), f"hf-lorameta merge {a}:0.5 b:2 -o merged"),
+        ((f"{a}:x", "-o", "m"), f"hf-lorameta merge {a}:0.5 -o merged"),
         ((f"{a}:1", f"{a}:2", "-o", "m"), "named twice"),
         ((f"{a}:1", "-o", "m", "--rank", "x"), "valid integer"),
     ):

@@ -1,5 +1,6 @@
 """The choices of the command line are the methods of the registries."""
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -152,12 +153,31 @@ def test_errors_are_json_where_results_are(cli: Shell) -> None:
         ("plan -d", "hf-lorameta plan"),
         ("bank list a --nothing", "hf-lorameta bank list"),
         ("nothing", "hf-lorameta"),
+        ("--nothing", "hf-lorameta"),
     ],
 )
 def test_an_error_about_options_names_the_help(cli: Shell, arguments: str, command: str) -> None:
     shown = cli(*arguments.split(), code=2).err
     assert shown.endswith(f"Next:  {command} --help\n")
     assert "for help" not in shown  # which names it twice
+
+
+@pytest.mark.parametrize(
+    ("arguments", "command"),
+    [
+        ("evalute 'my adapter' --token hf_x", "hf-lorameta evaluate 'my adapter'"),
+        ("bank lst a", "hf-lorameta bank list a"),
+    ],
+)
+def test_a_command_that_is_misspelled_is_advised_as_it_was_meant(
+    cli: Shell, arguments: str, command: str
+) -> None:
+    shown = cli(*shlex.split(arguments), code=2).err
+    assert shown.endswith(f"Next:  {command}\n")
+
+
+def test_a_missing_option_is_advised(cli: Shell) -> None:
+    assert cli("generate", "rows.csv", code=2).err.endswith("Next:  add -o PATH\n")
 
 
 def test_a_group_alone_shows_its_help_and_no_error(cli: Shell) -> None:

@@ -48,7 +48,7 @@ STEPS = "done(0); done(2)"
 def test_a_long_command_shows_the_time_left(cli: Shell, published: Published) -> None:
     before = EVERY_LINE + fake_evaluator(STEPS)
     shown = cli("evaluate", published.repo, "-d", published.dataset, before=before)
-    for stage in ("base", "generated"):
+    for stage in ("base", "adapter"):
         assert re.search(rf"^ +{stage}: \d+ of \d+, about .+ left$", shown.err, re.MULTILINE)
 
 

@@ -72,8 +72,10 @@ import signal, tempfile
 from hf_lorameta.data.sources import files
 unpack, tempfile.tempdir = files.unpack, {folder!r}
 def unpack_and_end(*arguments):
-    unpack(*arguments).stat()
+    copy = unpack(*arguments)
+    copy.stat()
     signal.raise_signal({number})
+    return copy
 files.unpack = unpack_and_end
 """
 
@@ -85,6 +87,6 @@ def test_a_command_that_ends_leaves_no_temporary_files(
     (scratch := tmp_path / "scratch").mkdir()
     (tmp_path / "rows.zip").write_bytes(zipped({"rows.jsonl": rows(1)}))
     before = END_ONCE_UNPACKED.format(folder=str(scratch), number=int(number))
-    code = 128 + number if number else 0
+    code = 130 if number else 0
     cli("plan", tmp_path / "rows.zip", "--bank", bank.folder, before=before, code=code)
     assert list(scratch.iterdir()) == []

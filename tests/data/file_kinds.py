@@ -6,14 +6,19 @@ Each has the layout of the original: its name, its columns, its order, its encod
 # ruff: noqa: E501 - a kind a line
 
 import gzip
+import io
 import json
 import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from tests.data.shapes import LETTERS, ROWS, Record, choices, csv_text, jsonl, text, turns, zipped
 from tests.data.sheets import ods, xlsx
@@ -35,6 +40,7 @@ class Kind:
         output: how the first output begins.
         asks: how often an error proposes a command before that.
         refused: a part of the advice, if the file is none that is read.
+        made: the rows that the Python in this advice makes.
     """
 
     name: str
@@ -43,6 +49,7 @@ class Kind:
     output: str = ""
     asks: int = 0
     refused: str = ""
+    made: Sequence[Any] = ()
 
     @property
     def named(self) -> str:
@@ -107,6 +114,12 @@ def database(**tables: Sequence[Record]) -> bytes:
         return path.read_bytes()
 
 
+def parquet(**columns: Any) -> bytes:
+    file = io.BytesIO()
+    pq.write_table(pa.table(columns), file)
+    return file.getvalue()
+
+
 def sheet(make: Callable[[int], Record]) -> list[tuple[Any, ...]]:
     return [tuple(make(0)), *(tuple(make(i).values()) for i in range(ROWS))]
 
@@ -151,7 +164,8 @@ KINDS = [
     Kind("snips", {"train_AddToPlaylist.json": as_json({"AddToPlaylist": [snips(i) for i in range(ROWS)]})}, refused="''.join(piece['text'] for piece in row['data'])"),
     Kind("snips all", {"snips.json": as_json({k: [snips(i) for i in range(ROWS)] for k in ("AddToPlaylist", "PlayMusic")})}, asks=1, refused="''.join(piece['text'] for piece in row['data'])"),
     Kind("snips files", {"seq.in": lines(text), "seq.out": lines(lambda i: "O " * 9), "label": lines(lambda i: INTENTS[i % 3])}, "input=input,output=output", 'O O O O O O O O O ', asks=1),
-    Kind("rasa yml", {"nlu.yml": b"version: '3.1'\nnlu:\n- intent: greet\n  examples: |\n    - hello\n    - hi\n"}, refused="yaml.safe_load"),
+    Kind("rasa yml", {"nlu.yml": b"version: '3.1'\nnlu:\n- intent: greet\n  examples: |\n    - hello\n    - hi\n- lookup: x\n"}, refused="yaml.safe_load", made=[{"text": "hello", "intent": "greet"}, {"text": "hi", "intent": "greet"}]),
+    Kind("faq md", {"faq.md": b"# FAQ\n\n## How?\nSo.\n\n## Why?\nBecause.\n"}, refused="if each heading is a question", made=[{"question": "How?", "answer": "So.\n"}, {"question": "Why?", "answer": "Because.\n"}]),
     Kind("chatito", {"intents.chatito": b"%[greet]('training': '9')\n    ~[hi] you\n\n~[hi]\n    hi\n    hello\n"}, refused="npx chatito"),
     Kind("tickets csv", {"tickets.csv": table(ticket)}, "input=Description,output=Category", 'negative'),
     Kind("tickets xlsx", {"tickets.xlsx": xlsx({"Sheet1": sheet(ticket)})}, "input=Description,output=Category", 'negative'),
@@ -250,7 +264,7 @@ KINDS = [
     Kind("moses", {"train.de": lines(text), "train.en": lines(lambda i: text(i, 9))}, "input=input,output=output", 'Sun snow egg blue one four old small wind 0.', asks=1),
     Kind("manythings", {"deu.txt": lines(lambda i: f"{text(i, 4)}\t{text(i, 5)}\tCC-BY 2.0 (France) Attribution: tatoeba.org #{i} (CM) & #{i + 9} (Roujin)")}, refused="input=COLUMN,output=COLUMN"),
     Kind("tatoeba", {"links.tsv": lines(lambda i: f"{i}\t{text(i)}\t{i + 900}\t{text(i, 5)}")}, "input=column_2,output=column_4", 'Sun snow egg blue one 0.', asks=1),
-    Kind("tmx", {"memory.tmx": b'<?xml version="1.0"?><tmx version="1.4"><header srclang="en"/><body><tu><tuv xml:lang="en"><seg>Hi</seg></tuv><tuv xml:lang="de"><seg>Hallo</seg></tuv></tu></body></tmx>'}, refused="xml.etree.ElementTree"),
+    Kind("tmx", {"memory.tmx": b'<?xml version="1.0"?><tmx version="1.4"><header srclang="en"/><body><tu><tuv xml:lang="en"><seg>Hi <b>you</b></seg></tuv><tuv xml:lang="de"><seg>Hallo</seg></tuv></tu></body></tmx>'}, refused="xml.etree.ElementTree", made=[["Hi you", "Hallo"]]),
     # --- code
     Kind("humaneval", {"HumanEval.jsonl.gz": gzip.compress(jsonl(rows(lambda i: {"task_id": f"HumanEval/{i}", "prompt": f"def f{i}(x):\n", "entry_point": f"f{i}", "canonical_solution": f"    return x + {i}\n", "test": f"assert f{i}(0) == {i}"})))}, "input=prompt,output=canonical_solution", '    return x + 0\n'),
     Kind("mbpp", {"mbpp.jsonl": jsonl(rows(lambda i: {"text": text(i), "code": f"def f{i}():\r\n  return {i}", "task_id": i, "test_setup_code": "", "test_list": [f"assert f{i}() == {i}"], "challenge_test_list": []}))}, "input=text,output=code", 'def f0():\r\n  return 0'),
@@ -293,6 +307,30 @@ KINDS = [
     Kind("folder of parallel", {"folder/all.cm": lines(lambda i: f"ls {i}"), "folder/all.nl": lines(text)}, "input=input,output=output", "Sun snow", asks=1),
     Kind("orc", {"rows.orc": b"ORC\n\x01\0\0"}, refused="save it as CSV or JSON lines"),
     Kind("xml absa", {"Restaurants_Train.xml": b"<sentences><sentence id='1'><text>Good food</text></sentence></sentences>"}, refused="save its rows as CSV"),
+    # --- CSV files that are not what their names or first lines say
+    Kind("decimal commas", {"rows.csv": table(lambda i: {"text": text(i), "label": ["4,5", "3", "5"][i % 3]}, ";")}, "input=text,output=label", "4.5"),
+    Kind("codes", {"rows.csv": table(lambda i: {"text": text(i), "label": ["007", "12", "042"][i % 3]})}, "input=text,output=label", "007"),
+    Kind("tsv with commas", {"rows.tsv": table(labeled)}, "input=text,output=label", "negative"),
+    Kind("tsv of one column", {"rows.tsv": lines(lambda i: f"{text(i)}, so", "text\n")}, "output=text", "Sun snow egg blue one four old small 0., so"),
+    Kind("csv with carets", {"rows.csv": table(labeled, "^")}, "input=text,output=label", "negative"),
+    Kind("csv with colons", {"rows.csv": table(labeled, ":")}, "input=text,output=label", "negative"),
+    Kind("csv of one column", {"rows.csv": lines(lambda i: f"https://a.b/{text(i)}")}, "output=column_1", "https://a.b/Sun"),
+    Kind("csv with spaces", {"rows.csv": lines(lambda i: f"{text(i)}, so | {MOODS[i % 3]}", "text | label\n")}, "input=text,output=label", "negative"),
+    Kind("sep=;", {"rows.csv": b"sep=;\r\n" + table(labeled, ";")}, "input=text,output=label", "negative"),
+    Kind("csv below a comment", {"rows.csv": b"# of the support team\n# 2024\n" + table(labeled)}, "input=text,output=label", "negative"),
+    # --- other forms of rows
+    Kind("json lists below names", {"rows.json": as_json([["text", "label"], *([text(i), MOODS[i % 3]] for i in range(ROWS))])}, "input=text,output=label", "negative"),
+    Kind("json columns of several lengths", {"rows.json": as_json({"text": [text(i) for i in range(5)], "label": MOODS})}, refused="text has 5, label has 3"),
+    Kind("json texts by labels", {"rows.json": as_json({"good": ["So good"], "bad": ["So bad", "Not so"]})}, refused="if the keys are labels", made=[{"text": "So good", "label": "good"}, {"text": "So bad", "label": "bad"}, {"text": "Not so", "label": "bad"}]),
+    Kind("empty json object", {"rows.json": b"{}"}, refused="has no rows"),
+    Kind("utf-16 without a mark", {"rows.csv": table(labeled).decode().encode("utf-16-le")}, "input=text,output=label", "negative"),
+    Kind("utf-16 json without a mark", {"rows.jsonl": jsonl(rows(labeled)).decode().encode("utf-16-be")}, "input=text,output=label", "negative"),
+    Kind("zip of folders", {"rows.zip": zipped({f"rows/{s}/data.csv": table(labeled) for s in ("test", "train")})}, "input=text,output=label", "negative"),
+    Kind("zip of folders of files", {"rows.zip": zipped({f"{s}/{n}.csv": table(labeled) for s in ("test", "train") for n in "ab"})}, refused="unpack it, and name the folder"),
+    Kind("merged header", {"rows.xlsx": xlsx({"A": [("Mail", "", "Class"), ("text", "lang", "label"), *((text(i), "en", MOODS[i % 3]) for i in range(ROWS))]}, merged="A1:B1")}, "input=text,output=label", "negative"),
+    Kind("merged title", {"rows.xlsx": xlsx({"A": [("Mails", ""), ("text", "label", ""), *((text(i), MOODS[i % 3], "so") for i in range(ROWS))]}, merged="A1:B1")}, "input=text,output=label", "negative"),
+    Kind("parquet decimals", {"rows.parquet": parquet(text=[text(i) for i in range(ROWS)], score=[Decimal(f"{i % 4}.50") for i in range(ROWS)])}, "input=text,output=score", "0.5"),
+    Kind("parquet map", {"rows.parquet": parquet(text=[LONG], more=pa.array([[("a", "b")]], pa.map_(pa.string(), pa.string())))}, refused="no column of the type map"),
     # --- those that fresh eyes tried
     Kind("10kGNAD first label once", {"train.csv": lines(lambda i: f"{['Etat', 'Web', 'Sport'][min(i, 1) + i % 2 if i != 9 else 0]};{text(i, 30)}{', so' * (i % 3)}")}, "input=column_2,output=column_1", "Etat"),
     Kind("trec txt", {"train_5500.txt": lines(lambda i: f"{['NUM:dist', 'DESC:def', 'HUM:ind'][i % 3]} How far is {text(i)} ?")}, "input=text,output=label", "NUM:dist", asks=1),

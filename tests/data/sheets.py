@@ -12,7 +12,7 @@ _LINKS = f"{_OFFICE}/officeDocument/2006/relationships"
 _ODF = "urn:oasis:names:tc:opendocument:xmlns"
 
 
-def xlsx(sheets: Mapping[str, Table], state: str = "") -> bytes:
+def xlsx(sheets: Mapping[str, Table], state: str = "", merged: str = "") -> bytes:
     def link(number: int, kind: str, target: str) -> str:
         return f'<Relationship Id="r{number}" Type="{_LINKS}/{kind}" Target="{target}"/>'
 
@@ -32,7 +32,8 @@ def xlsx(sheets: Mapping[str, Table], state: str = "") -> bytes:
             for number, row in enumerate(rows, 1)
         )
         inner = "".join(f'<row r="{number}">{row}</row>' for number, row in enumerate(cells, 1))
-        return f'<worksheet xmlns="{_SHEET}"><sheetData>{inner}</sheetData></worksheet>'
+        merges = f'<mergeCells><mergeCell ref="{merged}"/></mergeCells>' if merged else ""
+        return f'<worksheet xmlns="{_SHEET}"><sheetData>{inner}</sheetData>{merges}</worksheet>'
 
     named = "".join(f'<sheet name="{name}" sheetId="{i}" {state * (i > 1)} r:id="r{i}"/>'
                     for i, name in enumerate(sheets, 1))  # fmt: skip

@@ -1,11 +1,15 @@
 """Files of many kinds: read right, asked about with commands that work, or refused."""
 
+import json
+import pathlib
 import re
 import subprocess
+import xml.etree.ElementTree
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from hf_lorameta.data.dataset import open_dataset
 from hf_lorameta.errors import DatasetError, Option
@@ -46,6 +50,9 @@ def test_each_kind_is_read_or_asked_about_or_refused_without_the_hub(
     if kind.refused:
         error = asked_about(name, options)
         assert kind.refused in f"{error}: {error.hint}"
+        statement = error.hint.partition("rows = ")[2].partition("; then ")[0]
+        names = {"json": json, "yaml": yaml, "xml": xml, "pathlib": pathlib}
+        assert not kind.made or eval(statement, names) == kind.made
         return
     dataset = open_dataset(name, **options)
     prompt, output = dataset.first_rows[0]

@@ -251,7 +251,8 @@ def test_generate_trains_and_counts_unless_told_not_to(
     words = again.replace("\\\n", " ").split()[1:]
     words[words.index("my-adapter")] = str(tmp_path / "again")
     values = {"DATASET": str(rows), "BANK": str(tiny_bank.folder)}
-    run(*(values.get(word, word) for word in words))
+    repeated = run(*(values.get(word, word) for word in words), HF_LORAMETA_NO_BASE="")
+    assert "right answers" not in repeated.err  # no row is left to count them on
     weights = [(tmp_path / name / "adapter_model.safetensors") for name in ("a", "again")]
     assert weights[0].read_bytes() == weights[1].read_bytes()
     pure = run(*command, "--budget", "0", "-o", tmp_path / "b", HF_LORAMETA_NO_BASE="")

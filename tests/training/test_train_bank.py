@@ -180,10 +180,11 @@ def test_unusable_tasks_are_skipped_with_their_reasons(base: Path, tmp_path: Pat
 def test_skipped_local_tasks_show_no_path(base: Path, tmp_path: Path) -> None:
     tasks = tiny.write_tasks(tmp_path / "tasks", 2)
     (tasks / "topic1.validation.jsonl").write_text("{")
-    sources = ["./tasks/topic0.train.jsonl", "./no-folder", "./m.yaml"]
+    sources = ["./tasks/topic0.train.jsonl", "./no-folder", "./notes.unread"]
     entries = [{"adapter": f"o/{i}", "dataset": source} for i, source in enumerate(sources)]
     manifest = {"version": 1, "base_model": "o/m", "entries": entries}
     (tmp_path / "m.yaml").write_text(json.dumps(manifest))
+    (tmp_path / "notes.unread").write_bytes(b"\0")
     skipped = [
         one
         for number, named in enumerate((tasks, tmp_path / "m.yaml"))
@@ -192,7 +193,7 @@ def test_skipped_local_tasks_show_no_path(base: Path, tmp_path: Path) -> None:
     starts = {
         "local/topic1": "topic1.validation.jsonl cannot be read: line 1",
         "local/no-folder": "no-folder: No such file or directory",
-        "local/m": "m.yaml does not end in .jsonl",
+        "local/notes": "notes.unread does not end in .jsonl",
     }
     reasons = {one.dataset: one.reason for one in skipped}
     assert reasons.keys() == starts.keys()

@@ -13,6 +13,7 @@ from hf_lorameta.deadline import Deadline
 from hf_lorameta.engines.scoring import LoraWeights
 from hf_lorameta.errors import AdapterError, RecipeError
 from hf_lorameta.formats.lora_layout import FACTORS
+from hf_lorameta.tables import plural
 from tests.support.fast_training import fast_training
 from tests.training.tiny import exact_norms, tokens, write_base
 
@@ -404,7 +405,7 @@ def test_more_steps_than_the_training_has_are_refused(base: Path) -> None:
         train(base, steps=13)
 
 
-@pytest.mark.parametrize(("rows", "stop"), [(ROWS, 1), (FOLDED, 3), (FOLDED, 14)])
+@pytest.mark.parametrize(("rows", "stop"), [(ROWS, 1), (FOLDED, 3)])
 def test_a_training_that_is_interrupted_as_it_begins_has_no_result(
     base: Path, rows: TrainingRows, stop: int
 ) -> None:
@@ -412,16 +413,17 @@ def test_a_training_that_is_interrupted_as_it_begins_has_no_result(
         train(base, rows, progress=interrupting(stop))
 
 
-def test_an_interruption_within_folds_trains_on_all_rows_if_one_is_finished(
-    base: Path, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(("step", "folds", "rows"), [(3 + 5, 0, 12), (3 + 12 + 5, 1, 16)])
+def test_an_interruption_within_folds_trains_on_all_rows_if_one_is_finished_else_on_some(
+    base: Path, caplog: pytest.LogCaptureFixture, step: int, folds: int, rows: int
 ) -> None:
-    result = train(base, FOLDED, progress=interrupting(3 + 12 + 5))
-    assert (result.interrupted, len(result.folds), result.rows) == (True, 1, 16)
+    result = train(base, FOLDED, progress=interrupting(step))
+    assert (result.interrupted, len(result.folds), result.rows) == (True, folds, rows)
     assert caplog.messages == [
-        f"The training was interrupted after 1 fold. Training on all rows for {result.steps} "
-        "steps; Ctrl-C ends this, too"
+        f"The training was interrupted after {plural(folds, 'fold')}. Training on {rows} rows for "
+        f"{result.steps} steps; Ctrl-C ends this, too"
     ]
-    again = train_again(base, result, TrainingRows(FEW))
+    again = train_again(base, result, TrainingRows(FEW[:rows]))
     assert content(again.weights) == content(result.weights)
 
 

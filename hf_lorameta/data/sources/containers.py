@@ -8,7 +8,7 @@ opened read-only, without its views, virtual tables, computed columns and functi
 import re
 import sqlite3
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from itertools import chain, islice
 from pathlib import Path, PurePosixPath
@@ -37,8 +37,14 @@ _SQLITE = b"SQLite format 3\0"
 _CLOSED = "it is encrypted; save it without a password"
 
 
-def usable_names(path: Path, names: Iterable[str], what: str) -> list[str]:
+def usable_names(path: Path, names: Iterable[str], several: str, advice: str) -> list[str]:
     """Return the names of parts that can be shown.
+
+    Args:
+        path: of the file.
+        names: of its parts.
+        several: what they are called.
+        advice: for too many.
 
     Raises:
         DatasetTooLargeError: there are too many.
@@ -46,8 +52,7 @@ def usable_names(path: Path, names: Iterable[str], what: str) -> list[str]:
     usable = [n for n in names if n.strip() and len(n) <= MAX_NAME and n.isprintable()]
     if len(usable) > MAX_PARTS:
         raise DatasetTooLargeError(
-            f"{path.name} has more than {MAX_PARTS:,} {what}",
-            hint="unpack it, and name the folder" if what == "files" else f"keep fewer {what}",
+            f"{path.name} has more than {MAX_PARTS:,} {several}", hint=advice
         )
     return usable
 
@@ -151,24 +156,60 @@ def sheets(path: Path) -> list[str]:
 def sheet_rows(path: Path, name: str, *, header: bool = True) -> Iterator[dict[str, Any]]:
     """Yield the rows of a sheet that have any cell; the first one may name the columns.
 
-    Rows of one cell above one of several are titles, and left out.
+    Rows of one cell above one of several are titles, and left out. Cells that are merged above
+    several names of columns are their groups.
     """
     import python_calamine as calamine
 
     with calamine.load_workbook(str(path)) as book:
-        rows = book.get_sheet_by_name(name).iter_rows()
-        filled_rows = (row[:MAX_COLUMNS] for row in rows if any(cell != "" for cell in row))
-        first = list(islice(filled_rows, _TITLES + 1))
-        counts = [sum(cell != "" for cell in row) for row in first]
+        sheet = book.get_sheet_by_name(name)
+        # the numbers of rows in which cells are merged across columns
+        merged = {
+            start[0] for start, end in sheet.merged_cell_ranges or ()
+            if start[0] == end[0] and start[1] < end[1]
+        }  # fmt: skip
+        numbered = (
+            (number, row[:MAX_COLUMNS]) for number, row in enumerate(sheet.iter_rows())
+            if any(cell != "" for cell in row)
+        )  # fmt: skip
+        first = list(islice(numbered, _TITLES + 1))
+        counts = [sum(cell != "" for cell in row) for _, row in first]
         titles = next((row for row, count in enumerate(counts) if count > 1), 0)
-        cells = chain(first[titles:], filled_rows)
-        names = _distinct([str(cell).strip() for cell in next(cells, [])]) if header else []
-        for row in cells:
+        cells = (row for _, row in chain(first[titles:], numbered))
+        top = [str(cell).strip() for cell in next(cells, [])] if header else []
+        names = _distinct(top)
+        if first and first[titles][0] in merged and titles + 1 < len(first):
+            names = _distinct(_below_groups(top, first[titles + 1][1]))
+        for row in islice(cells, int(names != _distinct(top)), None):
             keys = names or [f"column_{number}" for number in range(1, len(row) + 1)]
             filled = (
                 (key, cell if cell != "" else None) for key, cell in zip(keys, row, strict=False)
             )
             yield {key: cell for key, cell in filled if key}
+
+
+def _below_groups(top: list[str], below: Sequence[Any]) -> list[str]:
+    """Return the names of columns in a second row, where the first one has groups of columns.
+
+    Example:
+        >>> _below_groups(["Mail", "", "Class"], ["text", "lang", ""])
+        ['text', 'lang', 'Class']
+        >>> _below_groups(["Mail", "", "Reply", ""], ["text", "lang", "text", "lang"])
+        ['Mail text', 'Mail lang', 'Reply text', 'Reply lang']
+        >>> _below_groups(["", "text", "label"], ["r1", "so", "a"])
+        ['', 'text', 'label']
+    """
+    groups, group = list[str](), ""
+    for name in top:
+        group = name or group
+        groups.append(group)
+    gaps = [c for c, name, own in zip(below, top, groups, strict=False) if own and not name]
+    if not all(isinstance(cell, str) for cell in below) or not any(gaps):
+        return top
+    names = [low.strip() or name for low, name in zip(below, top, strict=False)]
+    if len(set(names)) == len(names):
+        return names
+    return [f"{group} {low}".strip() for group, low in zip(groups, below, strict=False)]
 
 
 def _distinct(names: list[str]) -> list[str]:

@@ -15,6 +15,7 @@ from huggingface_hub.repocard import REGEX_YAML_BLOCK
 
 from hf_lorameta.data.sources.formats import FORMATS, ending, stem
 from hf_lorameta.data.sources.raw_dataset import kind_of
+from hf_lorameta.data.sources.yaml_aliases import MAX_ALIASED, has_too_many_aliases
 from hf_lorameta.errors import DatasetError, sanitize
 from hf_lorameta.hub.repo import PinnedRepo
 
@@ -27,8 +28,6 @@ CARD_FILES = ("README.md", ".huggingface.yaml")
 INFOS_FILE = "dataset_infos.json"
 """A file that `datasets` reads beside the cards."""
 _CARD_BYTES = 1_000_000
-_ALIASED = 1_000_000
-"""Most characters that the aliases of a card may stand for."""
 
 
 def is_data_file(path: str) -> bool:
@@ -101,7 +100,7 @@ def check_card(repo_id: str, path: Path) -> None:
         text = block[2] if block else ""
     if has_too_many_aliases(text):
         raise DatasetError(
-            f"{repo_id}: the aliases in {path.name} stand for more than {_ALIASED:,} characters",
+            f"{repo_id}: the aliases in {path.name} stand for more than {MAX_ALIASED:,} characters",
             hint="write out the values that they stand for",
         )
     metadata = yaml.safe_load(text)
@@ -110,42 +109,6 @@ def check_card(repo_id: str, path: Path) -> None:
     for named in _paths([[one.get("data_files"), one.get("data_dir")] for one in configs]):
         if not is_inside(named):
             raise _outside(repo_id, named)
-
-
-def has_too_many_aliases(text: str) -> bool:
-    """Return whether the aliases in YAML stand for more characters than a card may have.
-
-    What an alias stands for is shared in memory, but copied by what reads it, and may have aliases
-    itself: ten lines can stand for a billion texts. The text is parsed and not loaded, since merge
-    keys copy already then.
-
-    Example:
-        >>> has_too_many_aliases("a: &a [x, y]\\nb: [*a, *a]")
-        False
-        >>> has_too_many_aliases("a: &a [x, *a]")  # without end
-        True
-    """
-    if "&" not in text:
-        return False
-    total, aliased, sizes = 0, 0, dict[str | None, int]()
-    inside = list[tuple[str | None, int]]()  # anchors of what is open, and the total before it
-    for event in yaml.parse(text, yaml.SafeLoader):
-        size, anchor = 1, getattr(event, "anchor", None)
-        if isinstance(event, yaml.AliasEvent):
-            size = sizes.get(event.anchor, _ALIASED + 1)  # not in there while it is open
-            aliased += size
-        elif isinstance(event, yaml.ScalarEvent):
-            size += len(event.value)
-            sizes[anchor] = size
-        elif isinstance(event, yaml.CollectionStartEvent):
-            inside.append((anchor, total))
-        elif isinstance(event, yaml.CollectionEndEvent):
-            anchor, before = inside.pop()
-            sizes[anchor] = total - before
-        if aliased > _ALIASED:
-            return True
-        total += size
-    return False
 
 
 def check_builder(repo: PinnedRepo, builder: Any, source: object) -> None:

@@ -5,7 +5,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from hf_lorameta.data.sources.containers import expecting, unpack, usable_names
@@ -122,7 +122,8 @@ def splits_of(file: Path) -> list[str]:
         with reading(file.name, local=True), unpacked(str(file)) as opened:
             encoding = encoding_of(opened, name=file.name)
             opened.seek(0)
-            found = usable_names(file, rows_by_path(opened, file.name, encoding), "lists of rows")
+            lists = rows_by_path(opened, file.name, encoding)
+            found = usable_names(file, lists, "lists of rows", "keep fewer")
     return found if len(found) > 1 else []
 
 
@@ -142,11 +143,15 @@ def _list_parts(file: Path, form: FileFormat) -> dict[str, str]:
     if parts.rows is None:
         packed = {name: FORMATS.get(ending(name)) for name in names}
         names = [name for name, inner in packed.items() if inner and not inner.parts]
-    usable = usable_names(file, names, parts.title)
+    fewer = f"keep fewer {parts.several}" if parts.rows else parts.advice
+    usable = usable_names(file, names, parts.several, fewer)
     if not usable:
-        raise EmptyDatasetError(f"{file.name} has no {parts.title} with rows", hint=parts.advice)
-    short = [stem(name) for name in usable]
-    splits = usable if parts.rows or len(set(short)) < len(short) else short
+        raise EmptyDatasetError(f"{file.name} has no {parts.several} with rows", hint=parts.advice)
+    splits = usable
+    if parts.rows is None:  # by their names, else by those of their folders
+        paths = [PurePosixPath(name) for name in usable]
+        ways = [[stem(path.name) for path in paths], [path.parent.name for path in paths]]
+        splits = next((names for names in ways if len(set(names)) == len(names)), usable)
     return {
         split.replace("[", "(").replace("]", ")"): name
         for split, name in zip(splits, usable, strict=True)
@@ -163,7 +168,12 @@ def _open_part(file: Path, form: FileFormat, parts: Parts, split: Splits) -> Raw
         problem = f"{file.name} has texts in folders or files that are called like labels"
         raise DatasetError(problem, hint="unpack it, and name the folder")
     names = list(found) if len(found) > 1 else ["train"]
-    picked = pick_split(file.name, names, split, parts.title)
+    try:
+        picked = pick_split(file.name, names, split, parts.one)
+    except DatasetError as error:
+        if parts.rows is None and any("/" in name for name in names):
+            error.advise("unpack it, and name the folder")
+        raise
     return read_filled(file.name, picked, names, partial(_read_part, file, form, parts, found))
 
 
@@ -224,7 +234,7 @@ def open_files(
     if parts := form.parts:
         if len(files) > 1:
             raise DatasetError(
-                f"each of the {len(files)} files may hold several {parts.title}",
+                f"each of the {len(files)} files may hold several {parts.several}",
                 hint="name one file",
             )
         with guard():

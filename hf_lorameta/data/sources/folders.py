@@ -63,7 +63,7 @@ def _open_alone(name: str, folder: Path, files: Mapping[str, str], split: Splits
         raw = open_files(folder / files[part], f"train{rest}" if rest else None)
         return replace(raw, split=picked)
 
-    return read_filled(name, pick_split(name, list(files), split, "files"), files, read)
+    return read_filled(name, pick_split(name, list(files), split, "file"), files, read)
 
 
 def digest_of(path: Path) -> str:

@@ -6,7 +6,7 @@ requires later rows to have the columns of the first ones.
 
 import json
 from collections.abc import Iterator
-from itertools import chain
+from itertools import chain, islice
 from typing import IO, Any
 
 from hf_lorameta.data.sources.split_names import USUAL
@@ -16,15 +16,23 @@ from hf_lorameta.errors import DatasetError
 Rows = list[dict[str, Any]]
 _ESCAPED = "\\ud"
 _ASKING = {"question", "query", "prompt", "instruction", "input", "context", "passage", "text"}
+_INPUTS = _ASKING | {"sentence", "review", "comment", "message", "tweet", "source", "article"}
+_OUTPUTS = {
+    "label", "labels", "category", "class", "intent", "sentiment", "answer", "output", "completion",
+    "response", "target", "summary",
+}  # fmt: skip
 _EXAMPLES = {"patterns", "examples", "questions", "queries", "prompts"}
 _CHATS = {"messages", "conversation", "conversations", "dialog", "dialogue", "turns", "chat"}
+_SHOWN = 4
+"""Lists that an error names, at most."""
 _SPEAKERS = ({"role", "content"}, {"from", "value"})
 
 
 def json_rows(file: IO[bytes], name: str, encoding: str = UTF8) -> Iterator[dict[str, Any]]:
     r"""Yield the rows of a file: its lines, or the items of the list that it holds.
 
-    A text becomes a row with the column ``text``, and a list one with ``column_1``, ….
+    A text becomes a row with the column ``text``, and a list one with ``column_1``, …, unless the
+    first list holds names of columns.
 
     Raises:
         DatasetError: a line is not JSON, or an item is null or a number.
@@ -39,10 +47,28 @@ def json_rows(file: IO[bytes], name: str, encoding: str = UTF8) -> Iterator[dict
     with as_text(file, encoding) as text:
         lines, value = _opened(text, name)
         if isinstance(value, dict):
-            value = next(iter(_by_path(value).values()), [value])
-        values = enumerate(value if isinstance(value, list) else [value], 1)
-        for number, each in lines or values:
-            yield _row(each, f"{name}: line {number}")
+            value = next(iter(_by_path(value, name).values()), [value] if value else [])
+        values = lines or enumerate(value if isinstance(value, list) else [value], 1)
+        first = next(values, None)
+        names = first[1] if first and _is_header(first[1]) else []
+        start = [first] if first and not names else []
+        for number, each in chain(start, values):
+            named = names and isinstance(each, list)
+            row = dict(zip(names, each, strict=False)) if named else each
+            yield _row(row, f"{name}: line {number}")
+
+
+def _is_header(row: Any) -> bool:
+    """Whether a list holds names of columns, of which one is that of inputs and one of outputs.
+
+    Example:
+        >>> _is_header(["text", "label"]), _is_header(["hi", "greet"]), _is_header(["text", 1])
+        (True, False, False)
+    """
+    if not _are_all(str, row):
+        return False
+    names = {cell.strip().lower() for cell in row}
+    return len(names) == len(row) and bool(names & _INPUTS) and bool(names & _OUTPUTS)
 
 
 def _opened(
@@ -143,12 +169,28 @@ def rows_by_path(file: IO[bytes], name: str, encoding: str = UTF8) -> dict[str, 
     """
     with as_text(file, encoding) as text:
         _, value = _opened(text, name, lists=False)
-    return _by_path(value) if isinstance(value, dict) else {}
+    return _by_path(value, name) if isinstance(value, dict) else {}
 
 
-def _by_path(found: dict[str, Any]) -> dict[str, Rows]:
-    """Return the lists of rows in an object by their paths; the longest is the first."""
+def _by_path(found: dict[str, Any], name: str) -> dict[str, Rows]:
+    """Return the lists of rows in an object by their paths; the longest is the first.
+
+    Raises:
+        DatasetError: it holds lists of texts of several lengths, so no columns.
+    """
     lists = dict(_unfolded(*named) for named in _lists(found, ()))
+    lengths = {key: len(value) for key, value in found.items() if _are_all(str, value)}
+    if not lists and len(lengths) == len(found) and len(set(lengths.values())) > 1:
+        listed = ", ".join(f"{key} has {count:,}" for key, count in islice(lengths.items(), _SHOWN))
+        raise DatasetError(
+            f"{name} holds lists of several lengths, expected columns of the same: {listed}",
+            hint=[
+                "give each column a value for each row",
+                "if the keys are labels: rows = [{'text': text, 'label': label} for label, texts "
+                f"in json.loads(pathlib.Path({name!r}).read_text()).items() for text in texts]; "
+                "then hf_lorameta.plan(rows) in Python",
+            ],
+        )
     return dict(sorted(lists.items(), key=lambda item: -len(item[1])))
 
 

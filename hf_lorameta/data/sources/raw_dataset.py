@@ -16,16 +16,16 @@ from hf_lorameta.data.sources.json_rows import json_rows, rows_by_path
 from hf_lorameta.data.sources.reading_errors import QUOTE_TEXTS, read_filled
 from hf_lorameta.data.sources.split_names import Splits, pick_split, slice_bounds, split_name
 from hf_lorameta.data.sources.text_formats import (
-    SEPARATORS,
     START,
     UTF8,
+    TableForm,
     as_text,
     columns_in,
     encoding_of,
+    form_of_table,
     has_plain_quotes,
     lacks_header,
     lines_of,
-    marks_of,
 )
 from hf_lorameta.data.sources.text_rows import classes_of, separator_between, text_rows
 from hf_lorameta.errors import DatasetError, DatasetTooLargeError, EmptyDatasetError, Option
@@ -185,15 +185,16 @@ def _read_split(builder: Any, name: str, split: str, encoding: str, guard: Guard
         _keep_texts(config)
         with guard(), unpacked(urls[0], builder.token, start=True) as file:
             lines = lines_of(file.read(START), config.encoding or UTF8)
-        if config.sep == SEPARATORS[0]:
-            config.sep, quote = marks_of(lines)
-            config.quotechar = quote if config.quotechar == _QUOTE else config.quotechar
+        form = form_of_table(lines, config.sep)
+        notes += _fit(config, form, name)
+        lines = lines[form.above :]
         if config.sep == _TAB and _has_plain_quotes(builder, urls[0], lines, guard):
             config.quoting = csv.QUOTE_NONE
         with guard(), unpacked(urls[0], builder.token, start=True) as file:
             marks = {"delimiter": config.sep, "quotechar": config.quotechar}
             marks["quoting"] = config.quoting
-            _check_number(name, columns_in(file, config.encoding or UTF8, **marks))
+            count = columns_in(file, config.encoding or UTF8, form.above, **marks)
+            _check_number(name, count)
     raw = read()
     if is_csv and _INDEX in raw.columns:
         raise DatasetError(
@@ -205,6 +206,34 @@ def _read_split(builder: Any, name: str, split: str, encoding: str, guard: Guard
         notes.append(f"{name} has no header line: its columns are column_1, column_2, …")
         raw = read()
     return replace(raw, notes=tuple(notes), total=_row_total(builder, split))
+
+
+def _fit(config: Any, form: TableForm, name: str) -> list[str]:
+    """Make the CSV reader read a file of this form; return what to tell of it."""
+    notes = list[str]()
+    if config.sep == _TAB and form.mark != _TAB:
+        notes.append(f"{name} has no tabs: its columns are separated with {form.mark}")
+    config.sep = form.mark
+    config.quotechar = form.quote if config.quotechar == _QUOTE else config.quotechar
+    if config.features is not None:
+        return notes
+    if form.above:
+        config.skiprows = form.above
+        notes.append(f"{name} is read from line {form.above + 1} on: those above it are no rows")
+    if form.decimals:
+        notes.append(f"{name} has numbers with decimal commas: 4,5 is read as 4.5")
+    if form.names:
+        config.header, config.names = 0, list(form.names)
+    config.converters = (
+        dict.fromkeys(range(len(form.names)), str.strip)
+        | dict.fromkeys(form.codes, str.strip)
+        | dict.fromkeys(form.decimals, _with_point)
+    )
+    return notes
+
+
+def _with_point(number: str) -> str:
+    return number.strip().replace(",", ".")
 
 
 def _leave_out_empty_files(urls: list[str]) -> None:
@@ -300,10 +329,14 @@ def _without_decoding(stream: Any) -> Any:
     """Return a stream that leaves images, sounds and other media as they are stored.
 
     To decode them, `datasets` would open the files of this machine or other hosts that they name.
+    Decimals become numbers, as those of other files are.
     """
-    from datasets import Json
+    from datasets import Json, Value
 
     features = deepcopy(stream.features)
+    for name, feature in (features or {}).items():
+        if str(getattr(feature, "dtype", "")).startswith("decimal"):
+            features[name] = Value("float64")
     found: list[Any] = [features]
     while found:
         feature = found.pop()

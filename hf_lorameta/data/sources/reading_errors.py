@@ -17,6 +17,7 @@ QUOTE_TEXTS = 'put texts that contain the separator in double quotes: "so, good"
 _FIELDS = re.compile(r"Expected (\d+) fields in line (\d+), saw (\d+)")
 _QUOTE = re.compile(r"EOF inside string starting at row (\d+)")
 """What pandas says of a CSV file that is not well-formed."""
+_TYPE = re.compile(r"Arrow type (\w+).* does not have a datasets dtype")
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
@@ -163,6 +164,11 @@ def _unreadable(name: str, error: Exception, local: bool, form: str) -> errors.L
         return errors.DatasetError(
             f"{name} cannot be read: the quotation mark that opens in row {found[1]} never closes",
             hint="close it, or double quotation marks within a text",
+        )
+    if found := _TYPE.search(str(cause)):
+        return errors.DatasetError(
+            f"{name} cannot be read: the library datasets reads no column of the type {found[1]}",
+            hint="leave it out: pandas.read_parquet(FILE).drop(columns=COLUMN).to_parquet(FILE)",
         )
     if differ := _differing_columns(cause):
         return errors.ColumnsError(

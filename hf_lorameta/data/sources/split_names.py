@@ -38,11 +38,11 @@ def slice_bounds(split: str) -> tuple[int, int | None]:
     return start, max(int(found["stop"]), start) if found["stop"] else None
 
 
-def pick_split(name: str, splits: Sequence[str], requested: Splits, kind: str = "splits") -> str:
+def pick_split(name: str, splits: Sequence[str], requested: Splits, one: str = "split") -> str:
     """Return the requested split, else train, else the only one.
 
-    A slice such as ``train[:1000]`` or ``train[500:1000]`` is returned as it is. `kind` is what
-    splits are called, such as sheets.
+    A slice such as ``train[:1000]`` or ``train[500:1000]`` is returned as it is. `one` is what a
+    split is called, such as sheet.
 
     Raises:
         DatasetError: there is no such split, or a slice is not in numbers of rows.
@@ -53,7 +53,6 @@ def pick_split(name: str, splits: Sequence[str], requested: Splits, kind: str = 
         >>> pick_split("o/d", ["dev", "test", "train"], ("test", "validation"))
         'test'
     """
-    one = kind.removesuffix("s")
     if isinstance(requested, tuple):
         requested = next(filter(splits.__contains__, requested), None)
     if not requested and ("train" in splits or len(splits) == 1):

@@ -5,13 +5,19 @@ import csv
 import io
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import product
+from dataclasses import dataclass
+from itertools import islice, product, takewhile
 from typing import IO, Any
 
 from hf_lorameta.errors import DatasetError
 
 SEPARATORS = ",;\t|"
 """Separators of CSV files; of several that split a header equally, the first is taken."""
+_RARE_SEPARATORS = "^:"
+"""Separators of files whose first line has none of the others."""
+_SEPARATOR_LINE = re.compile(r'"?sep=(.)"?')
+"""The first line of a CSV file for Excel, which is no row."""
+_DECIMAL = re.compile(r"[+-]?\d+(,\d+)?")
 UTF8, WESTERN = "utf-8", "cp1252"
 _CANDIDATES = (
     WESTERN, "cp1251", "cp1250", "cp1254", "cp1253", "cp1256", "cp1255", "koi8_r",
@@ -61,8 +67,8 @@ def encoding_of(file: IO[bytes], *, whole: bool = True, name: str = "the file") 
     """
     decoder = codecs.getincrementaldecoder("utf-8")()
     chunk = file.read(_CHUNK)
-    if chunk.startswith(_UTF16):
-        return "utf-16"
+    if wide := _wide(chunk):
+        return wide
     try:
         while chunk:
             decoder.decode(chunk, final=len(chunk) < _CHUNK)
@@ -74,6 +80,20 @@ def encoding_of(file: IO[bytes], *, whole: bool = True, name: str = "the file") 
         guess = UTF8 if _is_mostly_utf8(error.object) else guess_encoding(error.object)
         return _fitting(file, guess, name)
     return UTF8
+
+
+def _wide(start: bytes) -> str:
+    """Return UTF-16 if a text is so encoded: it says so, or every other byte is mostly zero.
+
+    Example:
+        >>> [_wide("a,b".encode(form)) for form in ("utf-16", "utf-16-le", "utf-16-be", "ascii")]
+        ['utf-16', 'utf-16-le', 'utf-16-be', '']
+    """
+    if start.startswith(_UTF16):
+        return "utf-16"
+    zeros = [start[i::2].count(0) for i in (0, 1)]
+    mostly = 4 * max(zeros) > len(start) and 8 * min(zeros) < max(zeros)
+    return ("utf-16-be", "utf-16-le")[zeros[1] > zeros[0]] if mostly else ""
 
 
 def _is_mostly_utf8(data: bytes) -> bool:
@@ -184,11 +204,11 @@ def lines_of(start: bytes, encoding: str = "") -> list[str]:
     """
     end = start.rfind(b"\n") + 1 if len(start) == START else 0
     start = start[: end or None]
+    encoding = encoding or _wide(start)
     try:
         text = start.decode(encoding or "utf-8-sig")
     except UnicodeDecodeError:
-        wide = start.startswith(_UTF16)
-        text = start.decode(encoding or ("utf-16" if wide else guess_encoding(start)), "ignore")
+        text = start.decode(encoding or guess_encoding(start), "ignore")
     return [] if "\0" in text else text.lstrip("\ufeff").splitlines()
 
 
@@ -206,14 +226,99 @@ def marks_of(lines: Sequence[str]) -> tuple[str, str]:
     """
     found: list[tuple[bool, int, str, str]] = []
     for quote, mark in product("\"'", SEPARATORS):
-        rows = [row for row in csv.reader(lines, delimiter=mark, quotechar=quote) if row]
-        whole = rows[:-1] or rows or [[]]  # the last one may be cut off
-        even = len(whole[0]) > 1 and len(set(map(len, whole))) == 1
-        found.append((even, len(whole[0]), mark, quote))
+        rows = _cells(lines, mark, quote)
+        found.append((are_even(rows), len(rows[0]), mark, quote))
     double, single = found[: len(SEPARATORS)], found[len(SEPARATORS) :]
     fits = any(even for even, *_ in single) and not any(even for even, *_ in double)
-    _, _, mark, quote = max(single if fits else double, key=lambda way: way[:2])
-    return mark, quote
+    _, count, mark, quote = max(single if fits else double, key=lambda way: way[:2])
+    first = "".join(lines[:1])
+    rare = (m for m in _RARE_SEPARATORS if count < 2 and not re.search(rf"\{m}[ /]", first))
+    return next((m for m in rare if are_even(_cells(lines, m, quote))), mark), quote
+
+
+def _cells(lines: Sequence[str], mark: str, quote: str) -> list[list[str]]:
+    """Return the cells of whole rows: the last one may be cut off."""
+    rows = [row for row in csv.reader(lines, delimiter=mark, quotechar=quote) if row]
+    return rows[:-1] or rows or [[]]
+
+
+def are_even(rows: Sequence[Sequence[str]]) -> bool:
+    """Whether all rows of a table have as many cells, and several.
+
+    Example:
+        >>> are_even([["a", "b"], ["c", "d"]]), are_even([["a", "b"], ["c"]]), are_even([["a"]])
+        (True, False, False)
+    """
+    return len(rows[0]) > 1 and len(set(map(len, rows))) == 1
+
+
+@dataclass(frozen=True)
+class TableForm:
+    """The form of a CSV file.
+
+    Attributes:
+        mark: that separates its columns.
+        quote: the quotation mark that cells may be within.
+        above: number of lines above its first row: comments, or ``sep=;`` for Excel.
+        codes: columns of numbers of which some begin with a zero.
+        decimals: columns of numbers of which some have a decimal comma.
+        names: of the columns, if there are spaces around the marks.
+    """
+
+    mark: str
+    quote: str
+    above: int = 0
+    codes: tuple[int, ...] = ()
+    decimals: tuple[int, ...] = ()
+    names: tuple[str, ...] = ()
+
+
+def form_of_table(lines: Sequence[str], mark: str = SEPARATORS[0]) -> TableForm:
+    """Return the form of a CSV file from its first lines.
+
+    A comma as its mark, or a tab that no line has, is what a name states, and may be wrong. A
+    number with a comma is a decimal where semicolons separate columns, as Excel writes files where
+    commas are decimal. Comments are lines that begin with ``#`` and have other numbers of cells
+    than the rows below.
+
+    Example:
+        >>> form_of_table(["sep=;", "id;label", "007;4,5", "012;3", "005;3"])
+        TableForm(mark=';', quote='"', above=1, codes=(0,), decimals=(1,), names=())
+        >>> form_of_table(["# of 2024", "text,label", "so,1"]).above, form_of_table(["#,a"]).above
+        (1, 0)
+        >>> form_of_table(["text,label", "so,1"], "\\t").mark, form_of_table(["a,b"], "|").mark
+        (',', '|')
+    """
+    stated = _SEPARATOR_LINE.fullmatch(lines[0].strip()) if lines else None
+    above = 1 if stated else _number_of_comments(lines)
+    lines = lines[above:]
+    found, quote = marks_of(lines)
+    wrong = mark == "\t" and mark not in "".join(lines) and are_even(_cells(lines, found, quote))
+    if mark == SEPARATORS[0] or wrong:
+        mark = stated[1] if stated else found
+    else:
+        quote = '"'
+    codes, decimals = list[int](), list[int]()
+    rows = _cells(lines, mark, quote)
+    for i, column in enumerate(zip(*rows, strict=False)):
+        cells = [cell for cell in map(str.strip, column[1:]) if cell]
+        if all(map(str.isdecimal, cells)) and any(c[0] == "0" and len(c) > 1 for c in cells):
+            codes.append(i)
+        elif mark == ";" and all(map(_DECIMAL.fullmatch, cells)) and "," in "".join(cells):
+            decimals.append(i)
+    spaced = mark == "|" and all(" | " in line for line in lines)
+    names = tuple(map(str.strip, rows[0]))
+    names = names if spaced and len(set(names)) == len(names) else ()
+    return TableForm(mark, quote, above, tuple(codes), tuple(decimals), names)
+
+
+def _number_of_comments(lines: Sequence[str]) -> int:
+    comments = list(takewhile(lambda line: line.startswith("#"), lines))
+    rest = lines[len(comments) :]
+    mark, quote = marks_of(rest)
+    rows = _cells(rest, mark, quote)
+    widths = {len(row) for row in csv.reader(comments, delimiter=mark, quotechar=quote)}
+    return len(comments) if are_even(rows) and len(rows[0]) not in widths else 0
 
 
 def has_plain_quotes(lines: Iterable[str]) -> bool:
@@ -234,10 +339,10 @@ def has_plain_quotes(lines: Iterable[str]) -> bool:
     return True
 
 
-def columns_in(file: IO[bytes], encoding: str, **marks: Any) -> int:
+def columns_in(file: IO[bytes], encoding: str, above: int = 0, **marks: Any) -> int:
     """Return the number of columns in the first line of a CSV file; little more is read.
 
-    The marks are those of `csv.reader`.
+    It is the first one below those `above`. The marks are those of `csv.reader`.
 
     Example:
         >>> [columns_in(io.BytesIO(text), UTF8) for text in (b"a,b\\n,,", b'"a\\n,b",c')]
@@ -253,7 +358,7 @@ def columns_in(file: IO[bytes], encoding: str, **marks: Any) -> int:
 
     before = csv.field_size_limit(_FIRST_LINE)
     try:
-        return len(next(csv.reader(lines(), **marks), []))
+        return len(next(islice(csv.reader(lines(), **marks), above, None), []))
     finally:
         csv.field_size_limit(before)
         text.detach()
