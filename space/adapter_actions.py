@@ -47,7 +47,7 @@ class AdapterActions(Actions):
             def show() -> Updates:
                 visit.drop_background()
                 visit.plan_result = result
-                visit.adapter, visit.said, visit.saved = adapter, "", None
+                visit.adapter, visit.answers, visit.said, visit.saved = adapter, "", "", None
                 visit.version, visit.results = visit.version + 1, visit.results + 1
                 self._improve(visit, trying.TRAINING_SECONDS, job.call)
                 return self.show_result(visit, profile)
@@ -99,7 +99,12 @@ class AdapterActions(Actions):
             most = trying.PROMPT_TOKENS if len(prompt) > trying.PROMPT_TOKENS else 0
             answers = {"base": base, "adapter": adapted, "expected": expected}
             html = render("result.answers", **answers, text=text, most=most)
-            job.show(lambda: {c.answers: html})
+
+            def show() -> Updates:
+                visit.answers = html
+                return {c.answers: html}
+
+            job.show(show)
 
         return self.begin(visit, "model", work, c.answers)
 
@@ -158,7 +163,7 @@ class AdapterActions(Actions):
             place, name, private = target.repo_id, target.repo_id, target.private
             saved = render("result.published", published=published)
         shown: Updates = {
-            c.answers: "",
+            c.answers: visit.answers,
             c.saved: saved,
             c.result_step: gr.Column(visible=True),
             c.no_model: note("info", no_model, [_ELSEWHERE]) if no_model else "",

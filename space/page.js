@@ -59,7 +59,11 @@
   // of it, whose storage is a copy, starts anew
   function storeVisit({ type }) {
     if (type !== "pagehide" && !document.hidden) sessionStorage.removeItem("lm-visit");
-    else if (window.lorametaVisit) sessionStorage.setItem("lm-visit", window.lorametaVisit);
+    else if (window.lorametaVisit) {
+      sessionStorage.setItem("lm-visit", window.lorametaVisit);
+      const texts = [...typed].map((id) => [id, document.querySelector(`#${id} textarea`)?.value]);
+      sessionStorage.setItem("lm-typed", JSON.stringify(Object.fromEntries(texts)));
+    }
   }
   addEventListener("pagehide", storeVisit);
   document.addEventListener("visibilitychange", storeVisit);
@@ -72,6 +76,17 @@
       : target.closest("#lm-save-adapter, #lm-save-anyway") ? ["lm-repo_id", "lm-overwrite"] : [];
     sent.forEach((id) => typed.delete(id));
   });
+
+  // What was typed before this page is filled in once, if it goes on with the same visit
+  window.lorametaFill = (names, filled, values) => {
+    const { visit, texts } = window.lorametaResumed ?? {};
+    window.lorametaResumed = null;
+    return names.map((name, i) => {
+      const id = `lm-${name}`, text = visit && visit === filled.visit ? texts[id] : undefined;
+      if (text !== undefined) typed.add(id);
+      return text ?? (name in filled && !typed.has(id) ? filled[name] : values[i]);
+    });
+  };
 
   // The verdict on a dataset comes into view, unless an adapter is there already
   function showVerdict() {

@@ -25,9 +25,9 @@ _NUMBER_REQUESTS = """(...values) => {
 }"""
 """Sets the second input to the number of the page's request, as requests may change order; a later
 page of the same tab has higher ones, also if the clock was set back."""
-_FILL = f"""(filled, ...values) => {json.dumps(FILLED)}.map((name, i) =>
-    name in filled && !window.lorametaTyped.has("lm-" + name) ? filled[name] : values[i])"""
-"""Returns the new values of `FILLED`; only the browser knows what was typed meanwhile."""
+_FILL = f"(filled, ...values) => window.lorametaFill({json.dumps(FILLED)}, filled, values)"
+"""Returns the new values of `FILLED`; only the browser knows what was typed meanwhile, or before
+the page was reloaded."""
 _PRIVATE: dict[str, Any] = {
     "queue": False, "show_progress": "hidden", "api_visibility": "private"
 }  # fmt: skip

@@ -118,6 +118,8 @@ let link = new URLSearchParams(location.search);
 const stored = new URLSearchParams(sessionStorage.getItem("lm-link") ?? "");
 const same = (link.get("dataset") ?? "") === (stored.get("dataset") ?? "");
 const resume = window.lorametaVisit = same ? sessionStorage.getItem("lm-visit") : null;
+window.lorametaResumed = { visit: resume, texts: JSON.parse(sessionStorage.getItem("lm-typed") ?? "{}") };
+sessionStorage.removeItem("lm-typed");
 sessionStorage.removeItem("lm-visit");
 if (same) link = stored;
 if (link.get("dataset") || resume) {

@@ -31,6 +31,7 @@ PROMPT_TOKENS = 512
 _SHORT_CHARACTERS = 500
 """Most characters of a prompt that does not wait for others."""
 _WAIT_SECONDS, _TRIES_SECONDS = 0.2, 10.0
+"""How often those who wait look, and for how long a long prompt or a step of a training waits."""
 _OVER = 0.8
 """A training that took more than this share of its time has ended because time ran out."""
 
@@ -59,8 +60,7 @@ class Model:
             if self._twins is None:  # before a training changes the layers of the first
                 evaluator = self.session.evaluator
                 tries = evaluator.twin()
-                most = PROMPT_TOKENS + tries.max_new_tokens
-                tries.max_length = min(tries.max_length, most)
+                tries.max_length = min(tries.max_length, PROMPT_TOKENS + tries.max_new_tokens)
                 self._twins = evaluator, tries
         job.check()
         return self._twins
@@ -69,17 +69,16 @@ class Model:
     def one_try(self, job: Job, prompt: str) -> Iterator[TorchEvaluator]:
         """Yield the base model, which waits before each token for tries that go first.
 
-        Those are tries of short prompts, then the first ones of an address. All go before the next
-        step of a training.
+        Those are tries of short prompts, and others that have waited for some seconds; of these,
+        the first ones of an address. All go before the next step of a training.
         """
         first = self.load(job)[1]
         with self._lock:
             evaluator = self._idle.pop() if self._idle else first.twin()
             own = sum(other.call.address == job.call.address for other in self._tries)
-            turn = len(prompt) > _SHORT_CHARACTERS, own, next(self._numbers)
-            self._tries[job] = turn
+            self._tries[job] = len(prompt) > _SHORT_CHARACTERS, own, next(self._numbers)
         hook = evaluator.model.register_forward_pre_hook(
-            lambda *_: _wait(job, lambda: min([*self._tries.values()]) < turn)
+            lambda *_: _wait(job, lambda: min([*self._tries.items()], key=_turn)[0] is not job)
         )
         try:
             yield evaluator
@@ -108,6 +107,12 @@ class Model:
         """Wait for tries, but not so long that they keep a training from continuing."""
         end = time.monotonic() + _TRIES_SECONDS
         _wait(job, lambda: bool(self._tries) and time.monotonic() < end)
+
+
+def _turn(a_try: tuple[Job, tuple[bool, int, int]]) -> tuple[bool, int, int]:
+    """Return what orders tries: long ones that have waited for some seconds are as short ones."""
+    job, (long, own, number) = a_try
+    return long and job.waited < _TRIES_SECONDS, own, number
 
 
 def _wait(job: Job, others_go_first: Callable[[], bool]) -> None:
@@ -210,8 +215,7 @@ def improve(
             steps = done if stage.startswith("Training") else steps
             doing = "Checking it" if stage.startswith("Checking") else "Training"
             text = f"{doing} on your rows, up to {duration(rounded)} left"
-            counts = int(gone), int(gone + rounded)
-            job.report(text, *counts, steps=steps, seconds_left=int(rounded))
+            job.report(text, int(gone), int(gone + rounded), steps=steps, seconds_left=int(rounded))
 
         stages, then = stages_for(result.plan.recipe, seconds, samples=True), adapter.generation
         made: Generation | None = None

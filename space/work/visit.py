@@ -55,6 +55,7 @@ class Visit:
         source: what that dataset offers to choose from.
         plan_result: its plan.
         adapter: the best so far.
+        answers: of the adapter and the base model to what was tried last, as HTML.
         said: a sentence about its training.
         more: whether more time might make it better.
         version: number of adapters and reports so far.
@@ -78,6 +79,7 @@ class Visit:
     source: Source | None = None
     plan_result: PlanResult | None = None
     adapter: Adapter | None = None
+    answers: str = ""
     said: str = ""
     more: bool = False
     version: int = 0
@@ -90,6 +92,7 @@ class Visit:
     def __post_init__(self) -> None:
         self.lock = threading.RLock()  # no field: Gradio copies those
         self.key = secrets.token_urlsafe(16)
+        self.filled["visit"] = self.key  # tells a page whether it goes on with what was typed
         _VISITS[self.key] = self
 
     def __deepcopy__(self, memo: object) -> "Visit":
@@ -160,7 +163,7 @@ class Visit:
         """Drop the plan and what was made from it."""
         self.drop_background()
         self.plan_result = self.adapter = None
-        self.said, self.more, self.saved = "", False, None
+        self.answers, self.said, self.more, self.saved = "", "", False, None
 
 
 _VISITS: weakref.WeakValueDictionary[str, Visit] = weakref.WeakValueDictionary()

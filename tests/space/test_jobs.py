@@ -482,8 +482,15 @@ def test_more_time_replaces_an_adapter_unless_that_makes_it_worse(
     assert improved.adapter is (made if said.startswith("Trained on") else adapter)
 
 
-def test_of_tries_one_at_a_time_goes_on_those_of_short_prompts_first() -> None:
+@pytest.mark.parametrize(
+    ("patience", "order"),
+    [(10.0, ["short"] * 20 + ["long "] * 20), (0.0, ["long "] * 20 + ["short"] * 20)],
+)
+def test_of_tries_one_at_a_time_goes_on_those_of_short_prompts_and_who_waited_long_first(
+    patience: float, order: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A canceled try ends at its next token."""
+    monkeypatch.setattr(trying, "_TRIES_SECONDS", patience)
     took = list[str]()
     go_on = threading.Event()
     planned = SimpleNamespace(dataset=SimpleNamespace(columns=SimpleNamespace(prompt_of=str)))
@@ -534,7 +541,7 @@ def test_of_tries_one_at_a_time_goes_on_those_of_short_prompts_first() -> None:
     [answered] = [news() for news in short if not isinstance(news, jobs.Step)]
     assert answered == {"answers": ("short", "short")}
     list(long)
-    assert took == ["gone "] + ["short"] * 20 + ["long "] * 20
+    assert took == ["gone ", *order]
 
 
 def test_of_a_visit_with_a_sign_in_nothing_is_shown_after_signing_out(visit: Visit) -> None:

@@ -81,6 +81,10 @@ def test_an_adapter_is_trained_and_checked_while_it_is_tried_and_saved(
     verdict.get_by_text("Trained on 78 of your rows").wait_for()
     progress.wait_for(state="detached")
     expect(page.locator("#lm-answers")).to_contain_text(f"Answers to: {text}")
+    page.get_by_label("Input", exact=True).fill("typed, not sent")
+    page.reload()
+    expect(page.locator("#lm-answers")).to_contain_text(f"Answers to: {text}")
+    expect(page.get_by_label("Input", exact=True)).to_have_value("typed, not sent")
 
     expect(saved).to_contain_text("This version is later")
     page.get_by_label("Replace what is there").check()
