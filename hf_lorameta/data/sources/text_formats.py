@@ -17,6 +17,8 @@ _RARE_SEPARATORS = "^:"
 """Separators of files whose first line has none of the others."""
 _SEPARATOR_LINE = re.compile(r'"?sep=(.)"?')
 """The first line of a CSV file for Excel, which is no row."""
+_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f]")
+"""Characters that no text has."""
 _DECIMAL = re.compile(r"[+-]?\d+(,\d+)?")
 UTF8, WESTERN = "utf-8", "cp1252"
 _CANDIDATES = (
@@ -88,12 +90,15 @@ def _wide(start: bytes) -> str:
     Example:
         >>> [_wide("a,b".encode(form)) for form in ("utf-16", "utf-16-le", "utf-16-be", "ascii")]
         ['utf-16', 'utf-16-le', 'utf-16-be', '']
+        >>> _wide(b"\\0\\1\\2")
+        ''
     """
     if start.startswith(_UTF16):
         return "utf-16"
     zeros = [start[i::2].count(0) for i in (0, 1)]
+    encoding = ("utf-16-be", "utf-16-le")[zeros[1] > zeros[0]]
     mostly = 4 * max(zeros) > len(start) and 8 * min(zeros) < max(zeros)
-    return ("utf-16-be", "utf-16-le")[zeros[1] > zeros[0]] if mostly else ""
+    return encoding if mostly and not _CONTROL.search(start.decode(encoding, "ignore")) else ""
 
 
 def _is_mostly_utf8(data: bytes) -> bool:
