@@ -191,7 +191,7 @@ class Outcome:
         out_of_time: whether time ran out before the first step of the training.
         interrupted: which stage the user ended; None if none.
         given_model: whether a loaded base model was given, instead of that on this machine.
-        budget: the time limit in seconds; 0 without one.
+        budget: the time limit in seconds; None without one.
         records: what stages other than training and check did, in their order.
     """
 
@@ -201,7 +201,7 @@ class Outcome:
     out_of_time: bool = False
     interrupted: Interruption | None = None
     given_model: bool = False
-    budget: float = 0.0
+    budget: float | None = None
     records: tuple[StageRecord, ...] = ()
 
     @property

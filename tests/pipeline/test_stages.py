@@ -91,7 +91,7 @@ def test_an_adapter_without_the_base_model_has_no_share_of_steps() -> None:
         ((Train(20), Check(8)), 0, "train on 20 rows, then check on 8 other rows"),
         ((Check(8),), 0, "check on 8 other rows"),
         (
-            (Train(None, 90.0), Check()),
+            (Train(), Check()),
             90.0,
             "train on your rows for up to 90 s, then count right answers on rows that it has "
             "not seen",
@@ -150,7 +150,7 @@ def test_training_that_nobody_asked_for_never_costs_the_adapter(
     """But a check that was asked for is made."""
     recipe = Recipe(rank=4, check=check)
     with Session(tiny_bank) as session:
-        resolved = Resolved(recipe, (Train(seconds=9.0, required=False), Check(check)), 9.0)
+        resolved = Resolved(recipe, (Train(required=False), Check(check)), 9.0)
         dataset = session.open_dataset(tiny.rows(3))
         plan, rows = plan_with_rows(dataset, session, resolved)
         forward, session.evaluator.model.forward = session.evaluator.model.forward, unable
@@ -163,7 +163,7 @@ def test_training_that_nobody_asked_for_never_costs_the_adapter(
                 make_adapter(plan, rows, session, resolved.stages, seconds=9.0)
         assert "Not trained on your rows: LlamaForCausalLM cannot be run on a text" in caplog.text
         with pytest.raises(UsageError, match="cannot be run"):
-            make_adapter(plan, rows, session, [Train(seconds=9.0)], seconds=9.0)
+            make_adapter(plan, rows, session, [Train()], seconds=9.0)
         session.evaluator.model.forward = forward
 
 

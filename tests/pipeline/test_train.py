@@ -200,7 +200,7 @@ def test_rows_that_are_asked_for_come_before_folds(tiny_bank: Bank, new: Path) -
 
 def test_without_time_the_adapter_is_the_generated_one(tiny_bank: Bank, new: Path) -> None:
     with Session(tiny_bank) as session:
-        resolved = Resolved(Recipe(rank=4), (Train(seconds=1e-9),), 1e-9)
+        resolved = Resolved(Recipe(rank=4), (Train(),), 1e-9)
         plan, rows = plan_with_rows(session.open_dataset(new), session, resolved)
         timed = make_adapter(plan, rows, session, resolved.stages, seconds=1e-9)
     assert timed.outcome.training is None
