@@ -8,8 +8,8 @@ from collections.abc import Callable
 class Deadline:
     """A moment at which training stops.
 
-    Args:
-        seconds: from now; None is no limit.
+    Attributes:
+        seconds: from when it was made; None is no limit.
         clock: returns seconds; it never goes back.
 
     Example:
@@ -20,7 +20,7 @@ class Deadline:
     def __init__(
         self, seconds: float | None = None, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self.clock = clock
+        self.seconds, self.clock = seconds, clock
         self._end = math.inf if seconds is None else clock() + seconds
 
     def left(self) -> float:

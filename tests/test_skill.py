@@ -2,7 +2,6 @@
 
 import re
 import shlex
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,11 +10,11 @@ import yaml
 
 import hf_lorameta
 from hf_lorameta.bank.open_bank import embedded_bank
-from hf_lorameta.cards.results import Check, RightAnswers
 from hf_lorameta.cli.app import app
 from hf_lorameta.embedded import EMBEDDED
 from hf_lorameta.pipeline.budget import DEFAULT_BUDGET, budget_seconds
 from hf_lorameta.pipeline.remarks import verdict_on
+from tests.cards.examples import checked
 from tests.tools.skill_commands import END, START, with_commands
 
 TEXT = Path(hf_lorameta.__file__).with_name("SKILL.md").read_text("utf-8")
@@ -71,9 +70,8 @@ def test_the_skill_names_the_banks_in_the_package() -> None:
 
 
 def test_the_skill_states_the_verdicts_and_the_default_time() -> None:
-    right = RightAnswers(most_frequent=1, base=2, end=12, chat=None, prompt=9)
-    helps = Check(16, base=2.0, end=1.0, shots=3, right=right)
-    fails = Check(16, base=2.0, end=1.0, shots=3, right=replace(right, end=1))
+    right = {"generated": 12, "base": 2, "3-shot": 9}
+    helps, fails = checked(right), checked(right | {"generated": 1})
     for check in (helps, None, fails):
         assert f"**{verdict_on(check).text.partition(':')[0]}**" in BODY
     advised = verdict_on(fails).option

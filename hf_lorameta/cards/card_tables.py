@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from hf_lorameta.cards.card_data import Card, WeightedAdapter
 from hf_lorameta.cards.markdown import Markdown, code, license_name, link, prose, source
-from hf_lorameta.cards.results import Check, method_in_words
+from hf_lorameta.cards.results import CheckResult, method_in_words
 from hf_lorameta.data.prompt import as_option
 from hf_lorameta.engines.scoring import MEASURES
 from hf_lorameta.method.coefficients import COEFFICIENT_RULES
@@ -40,26 +40,26 @@ def source_row(adapter: WeightedAdapter, published: bool) -> Markdown:
     return table_row([dataset, shown, *numbers, license_name(adapter.license)])
 
 
-def check_table(check: Check) -> Iterator[Markdown]:
+def check_table(check: CheckResult) -> Iterator[Markdown]:
     """Yield the lines of a table: right answers, scores and losses by method.
 
     Example:
-        >>> from hf_lorameta.cards.results import RightAnswers
-        >>> for line in check_table(Check(8, 2.5, 0.5, RightAnswers(5, base=2, end=7))):
+        >>> from hf_lorameta.cards.results import Counted
+        >>> counted = {"generated": Counted(7, 0.5), "most-frequent": Counted(5)}
+        >>> for line in check_table(CheckResult(8, counted)):
         ...     print(line)
         | Method | Right answers | Loss |
         | --- | ---: | ---: |
-        | the most frequent answer for all rows | 5 | – |
-        | the base model | 2 | 2.500 |
         | the adapter | 7 | 0.500 |
+        | the most frequent answer for all rows | 5 | – |
     """
-    measure = [MEASURES[check.graded.measure]] if check.graded else []
+    measure = [MEASURES[check.measure]] if check.measure else []
     yield table_row(["Method", "Right answers", *measure, "Loss"])
     yield table_row(["---", "---:", *("---:" for _ in measure), "---:"])
-    for method, right, score, loss in check.counted:
-        shown = [_EMPTY if score is None else f"{score:.2f}"] if check.graded else []
-        words = method_in_words(method, check.shots)
-        yield table_row([words, right, *shown, _EMPTY if loss is None else f"{loss:.3f}"])
+    for method, of in check.counted.items():
+        score = [_EMPTY if of.score is None else f"{of.score:.2f}"] if check.measure else []
+        loss = _EMPTY if of.loss is None else f"{of.loss:.3f}"
+        yield table_row([method_in_words(method), of.right, *score, loss])
 
 
 def settings(card: Card) -> Iterator[Markdown]:

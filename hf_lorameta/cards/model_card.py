@@ -19,7 +19,7 @@ from hf_lorameta.cards.chart import CHART_FILE
 from hf_lorameta.cards.gguf_usage import ollama_name
 from hf_lorameta.cards.markdown import Markdown, clean, hub_url, render
 from hf_lorameta.cards.prompt_code import example_code, prompt_code
-from hf_lorameta.cards.results import Check
+from hf_lorameta.cards.results import CheckResult
 from hf_lorameta.data.chat_form import CHAT
 from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.data.dataset import DatasetInfo
@@ -214,7 +214,7 @@ def adapter_metadata(
     )
 
 
-def _scores_for_index(dataset: DatasetInfo, check: Check | None) -> list[EvalResult]:
+def _scores_for_index(dataset: DatasetInfo, check: CheckResult | None) -> list[EvalResult]:
     """Return what a check measured, for ``model-index``; nothing of a dataset without public name.
 
     These are the share of right answers and, if all answers were graded, their score.
@@ -222,9 +222,9 @@ def _scores_for_index(dataset: DatasetInfo, check: Check | None) -> list[EvalRes
     name = dataset.public_id
     if check is None or name is None:
         return []
-    measured = [("exact_match", "Right answers", check.right.end / check.rows)]
-    if graded := check.graded:
-        measured.append((_HUB_METRICS[graded.measure], MEASURES[graded.measure], graded.end))
+    measured = [("exact_match", "Right answers", check.adapter.right / check.rows)]
+    if (measure := check.measure) and (score := check.adapter.score) is not None:
+        measured.append((_HUB_METRICS[measure], MEASURES[measure], score))
     return [
         EvalResult(
             task_type="text-generation",

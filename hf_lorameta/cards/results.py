@@ -1,7 +1,7 @@
 """What was done with the base model, as recipes and model cards record it."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
@@ -70,69 +70,24 @@ class Training:
         return {"train": self.rows, "steps": self.steps, "schedule": schedule}
 
 
-@dataclass(frozen=True)
-class RightAnswers:
-    """How many rows are answered right, but for case, by greedy decoding.
-
-    Attributes:
-        most_frequent: if each answer were the most frequent output of these rows.
-        base: by the base model.
-        end: by the adapter, after scaling.
-        chat: by the base model with its own chat template; None if it has none.
-        prompt: by the base model with a prompt of examples; None if there were no other rows.
-        classifier: by a classifier on words alone that was trained on the same rows; None if
-            outputs are no labels.
-    """
-
-    most_frequent: int
-    base: int
-    end: int
-    chat: int | None = None
-    prompt: int | None = None
-    classifier: int | None = None
-
-    @property
-    def most_by_model(self) -> int:
-        """The most that the model answers right, with the adapter or without it."""
-        return max(self.base, self.end, self.chat or 0, self.prompt or 0)
-
-
-@dataclass(frozen=True)
-class Graded:
-    """A score of answers, 0 to 1, that are more or less right; see `RightAnswers` for the others.
-
-    Attributes:
-        measure: one of `hf_lorameta.engines.scoring.MEASURES`.
-    """
-
-    measure: str
-    base: float
-    end: float
-    chat: float | None = None
-    prompt: float | None = None
-
-
 MOST_FREQUENT = "most-frequent"
-"""Always the most frequent answer, a method of `Counted`."""
+"""Always the most frequent answer, a method of `CheckResult`."""
 CLASSIFIER = "classifier"
-"""A classifier on words alone, trained on the same rows; a method of `Counted`."""
-FEW_SHOT = "few-shot"
-"""The base model with a prompt of examples, a method of `Counted`."""
+"""A classifier on words alone, trained on the same rows; a method of `CheckResult`."""
 
 
-def method_in_words(method: str, shots: int) -> str:
+def method_in_words(method: str) -> str:
     """Name a method that answers rows, for verdict, card, page and progress.
 
     Args:
-        method: one of `Counted`, or ``k-shot``.
-        shots: number of examples in the prompt.
+        method: one of `CheckResult.counted`.
 
     Example:
-        >>> method_in_words("base-chat", 3), method_in_words("1-shot", 1)
+        >>> method_in_words("base-chat"), method_in_words("1-shot")
         ('the base model in its chat template', '1 example in the prompt')
     """
     if method.endswith("-shot"):
-        return f"{plural(shots, 'example')} in the prompt"
+        return f"{plural(int(method.removesuffix('-shot')), 'example')} in the prompt"
     return {
         MOST_FREQUENT: "the most frequent answer for all rows",
         CLASSIFIER: "a classifier on words alone",
@@ -142,69 +97,58 @@ def method_in_words(method: str, shots: int) -> str:
     }[method]
 
 
-class Counted(NamedTuple):
+@dataclass(frozen=True)
+class Counted:
     """What a check counted of one method.
 
     Attributes:
-        method: `MOST_FREQUENT`, `CLASSIFIER`, `FEW_SHOT`, `BASE_METHOD`, `CHAT_METHOD` or
-            `ADAPTER_METHOD`.
-        right: number of right answers.
-        score: how good all answers are, if they are graded.
-        loss: in nats per output token; None if the method gives no probabilities.
+        right: number of rows that are answered right, but for case, by greedy decoding.
+        loss: mean over output tokens, in nats; None if the method gives no probabilities.
+        score: how good all answers are, 0 to 1, if they are graded; else None.
     """
 
-    method: str
     right: int
-    score: float | None = None
     loss: float | None = None
+    score: float | None = None
 
 
 @dataclass(frozen=True)
-class Check:
-    """Scores of an adapter on rows it was not trained on.
-
-    Losses are means over output tokens, in nats.
+class CheckResult:
+    """What was counted of an adapter and of other methods, on rows that neither was trained on.
 
     Attributes:
-        base: loss of the base model.
-        end: loss of the adapter.
-        right: the right answers.
-        chat: loss of the base model with its own chat template; None if it has none.
-        prompt: loss of the base model with a prompt of examples; None if there were no other rows.
-        shots: number of examples.
-        graded: how good the answers are, if outputs are texts or have several labels, and all
-            answers were generated; else None.
+        rows: number of rows.
+        counted: of each method, in the order in which all lists show them: the adapter as it is
+            saved, the base model, perhaps in its chat template and with a prompt of examples
+            (``k-shot``), and methods without it: `MOST_FREQUENT`, where an output repeats, and
+            `CLASSIFIER`, where outputs are labels.
+        measure: what the scores are, one of `hf_lorameta.engines.scoring.MEASURES`; None if answers
+            are not graded.
     """
 
     rows: int
-    base: float
-    end: float
-    right: RightAnswers
-    chat: float | None = None
-    prompt: float | None = None
-    shots: int = 0
-    graded: Graded | None = None
+    counted: Mapping[str, Counted]
+    measure: str | None = None
 
     @property
-    def counted(self) -> Iterator[Counted]:
-        """What was counted of each method that was tried, the adapter last.
+    def adapter(self) -> Counted:
+        """What was counted of the adapter."""
+        return self.counted[ADAPTER_METHOD]
 
-        The most frequent answer is no method where no output repeats.
-        """
-        right, graded = self.right, self.graded
-        if right.most_frequent > 1:
-            yield Counted(MOST_FREQUENT, right.most_frequent)
-        if right.classifier is not None:
-            yield Counted(CLASSIFIER, right.classifier)
-        methods = BASE_METHOD, CHAT_METHOD, FEW_SHOT, ADAPTER_METHOD
-        counts = right.base, right.chat, right.prompt, right.end
-        losses = self.base, self.chat, self.prompt, self.end
-        scores: tuple[float | None, ...] = (None,) * len(methods)
-        if graded:
-            scores = graded.base, graded.chat, graded.prompt, graded.end
-        for method, count, score, loss in zip(methods, counts, scores, losses, strict=True):
-            if count is not None:
-                yield Counted(method, count, score, loss)
+    @property
+    def right(self) -> dict[str, int]:
+        """Right answers by method."""
+        return {m: c.right for m, c in self.counted.items()}
+
+    @property
+    def losses(self) -> dict[str, float]:
+        """Losses by method, of those that give probabilities."""
+        return {m: c.loss for m, c in self.counted.items() if c.loss is not None}
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """Scores by method, of those whose answers are graded."""
+        return {m: c.score for m, c in self.counted.items() if c.score is not None}
 
 
 @dataclass(frozen=True)
@@ -247,17 +191,17 @@ class Outcome:
         out_of_time: whether time ran out before the first step of the training.
         interrupted: which stage the user ended; None if none.
         given_model: whether a loaded base model was given, instead of that on this machine.
-        budget: the time limit in seconds; 0 without one.
+        budget: the time limit in seconds; None without one.
         records: what stages other than training and check did, in their order.
     """
 
     training: Training | None = None
-    check: Check | None = None
+    check: CheckResult | None = None
     drawn: Drawn | None = None
     out_of_time: bool = False
     interrupted: Interruption | None = None
     given_model: bool = False
-    budget: float = 0.0
+    budget: float | None = None
     records: tuple[StageRecord, ...] = ()
 
     @property
@@ -277,7 +221,7 @@ class Outcome:
     def to_dict(self) -> dict[str, Any]:
         """Return the results as JSON values, by their names in recipe.json.
 
-        A loss that is not finite is None.
+        A number that is not finite is None.
         """
         return dict(  # which refuses a record with the name of another
             training=_json(self.training),
@@ -288,34 +232,41 @@ class Outcome:
         )
 
 
-def _json(result: Training | Check | Drawn | None) -> dict[str, Any] | None:
-    if result is None:
-        return None
-    return {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value
-        for name, value in asdict(result).items()
-    }
+def _json(result: Training | CheckResult | Drawn | None) -> dict[str, Any] | None:
+    return None if result is None else {n: _finite(value) for n, value in asdict(result).items()}
 
 
-def check_of(report: Report, shots: int) -> Check:
-    """Return the check of an adapter.
+def _finite(value: Any) -> Any:
+    """Return a JSON value in which numbers that are not finite are None."""
+    if isinstance(value, dict):
+        return {name: _finite(part) for name, part in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def check_result(report: Report) -> CheckResult:
+    """Return what a check counted.
 
     Args:
         report: on the base model and the adapter alone.
-        shots: number of examples in its prompt.
 
     Example:
         >>> from hf_lorameta.engines.scoring import Scores
         >>> scores = {"base": Scores(2.0, 0, 0.5, 0.5, 2), "generated": Scores(1.0, 1, 1.0, 1.0, 2)}
-        >>> check_of(Report(scores, most_frequent=1), 0).right
-        RightAnswers(most_frequent=1, base=1, end=2, chat=None, prompt=None, classifier=None)
+        >>> check_result(Report(scores, most_frequent=1)).counted  # doctest: +NORMALIZE_WHITESPACE
+        {'generated': Counted(right=2, loss=1.0, score=None),
+         'base': Counted(right=1, loss=2.0, score=None)}
     """
-    base, end = report.scores[BASE_METHOD], report.scores[ADAPTER_METHOD]
-    others = [report.scores.get(method) for method in (CHAT_METHOD, f"{shots}-shot")]
-    chat, prompt = ((s.right, s.loss) if s else (None, None) for s in others)
-    by_method = base.right, end.right, chat[0], prompt[0], report.classified
-    right = RightAnswers(report.most_frequent, *by_method)
-    values: list[Any] = [getattr(s, report.measure, None) for s in (base, end, *others)]
-    known = report.measure in MEASURES and None not in values[:2]
-    graded = Graded(report.measure, *values) if known else None
-    return Check(base.rows, base.loss, end.loss, right, chat[1], prompt[1], shots, graded)
+    order = dict.fromkeys((ADAPTER_METHOD, BASE_METHOD, CHAT_METHOD, *report.scores))
+    scores = {method: report.scores[method] for method in order if method in report.scores}
+    measure = report.measure if report.measure in MEASURES else None
+    counted = {
+        method: Counted(s.right, s.loss, getattr(s, measure) if measure else None)
+        for method, s in scores.items()
+    }
+    if report.most_frequent > 1:
+        counted[MOST_FREQUENT] = Counted(report.most_frequent)
+    if report.classified is not None:
+        counted[CLASSIFIER] = Counted(report.classified)
+    if counted[ADAPTER_METHOD].score is None:  # there was no time to generate all answers
+        measure = None
+    return CheckResult(scores[BASE_METHOD].rows, counted, measure)

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from hf_lorameta.bank.index import FAR_RATIO
 from hf_lorameta.cards.card_data import Card, WeightedAdapter
 from hf_lorameta.cards.markdown import Markdown, code, license_name, link, prose, source
-from hf_lorameta.cards.results import Check, Outcome, Training
+from hf_lorameta.cards.results import CheckResult, Outcome, Training
 from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.data.dataset import DatasetInfo
 from hf_lorameta.data.prompt import PROMPT, as_option
@@ -243,12 +243,12 @@ def how_trained(card: Card, training: Training) -> Markdown:
 # --- check ----------------------------------------------------------------------------------------
 
 
-def what_was_counted(card: Card, check: Check) -> Markdown:
+def what_was_counted(card: Card, check: CheckResult) -> Markdown:
     """Say what was counted in a check, and on which rows."""
     order = graded = counted = ""
-    if check.graded:
-        order = " and the order of labels" if check.graded.measure == "label_f1" else ""
-        graded = f"{MEASURES[check.graded.measure]} of all answers, "
+    if check.measure:
+        order = " and the order of labels" if check.measure == "label_f1" else ""
+        graded = f"{MEASURES[check.measure]} of all answers, "
     if card.has_bank:
         counted = " (Their tokens, as those of all rows, were counted for the coefficients.)"
     return Markdown(
@@ -262,8 +262,8 @@ def rows_checked(outcome: Outcome) -> str:
     """Say which rows right answers were counted on, after ``of the dataset``.
 
     Example:
-        >>> from hf_lorameta.cards.results import Check, RightAnswers
-        >>> check = Check(16, 2.0, 1.0, RightAnswers(most_frequent=7, base=2, end=12))
+        >>> from hf_lorameta.cards.results import Counted
+        >>> check = CheckResult(16, {"generated": Counted(12, 1.0)})
         >>> rows_checked(Outcome(check=check))
         'that were not trained on'
         >>> trained = Training(rows=16, steps=24, folds=4)
@@ -318,7 +318,8 @@ def unmeasured(card: Card) -> Markdown:
     closest = card.neighbors and not card.trained_rows
     than = "" if check else "the base model, "
     than += "the nearest source adapter" if closest else "another adapter"
-    than += " or a few-shot prompt" if check is None or check.prompt is None else ""
+    few_shot = check and any(method.endswith("-shot") for method in check.counted)
+    than += "" if few_shot else " or a few-shot prompt"
     name = "" if card.dataset.public_id else ", name a file of rows that it has not seen"
     return Markdown(
         f"{this} adapter was not evaluated, on this dataset or any other. Whether it is better "

@@ -55,11 +55,11 @@ def time_to_check(rows: int, texts: bool, step_seconds: float, seconds: float) -
     return min(steps * step_seconds, SHARE_FOR_CHECK * seconds)
 
 
-def more_time(budget: float) -> Option:
-    """Return a longer time to train; 0 stands for an unknown one.
+def more_time(budget: float | None) -> Option:
+    """Return a longer time to train; None stands for an unknown one.
 
     Example:
-        >>> more_time(2.0).value, more_time(120.0).value, more_time(0.0).value
+        >>> more_time(2.0).value, more_time(120.0).value, more_time(None).value
         ('2m', '10m', '10m')
     """
-    return Option("budget", "2m" if 0 < budget < DEFAULT_BUDGET else "10m")
+    return Option("budget", "2m" if budget and budget < DEFAULT_BUDGET else "10m")

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from hf_lorameta.cards import results
-from hf_lorameta.cards.results import check_of, method_in_words
+from hf_lorameta.cards.results import CheckResult, check_result, method_in_words
 from hf_lorameta.deadline import Deadline
 from hf_lorameta.engines.comparing import Group, compare
 from hf_lorameta.engines.scoring import (
     ADAPTER_METHOD,
     BASE_METHOD,
+    CHAT_METHOD,
     MEASURES,
     LoraWeights,
     Report,
@@ -72,7 +72,7 @@ class Check:
         if not count:
             return work
         report = self._scored(unseen, work, session, deadline)
-        check = check_of(report, len(unseen[0].examples))
+        check = check_result(report)
         if check.rows < count:
             logger.info("Time ran out after %d of %d rows to check on", check.rows, count)
         if self.required:
@@ -96,8 +96,7 @@ class Check:
         ]
 
         def show(method: str, done: int, total: int) -> None:
-            words = method_in_words(method, len(unseen[0].examples))
-            session.progress(f"{title}, {words}", done, total)
+            session.progress(f"{title}, {method_in_words(method)}", done, total)
 
         complete = self.samples or measure_of(rows, form) in MEASURES
         report = compare(
@@ -138,12 +137,14 @@ def _classified(unseen: Sequence[Unseen], scored: int) -> int | None:
     return right
 
 
-def _refuse_failed(check: results.Check) -> None:
+def _refuse_failed(check: CheckResult) -> None:
     """Raise AdapterError if the base model is better than an adapter that was checked."""
-    for name, loss in (("", check.base), (" with its own chat template", check.chat)):
-        if loss is not None and not check.end <= loss:
+    losses = check.losses
+    end = losses[ADAPTER_METHOD]
+    for method, words in ((BASE_METHOD, ""), (CHAT_METHOD, " with its own chat template")):
+        if method in losses and not end <= (loss := losses[method]):
             raise AdapterError(
-                f"the base model{name} is better: its loss on {check.rows} rows is {loss:.3f}, "
-                f"that of the adapter {check.end:.3f}",
+                f"the base model{words} is better: its loss on {check.rows} rows is {loss:.3f}, "
+                f"that of the adapter {end:.3f}",
                 hint=["add labeled rows", Option("check", change="leave out")],
             )

@@ -59,15 +59,20 @@ def make_adapter(
     unseen = (Unseen(rows.held_out, None, rows.prompt),)
     work = Work(combined=combined, adapter=combined, rows=rows, unseen=unseen)
     started = time.perf_counter()
-    work = _run(stages, work, session, seconds)
+    work = _run(stages, work, session, seconds or None)
     adapter = work.adapter
     if adapter.outcome != Outcome():
-        outcome = replace(adapter.outcome, given_model=session.has_model, drawn=rows.drawn)
+        outcome = replace(
+            adapter.outcome,
+            given_model=session.has_model,
+            drawn=rows.drawn,
+            budget=seconds or None,
+        )
         adapter = replace(adapter, outcome=outcome)
     return replace(adapter, seconds=adapter.seconds + time.perf_counter() - started)
 
 
-def _run(stages: Sequence[Stage], work: Work, session: Session, seconds: float) -> Work:
+def _run(stages: Sequence[Stage], work: Work, session: Session, seconds: float | None) -> Work:
     """Run stages, and record how long they took with the base model in memory."""
     end: Deadline | None = None
     loaded, failed = time.perf_counter(), False
@@ -77,7 +82,7 @@ def _run(stages: Sequence[Stage], work: Work, session: Session, seconds: float) 
         try:
             if end is None and (work.rows.train or work.rows.check):
                 session.fetch_base_model()  # a download does not count
-                end = Deadline(seconds or None)
+                end = Deadline(seconds)
                 session.evaluator  # noqa: B018 - loads it
                 loaded = time.perf_counter()
             has_rows = stage.required or any(part.rows for part in work.unseen)

@@ -8,9 +8,7 @@ from hf_lorameta.bank.index import FAR_RATIO, Index
 from hf_lorameta.bank.outliers import outliers, stated_norms
 from hf_lorameta.cards.results import (
     CLASSIFIER,
-    FEW_SHOT,
-    MOST_FREQUENT,
-    Check,
+    CheckResult,
     Outcome,
     Training,
     method_in_words,
@@ -34,8 +32,6 @@ _LOW_RETENTION = 0.9
 """Warn about a pack that retains less than this share of the updates' energy."""
 _ROUGE_MARGIN = 0.05
 """Smallest lead in Rouge-L that counts; on 16 rows, less may be chance."""
-_METHODS = ADAPTER_METHOD, BASE_METHOD, CHAT_METHOD, FEW_SHOT, MOST_FREQUENT, CLASSIFIER
-"""In the order in which a verdict names them; of equally good ones, the first is the rival."""
 _UNTRAINED = "It was not trained: time ran out before the first step."
 _WHAT_HELPS = "More rows, or more time to train, may change that."
 _TRAIN_LONGER = Option("budget", "5m")
@@ -221,11 +217,14 @@ def _on_missing_rows(recipe: Recipe, outcome: Outcome) -> Iterator[Remark]:
             )
 
 
-def _is_worse(check: Check) -> bool:
+def _is_worse(check: CheckResult) -> bool:
     """Whether the base model, alone or in its chat template, is better in both loss and answers."""
-    right = check.right
-    worse = check.base < check.end and right.base > right.end
-    return worse or ((check.chat or math.inf) < check.end and (right.chat or 0) > right.end)
+    losses, right = check.losses, check.right
+    return any(
+        losses[method] < losses[ADAPTER_METHOD] and right[method] > right[ADAPTER_METHOD]
+        for method in (BASE_METHOD, CHAT_METHOD)
+        if method in losses
+    )
 
 
 def _on_training(training: Training, outcome: Outcome, labeled: int) -> Remark:
@@ -245,23 +244,28 @@ def _on_training(training: Training, outcome: Outcome, labeled: int) -> Remark:
     return Remark("note", text, *more)
 
 
-def _on_losses(check: Check, in_folds: bool) -> Remark:
+def _on_losses(check: CheckResult, in_folds: bool) -> Remark:
     """Return a remark with the losses of a check, of rows of folds or other ones."""
-    chat = "" if check.chat is None else f", with its chat template {check.chat:.3f}"
-    few_shot = f", with a {check.shots}-shot prompt"
-    prompt = "" if check.prompt is None else f"{few_shot} {check.prompt:.3f}"
-    losses = f"base model {check.base:.3f}{chat}{prompt}, of this adapter {check.end:.3f}"
+    names = {BASE_METHOD: "base model", CHAT_METHOD: "with its chat template"}
+    losses = ", ".join(
+        f"{names.get(method, f'with a {method} prompt')} {loss:.3f}"
+        for method, loss in check.losses.items()
+        if method != ADAPTER_METHOD
+    )
     rows = f"{check.rows} other rows"
     if in_folds:
         rows = f"{check.rows} rows, each with an adapter that was not trained on it"
-    return Remark("note", f"Checked on {rows}: loss of the {losses}.")
+    return Remark(
+        "note",
+        f"Checked on {rows}: loss of the {losses}, of this adapter {check.adapter.loss:.3f}.",
+    )
 
 
 # --- the verdict ----------------------------------------------------------------------------------
 
 
 def verdict_on(
-    check: Check | None, doubts: Sequence[str] = (), *, untrained: bool = False
+    check: CheckResult | None, doubts: Sequence[str] = (), *, untrained: bool = False
 ) -> Remark:
     """Return whether an adapter helps, judged by its right answers or how good they are.
 
@@ -273,23 +277,21 @@ def verdict_on(
             advice, not another tool.
 
     Example:
-        >>> from hf_lorameta.cards.results import RightAnswers
-        >>> right = RightAnswers(most_frequent=7, base=2, end=12, chat=3, prompt=9)
-        >>> check = Check(16, base=2.0, end=1.0, shots=3, right=right)
-        >>> print(verdict_on(check))  # doctest: +NORMALIZE_WHITESPACE
+        >>> from hf_lorameta.cards.results import Counted
+        >>> right = {"generated": 12, "base": 2, "base-chat": 3, "3-shot": 9, "most-frequent": 7}
+        >>> def checked(right): return CheckResult(16, {m: Counted(n) for m, n in right.items()})
+        >>> print(verdict_on(checked(right)))  # doctest: +NORMALIZE_WHITESPACE
         Likely to help: the adapter answers best. Right answers on 16 rows: the adapter 12, the base
         model 2, the base model in its chat template 3, 3 examples in the prompt 9, the most
         frequent answer for all rows 7.
-        >>> verdict_on(check, ["No input says what to do."]).title
+        >>> verdict_on(checked(right), ["No input says what to do."]).title
         'Unsure, although the adapter answers best'
         >>> verdict_on(None).title
         'Unsure: right answers have not been counted yet'
-        >>> from dataclasses import replace
-        >>> rival = replace(check, right=replace(right, classifier=15))
-        >>> print(verdict_on(rival).text)  # doctest: +ELLIPSIS
+        >>> print(verdict_on(checked(right | {"classifier": 15})).text)  # doctest: +ELLIPSIS
         Unlikely to help: more answers are right with a classifier on words alone. Right ... For \
 labels like these, a classifier is the better tool, such as SetFit or model2vec.
-        >>> print(verdict_on(replace(check, right=replace(right, prompt=15)), untrained=True).text)
+        >>> print(verdict_on(checked(right | {"3-shot": 15}), untrained=True).text)
         ... # doctest: +ELLIPSIS
         Unlikely to help: more answers are right with 3 examples in the prompt. It was not \
 trained: time ran out before the first step. Right answers ...
@@ -298,15 +300,14 @@ trained: time ran out before the first step. Right answers ...
         advice = "Count them on some rows before you rely on an adapter."
         text = " ".join(["Unsure: right answers have not been counted yet.", *doubts, advice])
         return Remark("unsure", text)
-    right: dict[str, float] = {counted.method: counted.right for counted in check.counted}
+    right: Mapping[str, float] = check.right
     scores = right
     margin: float = _margin(check.rows)
     better, equal = "more answers are right", "as many are right"
-    reason = f"Right answers on {check.rows} rows: {_listed(right, check.shots)}."
-    if check.graded:
-        graded = {c.method: c.score for c in check.counted if c.score is not None}
-        measure, grades = check.graded.measure, _listed(graded, check.shots, ".2f")
-        right_too = f"Right answers: {_listed(right, check.shots)}."
+    reason = f"Right answers on {check.rows} rows: {_listed(right)}."
+    if measure := check.measure:
+        graded, grades = check.scores, _listed(check.scores, ".2f")
+        right_too = f"Right answers: {_listed(right)}."
         reason = f"{MEASURES[measure]} of the answers to {check.rows} rows: {grades}. {right_too}"
         least = _ROUGE_MARGIN if measure == "rouge_l" else margin / check.rows
         # where a copy of the input is close to the output, only right answers tell methods apart
@@ -316,8 +317,8 @@ trained: time ran out before the first step. Right answers ...
     reason = " ".join([*[_UNTRAINED] * untrained, reason, *doubts])
     rival = _rival(scores)
     adapter, best = scores[ADAPTER_METHOD], scores[rival]
-    name, words = (method_in_words(method, check.shots) for method in (rival, CLASSIFIER))
-    if not max(adapter, best, check.right.most_by_model):
+    name, words = map(method_in_words, (rival, CLASSIFIER))
+    if not (any(right.values()) or any(scores.values())):
         return Remark("unsure", f"Unsure: no answer is right. {reason}")
     classifier = None if untrained else scores.get(CLASSIFIER)
     if classifier is not None and classifier >= max(adapter, best) + margin:
@@ -348,8 +349,8 @@ def _margin(rows: int) -> int:
 
 
 def _rival(scores: Mapping[str, float]) -> str:
-    """Return the best of the other methods, not counting the classifier."""
-    others = [name for name in _METHODS if name in scores.keys() - {ADAPTER_METHOD, CLASSIFIER}]
+    """Return the best of the other methods, not counting the classifier; the first of equals."""
+    others = [method for method in scores if method not in (ADAPTER_METHOD, CLASSIFIER)]
     return max(others, key=scores.__getitem__)
 
 
@@ -358,7 +359,6 @@ def _lead(scores: Mapping[str, float]) -> float:
     return scores[ADAPTER_METHOD] - scores[_rival(scores)]
 
 
-def _listed(scores: Mapping[str, float], shots: int, spec: str = "") -> str:
-    """List the scores of all methods in words, with a few-shot prompt of so many examples."""
-    named = (name for name in _METHODS if name in scores)
-    return ", ".join(f"{method_in_words(name, shots)} {scores[name]:{spec}}" for name in named)
+def _listed(scores: Mapping[str, float], spec: str = "") -> str:
+    """List the scores of all methods in words."""
+    return ", ".join(f"{method_in_words(name)} {score:{spec}}" for name, score in scores.items())

@@ -27,6 +27,7 @@ from hf_lorameta.pipeline.adapter_folder import Export
 from hf_lorameta.pipeline.budget import DEFAULT_BUDGET
 from hf_lorameta.pipeline.check import Check
 from hf_lorameta.pipeline.export import export_config
+from hf_lorameta.pipeline.progress import duration
 from hf_lorameta.pipeline.session import Session
 from hf_lorameta.pipeline.stages import Stage
 from hf_lorameta.pipeline.train import Train
@@ -72,11 +73,14 @@ class Resolved:
 
     def __str__(self) -> str:
         """What is done with the base model."""
+        texts = [str(stage) for stage in self.stages]
+        if self.seconds:
+            texts[0] += f" for up to {duration(self.seconds)}"
+        stages = ", then ".join(texts)
         if self.missing:
-            first = f"once the extra that it needs is installed: {self.missing.hint}"
-            return f"{', then '.join(map(str, self.stages))}, {first}"
+            return f"{stages}, once the extra that it needs is installed: {self.missing.hint}"
         if self.stages:
-            return ", then ".join(map(str, self.stages))
+            return stages
         return "skip training on your rows" + (f": {self.obstacle}" if self.obstacle else "")
 
 
@@ -114,7 +118,8 @@ def resolve(
     Example:
         >>> from hf_lorameta import open_dataset
         >>> from hf_lorameta.demo import TRAIN_FILE
-        >>> print(resolve(open_dataset(TRAIN_FILE), Session(), Recipe(), budget=60).stages[0])
+        >>> dataset = open_dataset(TRAIN_FILE)
+        >>> print(resolve(dataset, Session(), Recipe(), budget=60, check=False))
         train on your rows for up to 60 s
     """
     bank = session.bank
@@ -152,7 +157,7 @@ def stages_for(
 
     Args:
         recipe: the settings.
-        seconds: to train; 0 trains if the recipe says so.
+        seconds: to train; 0 trains only if the recipe says so.
         count: whether to count right answers although the recipe does not ask for it.
         required: whether an adapter that cannot be trained is an error.
         samples: whether the adapter's `report` lists all rows with their answers.
@@ -164,7 +169,7 @@ def stages_for(
     """
     stages = list[Stage]()
     if seconds or recipe.train:
-        stages.append(Train(recipe.train, seconds, required or bool(recipe.train)))
+        stages.append(Train(recipe.train, required or bool(recipe.train)))
     if count or recipe.check is not None:
         stages.append(Check(recipe.check, samples))
     return tuple(stages)

@@ -9,7 +9,6 @@ from hf_lorameta.deadline import Deadline
 from hf_lorameta.engines.scoring import MEASURES, LoraWeights, measure_of
 from hf_lorameta.errors import AdapterError, Option
 from hf_lorameta.pipeline.budget import more_time, time_to_check
-from hf_lorameta.pipeline.progress import duration
 from hf_lorameta.pipeline.rows import SHOTS, Rows
 from hf_lorameta.pipeline.session import Session
 from hf_lorameta.pipeline.stages import Unseen, Work
@@ -27,21 +26,17 @@ class Train:
 
     Attributes:
         rows: how many to train on; None is all.
-        seconds: wall-clock time for loading the base model and all stages; 0 is no limit.
         required: see `hf_lorameta.pipeline.stages.Stage`.
     """
 
     rows: int | None = None
-    seconds: float = 0.0
     required: bool = True
     name: ClassVar[str] = "training"
     stopped: ClassVar[str] = "The training was interrupted"
     failed: ClassVar[str] = "Not trained on your rows"
 
     def __str__(self) -> str:
-        on = "your rows" if self.rows is None else f"{self.rows} rows"
-        limit = f" for up to {duration(self.seconds)}" if self.seconds else ""
-        return f"train on {on}{limit}"
+        return "train on " + ("your rows" if self.rows is None else f"{self.rows} rows")
 
     def run(self, work: Work, session: Session, end: Deadline) -> Work:
         """Train the adapter.
@@ -56,7 +51,7 @@ class Train:
         if not after.adapter.pairs:
             raise AdapterError(
                 f"{_why_untrained(after)}, and there is no bank to make an adapter from",
-                hint=[Option("train", 100), more_time(self.seconds), "name a bank"],
+                hint=[Option("train", 100), more_time(end.seconds), "name a bank"],
             )
         return after
 
@@ -95,7 +90,6 @@ class Train:
             training=_record(result, rows),
             out_of_time=not result.rows,
             interrupted=Interruption(self.name, stopped) if result.interrupted else None,
-            budget=self.seconds,
         )
         layout, pairs = result.weights
         trained = replace(

@@ -1,6 +1,6 @@
 """Step 2 as HTML: what to expect, whether an adapter helps, and the details of the plan."""
 
-from hf_lorameta.cards.results import Check, method_in_words
+from hf_lorameta.cards.results import CheckResult, method_in_words
 from hf_lorameta.engines.scoring import MEASURES
 from hf_lorameta.pipeline.plan import Plan
 from hf_lorameta.pipeline.rows import Rows
@@ -45,22 +45,22 @@ def verdict_html(made: Generation, name: str, said: str, *, busy: bool) -> str:
     )  # fmt: skip
 
 
-def bars_of(check: Check) -> list[tuple[str, str, float]]:
+def bars_of(check: CheckResult) -> list[tuple[str, str, float]]:
     """Return title, right answers and length of a bar for each method, the adapter first.
 
     Where answers are graded, their score is shown as well, and is the length of the bar.
 
     Example:
-        >>> from hf_lorameta.cards.results import RightAnswers
-        >>> bars_of(Check(4, 2.0, 1.0, RightAnswers(2, base=1, end=3)))  # doctest: +ELLIPSIS
-        [('The adapter', '3 of 4 right', 0.75), ('The base model', '1', 0.25), ...]
+        >>> from hf_lorameta.cards.results import Counted
+        >>> bars_of(CheckResult(4, {"generated": Counted(3), "base": Counted(1)}))
+        [('The adapter', '3 of 4 right', 0.75), ('The base model', '1', 0.25)]
     """
     bars: list[tuple[str, str, float]] = []
-    for method, right, score, _ in reversed(list(check.counted)):
-        first, title = not bars, method_in_words(method, check.shots)
+    for method, counted in check.counted.items():
+        first, title, right, score = not bars, method_in_words(method), counted.right, counted.score
         text = f"{right} of {check.rows} right" if first else f"{right}"
-        if score is not None and check.graded:
-            measure = f" {MEASURES[check.graded.measure]}" if first else ""
+        if score is not None and check.measure:
+            measure = f" {MEASURES[check.measure]}" if first else ""
             text = f"{score:.2f}{measure}, {text}"
         share = right / check.rows if score is None else score
         bars.append((title[:1].upper() + title[1:], text, share))

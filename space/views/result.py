@@ -8,7 +8,7 @@ from pathlib import Path
 from hf_lorameta.cards.gguf_usage import MODELFILE, render_modelfile
 from hf_lorameta.cards.markdown import clean
 from hf_lorameta.cards.prompt_code import usage_program
-from hf_lorameta.cards.results import Check, RightAnswers
+from hf_lorameta.cards.results import CheckResult, Counted
 from hf_lorameta.engines.scoring import Report, Sample
 from hf_lorameta.hub.packaged_model import SMOLLM2, SMOLLM2_GGUF
 from hf_lorameta.pipeline.plan import Plan
@@ -58,7 +58,8 @@ def report_html(report: Report, result: PlanResult) -> str:
 def example_html() -> str:
     """Return the result of the example, which ``python -m tests.tools.example_result`` wrote."""
     stored = json.loads(EXAMPLE_FILE.read_text(encoding="utf-8"))
-    check = Check(**stored["check"] | {"right": RightAnswers(**stored["check"]["right"])})
+    counted = {method: Counted(**values) for method, values in stored["check"]["counted"].items()}
+    check = CheckResult(stored["check"]["rows"], counted)
     report = Report({}, tuple(Sample(**sample) for sample in stored["samples"]))
     return render(
         "result.example", sample=best_example(report), total=check.rows, scores=bars_of(check),

@@ -245,6 +245,8 @@ def improve(
 def _is_as_good(made: Generation, before: Generation) -> bool:
     """Whether the answers of an adapter are as good as before, as far as these were counted."""
     now, then = made.outcome.check, before.outcome.check
-    if now and then and now.graded and then.graded:
-        return now.graded.end >= then.graded.end
-    return not then or (now is not None and now.right.end / now.rows >= then.right.end / then.rows)
+    if not (now and then):
+        return not then
+    if now.adapter.score is not None and then.adapter.score is not None:
+        return now.adapter.score >= then.adapter.score
+    return now.adapter.right / now.rows >= then.adapter.right / then.rows

@@ -130,7 +130,7 @@ def _of_generation(made: Generation, seconds: float) -> Result:
     training, check = made.outcome.training, made.outcome.check
     found = {"share": made.step_seconds / seconds, "steps": training.steps if training else 0}
     if check:
-        found |= {"checked": check.rows, "checked right": check.right.end}
+        found |= {"checked": check.rows, "checked right": check.adapter.right}
     levels = ("unlikely", "unsure", "likely")
     return found | {"verdict": levels.index(made.verdict.level) - 1}
 

@@ -1,6 +1,7 @@
 """Values of a card for tests, and readers of rendered cards."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -8,15 +9,33 @@ from huggingface_hub import ModelCard, ModelCardData
 
 from hf_lorameta.cards.card_data import Card, WeightedAdapter
 from hf_lorameta.cards.model_card import render_card
-from hf_lorameta.cards.results import Outcome, RightAnswers
+from hf_lorameta.cards.results import CheckResult, Counted, Outcome
 from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.data.dataset import DatasetInfo
 from hf_lorameta.pipeline.remarks import verdict_on
 from hf_lorameta.recipe import Recipe
 from hf_lorameta.remarks import Remark
 
-RIGHT = RightAnswers(most_frequent=7, base=2, end=12)
+RIGHT = {"generated": 12, "base": 2, "most-frequent": 7}
 SVG = "{http://www.w3.org/2000/svg}"
+
+
+def checked(
+    right: Mapping[str, int | None],
+    losses: Mapping[str, float] | None = None,
+    scores: Mapping[str, float] | None = None,
+    *,
+    rows: int = 16,
+    measure: str | None = None,
+) -> CheckResult:
+    """Return what a check counted, by method; None leaves a method out."""
+    losses, scores = losses or {"generated": 1.0, "base": 2.0}, scores or {}
+    counted = {
+        method: Counted(count, losses.get(method), scores.get(method))
+        for method, count in right.items()
+        if count is not None
+    }
+    return CheckResult(rows, counted, measure)
 
 
 def neighbor(index: int, coefficient: float, **changes: Any) -> WeightedAdapter:

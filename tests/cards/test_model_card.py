@@ -12,13 +12,14 @@ from huggingface_hub import ModelCard
 
 from hf_lorameta.bank.index import EMBEDDED_BANK, NO_BANK
 from hf_lorameta.cards import model_card
-from hf_lorameta.cards.results import Check, Drawn, Graded, Outcome, StageRecord, Training
+from hf_lorameta.cards.results import CheckResult, Drawn, Outcome, StageRecord, Training
 from hf_lorameta.data.chat_form import ChatMode
 from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.recipe import Recipe
 from tests.cards.examples import (
     PLAIN,
     RIGHT,
+    checked,
     many,
     metadata,
     metadata_fields,
@@ -33,10 +34,11 @@ from tests.support.local_hub import card_rules as hub_rules
 SHORT = Training(rows=16, steps=30, layers=6)
 TRAINING = Training(rows=32, steps=20)
 FOLDED = replace(SHORT, folds=4)
-CHECK = Check(8, 2.5, 0.5, RIGHT)
-PROMPTED = Check(8, 2.5, 0.5, RIGHT, prompt=0.7, shots=3)
-ALL_ANSWERS = replace(PROMPTED, graded=Graded("rouge_l", 0.25, 0.5, prompt=0.375))
-SEVERAL = replace(PROMPTED, graded=Graded("label_f1", 0.25, 0.5, prompt=0.375))
+CHECK = checked(RIGHT, rows=8)
+PROMPTED = checked(RIGHT | {"3-shot": 9}, rows=8)
+SCORES = {"generated": 0.5, "base": 0.25, "3-shot": 0.375}
+ALL_ANSWERS = checked(PROMPTED.right, None, SCORES, rows=8, measure="rouge_l")
+SEVERAL = replace(ALL_ANSWERS, measure="label_f1")
 PINNED = Path(__file__).parent / "card.txt"  # not .md: ruff formats the code in those
 
 
@@ -100,12 +102,12 @@ def test_metadata_is_valid_for_the_hub(changes: dict[str, Any]) -> None:
             ["not trained on it."],
         ),
         (
-            {"outcome": Outcome(check=replace(ALL_ANSWERS, right=replace(RIGHT, prompt=9)))},
+            {"outcome": Outcome(check=ALL_ANSWERS)},
             [
                 "Right answers, apart from case, Rouge-L of all answers, and loss",
-                "| the base model | 2 | 0.25 | 2.500 |",
-                "| 3 examples in the prompt | 9 | 0.38 | 0.700 |",
-                "| the adapter | 12 | 0.50 | 0.500 |",
+                "| the base model | 2 | 0.25 | 2.000 |",
+                "| 3 examples in the prompt | 9 | 0.38 | – |",
+                "| the adapter | 12 | 0.50 | 1.000 |",
             ],
             [],
         ),
@@ -206,8 +208,7 @@ def test_invalid_hub_ids_are_left_out_of_the_metadata(bad: str) -> None:
 
 
 def test_metadata_index_what_the_check_measured() -> None:
-    right = replace(RIGHT, end=6)
-    check = replace(CHECK, right=right, graded=Graded("rouge_l", 0.25, 0.5, prompt=0.375))
+    check = checked(RIGHT | {"generated": 6}, None, SCORES, rows=8, measure="rouge_l")
     text = rendered("me/lora", outcome=Outcome(check=check))
     results = metadata(text).eval_results or []
     assert [(r.metric_type, r.metric_value, r.metric_name) for r in results] == [
@@ -220,7 +221,7 @@ def test_metadata_index_what_the_check_measured() -> None:
     assert {r.dataset_revision for r in results} == {"d" * 40}
     assert metadata(text).model_name == "me/lora"
     assert hub_rules.check(text, "model") == ([], [])
-    labels = Outcome(check=replace(check, graded=Graded("label_f1", 0.25, 0.625)))
+    labels = Outcome(check=replace(check, measure="label_f1"))
     found = metadata(rendered(None, outcome=labels))
     assert [r.metric_type for r in found.eval_results or []] == ["exact_match", "f1"]
     assert found.model_name == "LoRA adapter"
@@ -241,7 +242,7 @@ def test_metadata_index_nothing_without_a_check_or_a_public_dataset(hidden: dict
 
 
 def test_scores_that_are_not_finite_are_not_indexed() -> None:
-    check = replace(CHECK, graded=Graded("rouge_l", 0.25, math.nan))
+    check = checked(RIGHT, None, {"generated": math.nan}, measure="rouge_l")
     results = metadata(rendered(None, outcome=Outcome(check=check))).eval_results or []
     assert [r.metric_type for r in results] == ["exact_match"]
 
@@ -264,7 +265,7 @@ def test_names_in_the_index_are_escaped(odd: str) -> None:
     ],
 )
 def test_card_says_what_the_adapter_was_not_compared_with(
-    check: Check | None, unknown: str
+    check: CheckResult | None, unknown: str
 ) -> None:
     card = rendered(outcome=Outcome(check=check))
     text = section(card, "What was not measured")

@@ -251,7 +251,8 @@ def test_rows_to_check_on_that_the_recipe_does_not_ask_for_only_make_a_report(da
     held_out = replace(rows, held_out=(("a", "b"),) * 4)
     reported = make_adapter(plan, held_out, session_with(runner), [Check()])
     assert reported.outcome.check
-    assert reported.outcome.check.end > reported.outcome.check.base
+    losses = reported.outcome.check.losses
+    assert losses["generated"] > losses["base"]
     assert reported.plan.recipe.check is None
     for ours, same in zip(reported.pairs, plain.pairs, strict=True):
         assert all(np.array_equal(x, y) for x, y in zip(ours, same, strict=True))
@@ -266,11 +267,11 @@ def test_card_and_recipe_report_the_check(data: Path, tmp_path: Path) -> None:
     section = text.split("## Checked on 16 rows")[1].split("##")[0]
     rows = [line.split("|")[1:4] for line in section.splitlines() if line.startswith("|")][2:]
     assert [name.strip() for name, _, _ in rows] == [
-        "the base model", "3 examples in the prompt", "the adapter",
+        "the adapter", "the base model", "3 examples in the prompt",
     ]  # fmt: skip
     assert [right.strip() for _, right, _ in rows] == ["8", "8", "8"]
     losses = [float(loss) for _, _, loss in rows]
-    assert losses == pytest.approx([1, 1, 0], abs=0.01)
+    assert losses == pytest.approx([0, 1, 1], abs=0.01)
     assert "Beyond the figures above, this adapter was not evaluated" in text
     assert "--check 16" in text.split("How to reproduce it")[1]
     recipe = json.loads((tmp_path / "a" / "recipe.json").read_bytes())
@@ -294,7 +295,7 @@ def test_a_loss_that_is_not_a_number_is_worse_than_any(data: Path) -> None:
     counted = make_adapter(plan, held_out, session_with(Unstable(full)), [Check()])
     reported = counted.outcome.check
     assert reported
-    assert reported.end == math.inf
+    assert reported.adapter.loss == math.inf
 
 
 def test_an_adapter_that_is_worse_than_the_base_model_is_refused(data: Path) -> None:
@@ -313,7 +314,7 @@ def test_an_adapter_that_is_worse_than_the_base_model_in_a_chat_is_refused(data:
     full = norm(make_adapter(prepared(data)[0]).pairs)
     good = made(data, Chat(full), check=8).outcome.check
     assert good
-    assert (good.chat, good.base) == (0.25, 1)
+    assert (good.losses["base-chat"], good.losses["base"]) == (0.25, 1)
     with pytest.raises(AdapterError, match=r"chat template is better: .* 0\.250") as error:
         made(data, Chat(3 * full), check=8)
     assert "leave out --check" in error.value.hint

@@ -2,11 +2,11 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from tests.cards.examples import checked
 from tests.support.fast_training import fast_training
 from tests.training import tiny
 
@@ -15,8 +15,6 @@ pytest.importorskip("transformers")
 pytest.importorskip("peft")
 
 from hf_lorameta import Bank, Generation, Recipe, generate  # noqa: E402 - they import torch
-from hf_lorameta.cards import results  # noqa: E402
-from hf_lorameta.cards.results import RightAnswers  # noqa: E402
 from hf_lorameta.deadline import Deadline  # noqa: E402
 from hf_lorameta.pipeline import check as checking  # noqa: E402
 from hf_lorameta.pipeline.check import Check  # noqa: E402
@@ -52,9 +50,9 @@ def test_it_answers_the_rows_that_are_checked_on_from_those_that_are_trained_on(
     check = adapter.outcome.check
     assert check
     assert check.rows == (16 if count == 16 else 48)
-    assert check.right.classifier == check.rows, "the words tell the labels"
+    assert check.right["classifier"] == check.rows, "the words tell the labels"
     folder = adapter.save_pretrained(tmp_path / "a")
-    assert json.loads((folder / "recipe.json").read_bytes())["check"]["right"]["classifier"]
+    assert json.loads((folder / "recipe.json").read_bytes())["check"]["counted"]["classifier"]
     line = f"| {CLASSIFIER} | {check.rows} | – |"
     assert line in (folder / "README.md").read_text()
 
@@ -66,7 +64,7 @@ def test_where_words_say_nothing_it_is_the_most_frequent_label(
     lines = [{"input": f"say {i}", "output": "one" if i % 4 else "two"} for i in range(200)]
     check = made(bank, lines).outcome.check
     assert check
-    assert check.right.classifier == check.right.most_frequent == 36
+    assert check.right["classifier"] == check.right["most-frequent"] == 36
 
 
 def test_where_outputs_are_no_labels_there_is_none(
@@ -76,7 +74,7 @@ def test_where_outputs_are_no_labels_there_is_none(
     lines = [{"input": f"say {i}", "output": f"{i // 2 + i % 2}"} for i in range(40)]
     check = made(bank, lines).outcome.check
     assert check
-    assert check.right.classifier is None
+    assert "classifier" not in check.right
 
 
 def test_none_is_trained_for_folds_that_time_left_out(
@@ -98,7 +96,7 @@ def test_none_is_trained_for_folds_that_time_left_out(
     assert asked == [8]
 
 
-RIGHT = RightAnswers(most_frequent=7, base=2, end=12, prompt=9)
+RIGHT = {"generated": 12, "base": 2, "3-shot": 9, "most-frequent": 7}
 
 
 @pytest.mark.parametrize(
@@ -115,14 +113,11 @@ RIGHT = RightAnswers(most_frequent=7, base=2, end=12, prompt=9)
 def test_the_verdict_names_it_as_the_better_tool_where_it_is(
     right: int, classifier: int, level: str, sentence: str
 ) -> None:
-    counted = replace(RIGHT, end=right, classifier=classifier)
-    verdict = verdict_on(results.Check(16, base=2.0, end=1.0, shots=3, right=counted))
+    counted = RIGHT | {"generated": right}
+    verdict = verdict_on(checked(counted | {"classifier": classifier}))
     assert verdict.level == level
     assert f"{CLASSIFIER} {classifier}" in verdict.text
     assert sentence in verdict.text
     assert ("better tool" in verdict.text) == ("better tool" in sentence)
     assert ("about as good" in verdict.text) == ("about as good" in sentence)
-    without = verdict_on(
-        results.Check(16, base=2.0, end=1.0, shots=3, right=replace(RIGHT, end=right))
-    )
-    assert "classifier" not in without.text
+    assert "classifier" not in verdict_on(checked(counted)).text

@@ -8,10 +8,10 @@ import pytest
 
 from hf_lorameta import Plan, plan
 from hf_lorameta.bank.index import Index
-from hf_lorameta.cards.results import Check, Outcome
+from hf_lorameta.cards.results import Outcome
 from hf_lorameta.demo import TRAIN_FILE
 from hf_lorameta.pipeline.make import make_adapter
-from tests.cards.examples import RIGHT
+from tests.cards.examples import RIGHT, checked
 from tests.support.plain_bank import plain_bank
 
 
@@ -37,9 +37,10 @@ def test_an_adapter_of_a_private_bank_is_private(
 
 
 def test_a_loss_that_is_not_finite_is_null_in_json() -> None:
-    check = Check(16, 5.0, math.inf, RIGHT, chat=math.nan)
-    stored = Outcome(check=check).to_dict()["check"]
-    assert [stored[name] for name in ("end", "chat", "base")] == [None, None, 5.0]
+    losses = {"generated": math.inf, "base": 5.0, "base-chat": math.nan}
+    check = checked(RIGHT | {"base-chat": 3}, losses)
+    stored = Outcome(check=check).to_dict()["check"]["counted"]
+    assert [stored[name]["loss"] for name in losses] == [None, 5.0, None]
 
 
 def test_a_plan_is_printed_with_the_largest_coefficients(result: Plan) -> None:

@@ -1,6 +1,6 @@
 """Remarks: which state of a plan gets which, where they are shown, and the verdict."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
@@ -13,12 +13,10 @@ from hf_lorameta import Bank, Plan, Recipe, plan
 from hf_lorameta.bank.open_bank import embedded_bank
 from hf_lorameta.cards.model_card import CARD_FILE
 from hf_lorameta.cards.results import (
-    Check,
+    CheckResult,
     Drawn,
-    Graded,
     Interruption,
     Outcome,
-    RightAnswers,
     Training,
 )
 from hf_lorameta.data.counts.row_counts import RowCounts
@@ -28,10 +26,11 @@ from hf_lorameta.pipeline.make import make_adapter
 from hf_lorameta.pipeline.remarks import verdict_on
 from hf_lorameta.pipeline.save import Generation
 from hf_lorameta.remarks import Remark, log_remarks
+from tests.cards.examples import checked
 from tests.pipeline.conftest import with_recipe
 from tests.support.plain_bank import plain_bank
 
-RIGHT = RightAnswers(most_frequent=7, base=2, end=12, chat=3, prompt=9)
+RIGHT = {"generated": 12, "base": 2, "base-chat": 3, "3-shot": 9, "most-frequent": 7}
 SENTIMENTS = [
     {"text": f"The {thing} was {word}.", "label": label}
     for thing in ("room", "tea", "bed", "view", "host", "bath")
@@ -39,8 +38,8 @@ SENTIMENTS = [
 ]
 
 
-def check(loss: float = 1.0, **right: Any) -> Check:
-    return Check(16, 2.0, loss, chat=1.5, shots=3, right=replace(RIGHT, **right))
+def check(loss: float = 1.0, right: Mapping[str, int | None] = RIGHT) -> CheckResult:
+    return checked({**RIGHT, **right}, {"generated": loss, "base": 2.0, "base-chat": 1.5})
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +101,7 @@ def trained(of: Plan, held_out: int = 25, **changes: Any) -> Generation:
     return made(replace(of, recipe=Recipe(train=100)), training=training, drawn=drawn)
 
 
-def checked(of: Plan, drawn: int) -> Generation:
+def with_check(of: Plan, drawn: int) -> Generation:
     counts = Drawn(200, 0, 0, drawn)
     return made(replace(of, recipe=Recipe(check=20)), check=check(), drawn=counts)
 
@@ -172,8 +171,8 @@ STATES: dict[str, tuple[Callable[[Plan], Plan | Generation], str, str | None]] =
     "few, in folds": (
         lambda p: trained(p, 22, rows=90, folds=2), "warning", "trained on 90 labeled rows, not 100"
     ),
-    "fewer to check on": (lambda p: checked(p, 16), "warning", "checked on 16 labeled rows, not"),
-    "enough to check on": (lambda p: checked(p, 20), "warning", None),
+    "fewer to check on": (lambda p: with_check(p, 16), "warning", "checked on 16 labeled rows"),
+    "enough to check on": (lambda p: with_check(p, 20), "warning", None),
     "enough": (trained, "warning", None),
     "stopped": (stopped, "warning", "The training was interrupted."),
     "checked": (
@@ -184,8 +183,8 @@ STATES: dict[str, tuple[Callable[[Plan], Plan | Generation], str, str | None]] =
         "note", " rows, each with an adapter that was not trained on it: loss of the base"
     ),
     "better": (lambda p: made(p, check=check(1.4)), "warning", None),
-    "worse": (lambda p: made(p, check=check(2.5, end=0)), "warning", "do not use it as it is"),
-    "chat": (lambda p: made(p, check=check(1.6, end=1)), "warning", "do not use it as it is"),
+    "worse": (lambda p: made(p, check=check(2.5, {"generated": 0})), "warning", "do not use it as"),
+    "chat": (lambda p: made(p, check=check(1.6, {"generated": 1})), "warning", "do not use it as"),
     "less likely, more right": (lambda p: made(p, check=check(2.5)), "warning", None),
 }  # fmt: skip
 """How a plan or an adapter gets there, and a remark's level and words; None if there is none."""
@@ -236,7 +235,7 @@ def test_a_new_remark_is_shown_by_python_notebook_json_and_card(
 
 def test_python_card_and_json_state_the_same_verdict(planned: Plan, tmp_path: Path) -> None:
     generation = make_adapter(planned)
-    for found in (None, check(), check(prompt=14)):
+    for found in (None, check(), check(right={"3-shot": 14})):
         adapter = replace(generation, outcome=Outcome(check=found))
         folder = adapter.save_pretrained(tmp_path / f"{found and found.right}")
         verdict = adapter.verdict
@@ -259,46 +258,48 @@ def test_python_card_and_json_state_the_same_verdict(planned: Plan, tmp_path: Pa
     ("right", "level", "winner"),
     [
         ({}, "likely", "the adapter answers best"),
-        ({"prompt": 15}, "unlikely", "3 examples in the prompt"),
-        ({"chat": 15}, "unlikely", "base model in its chat template"),
-        ({"most_frequent": 15}, "unlikely", "the most frequent answer for all rows"),
+        ({"3-shot": 15}, "unlikely", "3 examples in the prompt"),
+        ({"base-chat": 15}, "unlikely", "base model in its chat template"),
+        ({"most-frequent": 15}, "unlikely", "the most frequent answer for all rows"),
         ({"base": 15}, "unlikely", "base model"),
-        ({"prompt": 10}, "unsure", "3 examples in the prompt"),
-        ({"prompt": 14}, "unsure", "3 examples in the prompt"),
-        ({"end": 0, "base": 0, "chat": 0, "prompt": 0, "most_frequent": 0}, "unsure", "no answer"),
-        ({"chat": None, "prompt": None}, "likely", "the adapter answers best"),
-        ({"most_frequent": 1, "end": 3}, "unlikely", "3 examples in the prompt"),
+        ({"3-shot": 10}, "unsure", "3 examples in the prompt"),
+        ({"3-shot": 14}, "unsure", "3 examples in the prompt"),
+        (dict.fromkeys(RIGHT, 0), "unsure", "no answer"),
+        ({"base-chat": None, "3-shot": None}, "likely", "the adapter answers best"),
+        ({"most-frequent": None, "generated": 3}, "unlikely", "3 examples in the prompt"),
     ],
 )
 def test_the_verdict_names_the_winner(right: Any, level: str, winner: str) -> None:
-    found = verdict_on(check(**right))
+    found = verdict_on(check(right=right))
     assert found.level == level
     assert winner in found.title
-    assert f"on 16 rows: the adapter {right.get('end', 12)}, the base model" in found.reason
+    assert f"on 16 rows: the adapter {right.get('generated', 12)}, the base model" in found.reason
     assert "None" not in found.reason
-    assert ("the most frequent" in found.text) == (right.get("most_frequent", 7) > 1)
+    assert ("the most frequent" in found.text) == (right.get("most-frequent", 7) is not None)
 
 
 @pytest.mark.parametrize(
-    ("graded", "right", "level"),
+    ("measure", "scores", "right", "level"),
     [
-        (Graded("rouge_l", 0.2, 0.6, chat=0.3, prompt=0.5), 0, "likely"),
-        (Graded("label_f1", 0.2, 0.6, chat=0.3, prompt=0.4), 0, "likely"),
-        (Graded("label_f1", 0.2, 0.6, chat=0.3, prompt=0.5), 8, "unsure"),
-        (Graded("rouge_l", 0.2, 0.6, chat=0.3, prompt=0.62), 10, "unsure"),
-        (Graded("rouge_l", 0.2, 0.5, chat=0.3, prompt=0.62), 16, "unlikely"),
-        (Graded("rouge_l", 0.0, 0.0), 10, "unsure"),
-        (Graded("rouge_l", 0.92, 0.95, chat=0.9, prompt=0.93), 15, "likely"),
-        (Graded("rouge_l", 0.92, 0.95, chat=0.9, prompt=0.93), 0, "unlikely"),
+        ("rouge_l", [0.6, 0.2, 0.3, 0.5], 0, "likely"),
+        ("label_f1", [0.6, 0.2, 0.3, 0.4], 0, "likely"),
+        ("label_f1", [0.6, 0.2, 0.3, 0.5], 8, "unsure"),
+        ("rouge_l", [0.6, 0.2, 0.3, 0.62], 10, "unsure"),
+        ("rouge_l", [0.5, 0.2, 0.3, 0.62], 16, "unlikely"),
+        ("rouge_l", [0.0, 0.0, 0.0, 0.0], 10, "unsure"),
+        ("rouge_l", [0.95, 0.92, 0.9, 0.93], 15, "likely"),
+        ("rouge_l", [0.95, 0.92, 0.9, 0.93], 0, "unlikely"),
     ],
 )
 def test_right_answers_decide_only_where_the_scores_of_answers_are_about_equal(
-    graded: Graded, right: int, level: str
+    measure: str, scores: list[float], right: int, level: str
 ) -> None:
-    found = verdict_on(replace(check(end=right), graded=graded))
+    counted = RIGHT | {"generated": right}
+    graded = dict(zip(RIGHT, scores, strict=False))
+    found = verdict_on(checked(counted, None, graded, measure=measure))
     assert found.level == level
-    measure = MEASURES[graded.measure]
-    assert f"{measure} of the answers to 16 rows: the adapter {graded.end:.2f}" in found.reason
+    title = MEASURES[measure]
+    assert f"{title} of the answers to 16 rows: the adapter {scores[0]:.2f}" in found.reason
     assert f"Right answers: the adapter {right}, the base model" in found.reason
     assert ("more time to train" in found.reason) == (level == "unlikely")
     assert "no answer is right" not in found.text  # the base model has right ones

@@ -60,11 +60,7 @@ def decided(rows: Any = LABELED, bank: Bank | None = None, **settings: Any) -> R
     return resolve.resolve(dataset, session, Recipe.of(**settings), check=check, **options)
 
 
-def training(seconds: float, rows: int | None = None, *, required: bool = False) -> Train:
-    return Train(rows, seconds, required)
-
-
-DEFAULT = training(DEFAULT_BUDGET)
+DEFAULT = Train(required=False)
 ALONE = embedded_bank("Qwen/Qwen2.5-Coder-0.5B-Instruct")
 
 
@@ -77,12 +73,12 @@ ALONE = embedded_bank("Qwen/Qwen2.5-Coder-0.5B-Instruct")
         ({"check": 8}, DEFAULT_BUDGET, (DEFAULT, Check(8))),
         ({"budget": 0.0}, 0, ()),
         ({"budget": 0.0, "check": 8}, 0, (Check(8),)),
-        ({"budget": 30.0}, 30, (training(30, required=True), Check())),
-        ({"budget": 30.0, "top_k": 2}, 30, (training(30, required=True), Check())),
+        ({"budget": 30.0}, 30, (Train(), Check())),
+        ({"budget": 30.0, "top_k": 2}, 30, (Train(), Check())),
         ({"top_k": 2}, DEFAULT_BUDGET, (DEFAULT, Check())),
-        ({"train": 16}, 0, (training(0, 16, required=True), Check())),
-        ({"train": 16, "check_by_default": False}, 0, (training(0, 16, required=True),)),
-        ({"train": 16, "check": 8}, 0, (training(0, 16, required=True), Check(8))),
+        ({"train": 16}, 0, (Train(16), Check())),
+        ({"train": 16, "check_by_default": False}, 0, (Train(16),)),
+        ({"train": 16, "check": 8}, 0, (Train(16), Check(8))),
         ({"bank": ALONE}, DEFAULT_BUDGET, (DEFAULT, Check())),
         ({"rows": PROMPTS}, 0, ()),
     ],

@@ -91,7 +91,7 @@ def test_an_adapter_without_the_base_model_has_no_share_of_steps() -> None:
         ((Train(20), Check(8)), 0, "train on 20 rows, then check on 8 other rows"),
         ((Check(8),), 0, "check on 8 other rows"),
         (
-            (Train(None, 90.0), Check()),
+            (Train(), Check()),
             90.0,
             "train on your rows for up to 90 s, then count right answers on rows that it has "
             "not seen",
@@ -113,7 +113,7 @@ def test_why_the_base_model_is_not_run_is_said() -> None:
 def test_a_check_that_is_asked_for_must_be_passed_and_a_count_need_not_be() -> None:
     counted = run(Check(), runner=FakeBase(1e-9)).outcome
     assert counted.check
-    assert counted.check.end > counted.check.base
+    assert counted.check.losses["generated"] > counted.check.losses["base"]
     assert counted.check.rows == 4
     with pytest.raises(AdapterError, match="the base model is better"):
         run_checked(FakeBase(1e-9))
@@ -150,7 +150,7 @@ def test_training_that_nobody_asked_for_never_costs_the_adapter(
     """But a check that was asked for is made."""
     recipe = Recipe(rank=4, check=check)
     with Session(tiny_bank) as session:
-        resolved = Resolved(recipe, (Train(seconds=9.0, required=False), Check(check)), 9.0)
+        resolved = Resolved(recipe, (Train(required=False), Check(check)), 9.0)
         dataset = session.open_dataset(tiny.rows(3))
         plan, rows = plan_with_rows(dataset, session, resolved)
         forward, session.evaluator.model.forward = session.evaluator.model.forward, unable
@@ -163,7 +163,7 @@ def test_training_that_nobody_asked_for_never_costs_the_adapter(
                 make_adapter(plan, rows, session, resolved.stages, seconds=9.0)
         assert "Not trained on your rows: LlamaForCausalLM cannot be run on a text" in caplog.text
         with pytest.raises(UsageError, match="cannot be run"):
-            make_adapter(plan, rows, session, [Train(seconds=9.0)], seconds=9.0)
+            make_adapter(plan, rows, session, [Train()], seconds=9.0)
         session.evaluator.model.forward = forward
 
 

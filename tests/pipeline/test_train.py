@@ -17,7 +17,7 @@ pytest.importorskip("transformers")
 pytest.importorskip("peft")
 
 from hf_lorameta import Bank, Generation, Recipe, generate, open_dataset  # noqa: E402 - torch
-from hf_lorameta.cards.results import Drawn, check_of  # noqa: E402
+from hf_lorameta.cards.results import Drawn, check_result  # noqa: E402
 from hf_lorameta.deadline import Deadline  # noqa: E402
 from hf_lorameta.engines.comparing import Group, compare  # noqa: E402
 from hf_lorameta.engines.scoring import LoraWeights  # noqa: E402
@@ -72,7 +72,7 @@ def test_training_lowers_the_loss_and_the_card_says_so(
     drawn = draw_rows(trained.outcome.drawn, pool, seed=0)
     others = [row for row in pool if row not in drawn.train]
     assert loss(bank, others, tmp_path / "trained") < loss(bank, others, tmp_path / "generated")
-    assert trained.outcome.check.end == pytest.approx(
+    assert trained.outcome.check.losses["generated"] == pytest.approx(
         loss(bank, list(drawn.check), tmp_path / "trained"), abs=0.02
     )
     card = (tmp_path / "trained" / "README.md").read_text()
@@ -148,8 +148,8 @@ def test_few_rows_are_all_trained_on_and_counted_in_folds(tiny_bank: Bank, tmp_p
     assert training
     assert check
     assert (training.rows, training.folds, check.rows) == (16, 4, 16)
-    assert check.right.end > check.right.base
-    assert check.shots == 3
+    assert check.right["generated"] > check.right["base"]
+    assert "3-shot" in check.counted
     folder = adapter.save_pretrained(tmp_path / "few")
     stored = json.loads((folder / "recipe.json").read_bytes())
     assert (stored["recipe"]["train"], stored["recipe"]["steps"]) == (16, training.steps)
@@ -200,7 +200,7 @@ def test_rows_that_are_asked_for_come_before_folds(tiny_bank: Bank, new: Path) -
 
 def test_without_time_the_adapter_is_the_generated_one(tiny_bank: Bank, new: Path) -> None:
     with Session(tiny_bank) as session:
-        resolved = Resolved(Recipe(rank=4), (Train(seconds=1e-9),), 1e-9)
+        resolved = Resolved(Recipe(rank=4), (Train(),), 1e-9)
         plan, rows = plan_with_rows(session.open_dataset(new), session, resolved)
         timed = make_adapter(plan, rows, session, resolved.stages, seconds=1e-9)
     assert timed.outcome.training is None
@@ -258,11 +258,11 @@ def test_a_check_counts_the_answers_that_an_evaluation_counts(
         folder = made.save_pretrained(tmp_path / "a")
         adapters = {"base": None, "generated": folder}  # which PEFT attaches
         report = compare(session.evaluator, [Group(tested, adapters, rows.prompt)])
-    checked, again = made.outcome.check, check_of(report, len(rows.prompt))
+    checked, again = made.outcome.check, check_result(report)
     assert checked
-    assert replace(checked.right, classifier=None) == again.right
-    assert checked.right.end > checked.right.base
-    assert (checked.base, checked.end) == pytest.approx((again.base, again.end), abs=1e-2)
+    assert {m: n for m, n in checked.right.items() if m != "classifier"} == again.right
+    assert checked.right["generated"] > checked.right["base"]
+    assert checked.losses == pytest.approx(again.losses, abs=1e-2)
 
 
 def test_answers_in_folds_are_those_of_adapters_that_were_not_trained_on_their_rows(
@@ -293,8 +293,10 @@ def test_answers_in_folds_are_those_of_adapters_that_were_not_trained_on_their_r
             scores = compare(session.evaluator, [group]).scores["generated"]
             right, loss = right + scores.right, loss + scores.loss
     assert sorted(drawn.few) == sorted(rows)
-    assert check.right.end == right
-    assert check.end == pytest.approx(loss / training.folds, rel=0.02)  # folds of equal lengths
+    assert check.adapter.right == right
+    assert check.adapter.loss == pytest.approx(
+        loss / training.folds, rel=0.02
+    )  # folds of equal lengths
 
 
 def test_a_check_scores_as_many_rows_as_there_is_time_for_and_generates_texts_if_it_suffices(
@@ -313,4 +315,4 @@ def test_a_check_scores_as_many_rows_as_there_is_time_for_and_generates_texts_if
         ]
     assert [check and check.rows for check in checks] == [16, 8, 16]
     assert caplog.text.count("Time ran out after 8 of 16 rows to check on") == 1
-    assert [check and check.graded is not None for check in checks] == [True, False, True]
+    assert [check and check.measure is not None for check in checks] == [True, False, True]

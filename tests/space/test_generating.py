@@ -53,7 +53,7 @@ def test_five_calls_of_curl_make_a_trained_adapter(made: Path) -> None:
         recipe = json.loads(archive.read("recipe.json"))
     _, (_, result) = events(made)[-1]
     assert recipe["training"]["steps"] > 0
-    assert recipe["check"]["right"] == result["check"]["right"]
+    assert recipe["check"] == result["check"]
     assert recipe["recipe"] == result["recipe"]
     assert recipe["remarks"][-1]["text"] == result["verdict"]
     assert result["said"].startswith("Trained on ")

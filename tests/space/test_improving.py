@@ -13,6 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from tests.cards.examples import RIGHT, checked
 from tests.support.fast_training import fast_training
 from tests.support.tiny_bank import tiny_bank
 from tests.training import tiny
@@ -23,7 +24,6 @@ pytest.importorskip("peft")
 
 from hf_lorameta import generate, plan  # noqa: E402 - they import torch
 from hf_lorameta.bank.bank import Bank  # noqa: E402 - they import torch
-from hf_lorameta.cards.results import Check, RightAnswers  # noqa: E402
 from hf_lorameta.deadline import Deadline  # noqa: E402
 from hf_lorameta.engines.transformers.lora_layer import AdaptedLinear  # noqa: E402
 from hf_lorameta.errors import AdapterError, UsageError  # noqa: E402
@@ -104,9 +104,8 @@ def test_the_adapter_is_trained_and_answers_to_rows_that_it_has_not_seen_are_cou
     assert len({*answered}) == len(answered) == counted
     assert {*answered} == {*(drawn.few or drawn.held_out)}
     right = sum(report.is_right(sample, "generated") for sample in report.samples)
-    assert (
-        json.loads((improved.folder / "recipe.json").read_text())["check"]["right"]["end"] == right
-    )
+    stored = json.loads((improved.folder / "recipe.json").read_text())["check"]
+    assert stored["counted"]["generated"]["right"] == right
     assert f"Trained on {trained} rows" in (improved.folder / "README.md").read_text()
     assert "Trained on" not in (adapter.folder / "README.md").read_text()
     weights = [(made.folder / WEIGHTS).read_bytes() for made in (adapter, improved)]
@@ -155,7 +154,7 @@ def test_the_page_and_the_command_line_make_the_same_adapter_of_a_file(
     assert command.verdict.title in page
     assert all(remark.text in page for remark in command.remarks if remark.level == "warning")
     if check := command.outcome.check:
-        assert f"{check.right.end} of {check.rows} right" in page
+        assert f"{check.adapter.right} of {check.rows} right" in page
 
 
 def test_several_labels_of_a_trained_adapter_are_counted_in_any_order(
@@ -172,8 +171,9 @@ def test_several_labels_of_a_trained_adapter_are_counted_in_any_order(
     report = adapter.generation.report
     assert report is not None
     scores = report.scores["generated"]
-    graded = json.loads((adapter.folder / "recipe.json").read_text())["check"]["graded"]
-    assert (graded["measure"], graded["end"]) == ("label_f1", scores.label_f1)
+    stored = json.loads((adapter.folder / "recipe.json").read_text())["check"]
+    assert stored["measure"] == "label_f1"
+    assert stored["counted"]["generated"]["score"] == scores.label_f1
     assert scores.right == sum(report.is_right(row, "generated") for row in report.samples)
 
 
@@ -371,7 +371,7 @@ def test_an_adapter_is_published_as_it_is_with_a_card_of_the_repo(
         return SimpleNamespace(url="https://hub/ann/x")
 
     if tested:
-        check = Check(16, 2.0, 1.0, right=RightAnswers(most_frequent=7, base=2, end=12))
+        check = checked(RIGHT)
         made = make.make_adapter(result.plan)
         outcome = replace(made.outcome, check=check)
         adapter = generating.Adapter("topic3", replace(made, outcome=outcome)).save(jobs.Job(60))

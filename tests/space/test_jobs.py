@@ -19,9 +19,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from hf_lorameta import plan
 from hf_lorameta.bank.open_bank import embedded_bank
-from hf_lorameta.cards import results
 from hf_lorameta.cards.model_card import CARD_FILE
-from hf_lorameta.cards.results import Graded, Outcome, RightAnswers, Training
+from hf_lorameta.cards.results import Outcome, Training
 from hf_lorameta.demo.run import DATA_FOLDER
 from hf_lorameta.errors import AdapterError, LoraMetaError
 from hf_lorameta.pipeline.publish import Published, Target
@@ -31,6 +30,7 @@ from hf_lorameta.pipeline.rows import Rows
 from hf_lorameta.pipeline.save import Generation
 from hf_lorameta.recipe import Recipe
 from hf_lorameta.remarks import Remark
+from tests.cards.examples import checked
 from tests.support.running_space import SPACE, missing
 
 if why := missing("gradio"):
@@ -437,9 +437,9 @@ def test_an_adapter_is_not_called_ready_until_it_is_trained_or_its_training_has_
 
 def outcome_of(steps: int = 9, right: int | None = 4, score: float | None = None) -> Outcome:
     """Return the outcome of a training of so many steps, and of answers to 16 rows if counted."""
-    graded = None if score is None else Graded("rouge_l", 0.1, score)
-    answers = RightAnswers(most_frequent=0, base=1, end=right or 0)
-    check = None if right is None else results.Check(16, 2.0, 1.0, answers, graded=graded)
+    scores = None if score is None else {"generated": score, "base": 0.1}
+    counted = {"generated": right, "base": 1}
+    check = None if right is None else checked(counted, None, scores)
     return Outcome(Training(rows=90, steps=steps) if steps else None, check)
 
 

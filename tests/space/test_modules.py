@@ -24,7 +24,7 @@ from forms import html_forms
 from hf_lorameta import plan
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.open_bank import open_bank
-from hf_lorameta.cards.results import Check, Graded, Outcome, RightAnswers, Training
+from hf_lorameta.cards.results import Outcome, Training
 from hf_lorameta.data.columns.columns import Columns, parse_columns
 from hf_lorameta.data.preview import Preview
 from hf_lorameta.demo.run import DATA_FOLDER
@@ -56,6 +56,7 @@ from hf_lorameta.recipe import Recipe
 from hf_lorameta.remarks import Remark
 from limits import hourly
 from space_error import SpaceError
+from tests.cards.examples import checked
 from tests.hub.conftest import use_endpoint
 from tests.space import readers
 from tests.support.fault_hub import FaultHub
@@ -549,7 +550,7 @@ def test_bar_widths_are_proportional_to_the_coefficients(tickets: Plan) -> None:
         assert "makes these tokens likelier" in text
 
 
-CHECK = Check(16, 2.0, 1.0, RightAnswers(most_frequent=9, base=2, end=9), prompt=1.5, shots=3)
+CHECK = checked({"generated": 9, "base": 2, "most-frequent": 9})
 
 
 def report_of(text: str) -> Report:
@@ -603,19 +604,16 @@ def test_the_example_is_one_that_the_adapter_answers_right_and_the_base_does_not
 
 
 def test_the_bars_are_of_what_a_check_counted_the_adapter_first() -> None:
-    right = RightAnswers(most_frequent=8, base=2, end=12, chat=4, prompt=6, classifier=10)
-    check = Check(16, 2.0, 1.0, right, chat=2.0, prompt=1.5, shots=3)
-    assert plan_view.bars_of(check) == [
+    right = {"generated": 12, "base": 2, "3-shot": 6, "most-frequent": 8, "classifier": 10}
+    assert plan_view.bars_of(checked(right)) == [
         ("The adapter", "12 of 16 right", 0.75),
-        ("3 examples in the prompt", "6", 0.375),
-        ("The base model in its chat template", "4", 0.25),
         ("The base model", "2", 0.125),
-        ("A classifier on words alone", "10", 0.625),
+        ("3 examples in the prompt", "6", 0.375),
         ("The most frequent answer for all rows", "8", 0.5),
+        ("A classifier on words alone", "10", 0.625),
     ]
-    right = RightAnswers(most_frequent=1, base=1, end=2)
-    graded = Graded("rouge_l", base=0.0, end=0.25)
-    assert plan_view.bars_of(replace(check, rows=4, right=right, graded=graded)) == [
+    right, scores = {"generated": 2, "base": 1}, {"generated": 0.25, "base": 0.0}
+    assert plan_view.bars_of(checked(right, None, scores, rows=4, measure="rouge_l")) == [
         ("The adapter", "0.25 Rouge-L, 2 of 4 right", 0.25), ("The base model", "0.00, 1", 0.0)
     ]  # fmt: skip
 
@@ -662,7 +660,10 @@ def test_the_stored_result_of_the_example_is_counted_on_the_rows_that_are_drawn_
     assert [(sample["input"], sample["reference"]) for sample in samples] == drawn
     assert stored["train"] == len(rows.train)
     right = sum(sample["outputs"]["generated"] == sample["reference"] for sample in samples)
-    assert (stored["check"]["right"]["end"], stored["check"]["rows"]) == (right, len(drawn))
+    assert (stored["check"]["counted"]["generated"]["right"], stored["check"]["rows"]) == (
+        right,
+        len(drawn),
+    )
     assert f"{right} of {len(drawn)} right" in result_view.example_html()
 
 
