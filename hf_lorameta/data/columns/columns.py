@@ -220,14 +220,27 @@ def parse_columns(text: str) -> Columns:
         given.setdefault(role, []).append(name)
     twice = [role for role, names in given.items() if len(names) > 1 and role not in _SEVERAL]
     if start.strip() or not parts or twice or not all(map(str.strip, parts)):
-        swapped = [part.rpartition("=")[::2] for part in text.split(",")]
-        likely = all(name and role.strip() in ROLES for name, role in swapped)
-        turned = ",".join(f"{role.strip()}={name.strip()}" for name, role in swapped)
         raise UsageError(
             f"columns {text}: expected role=column, roles are {', '.join(sorted(ROLES))}",
-            hint=Option("columns", turned) if likely else _EXAMPLE,
+            hint=Option("columns", meant) if (meant := _columns_meant(text)) else _EXAMPLE,
         )
     return columns_of(given)
+
+
+def _columns_meant(text: str) -> str:
+    """Return the columns that were probably meant by ``column=role`` or two names; else "".
+
+    Example:
+        >>> _columns_meant("text=input,label=output"), _columns_meant("text, label")
+        ('input=text,output=label', 'input=text,output=label')
+    """
+    parts = text.split(",")
+    pairs = [part.rpartition("=")[::2] for part in parts]
+    if len(parts) == 2 and "=" not in text:
+        pairs = list(zip(parts, ("input", "output"), strict=True))
+    pairs = [(name.strip(), role.strip()) for name, role in pairs]
+    likely = all(name and role in ROLES for name, role in pairs)
+    return ",".join(f"{role}={name}" for name, role in pairs) if likely else ""
 
 
 def columns_of(given: Mapping[str, Sequence[str]]) -> Columns:
