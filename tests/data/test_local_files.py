@@ -402,6 +402,15 @@ def test_several_files_are_one_dataset_with_one_digest(tmp_path: Path) -> None:
         open_dataset(f"{tmp_path}/*.csv")
 
 
+def test_a_note_names_json_files_without_a_column_in_common(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(LINES)
+    (tmp_path / "b.jsonl").write_text('{"sentence": "so"}\n')
+    (tmp_path / "c.jsonl").write_text("")
+    both = open_dataset([tmp_path / name for name in ("a.jsonl", "c.jsonl", "b.jsonl")])
+    assert "a.jsonl and b.jsonl have no column in common" in str(both.remarks)
+    assert not open_dataset([tmp_path / "a.jsonl", tmp_path / "c.jsonl"]).remarks
+
+
 @pytest.mark.parametrize("name", ["b.jsonl", "b.tsv"])
 def test_files_of_several_formats_are_no_dataset(name: str, tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text(csv_of(","))

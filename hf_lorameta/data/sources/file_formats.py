@@ -17,6 +17,7 @@ from hf_lorameta.data.sources.line_layouts import (
     other_readings,
     refuse_other_layouts,
 )
+from hf_lorameta.data.sources.text_formats import is_binary
 from hf_lorameta.data.sources.text_rows import is_tagged_or_labeled, separator_between
 from hf_lorameta.errors import DatasetError
 
@@ -56,7 +57,7 @@ def format_of(path: Path) -> FileFormat:
 
 
 def refuse_other_start(path: Path) -> None:
-    """Refuse a file that begins like those of another format than its name states.
+    """Refuse a file that does not begin as those of the format that its name states.
 
     Raises:
         DatasetError: it does, or is what Git has for a file that was not downloaded.
@@ -67,7 +68,11 @@ def refuse_other_start(path: Path) -> None:
         raise DatasetError(
             f"{path.name} is a pointer of Git LFS, not the file itself", hint="git lfs pull"
         )
-    endings = endings_of(start) if ending(path) in FORMATS else []
+    form = FORMATS.get(ending(path))
+    endings = endings_of(start) if form else []
+    is_text = form and form.may_be_compressed and path.suffix.lower() not in COMPRESSIONS
+    if is_text and not endings and is_binary(start):
+        raise DatasetError(f"{path.name} cannot be read: it is not text", hint=_TEXTS)
     if endings and path.suffix.lower() not in endings:
         raise DatasetError(
             f"{path.name} cannot be read: it begins as files in {', '.join(endings)} do",

@@ -196,6 +196,8 @@ def _read_split(builder: Any, name: str, split: str, encoding: str, guard: Guard
             count = columns_in(file, config.encoding or UTF8, form.above, **marks)
             _check_number(name, count)
     raw = read()
+    if ours and kind == "json":
+        notes += _on_other_columns(builder, urls, guard)
     if is_csv and _INDEX in raw.columns:
         raise DatasetError(
             f"{name} has rows with more fields than its first line",
@@ -287,6 +289,17 @@ def _rows_in_files(
         streams.setdefault(classes.get(url, ""), []).append(rows(url))
     for together in zip_longest(*map(chain.from_iterable, streams.values())):
         yield from (row for row in together if row is not None)
+
+
+def _on_other_columns(builder: Any, urls: Sequence[str], guard: Guard) -> Iterator[str]:
+    """Tell of files on this disk whose first rows have no column of the first file's."""
+    if len(urls) == 1 or any("://" in url for url in urls):
+        return
+    columns = {url: set(next(_rows_in_files(builder, [url], {}, guard), {})) for url in urls}
+    known = columns[urls[0]]
+    if other := next((url for url in urls if columns[url] and not columns[url] & known), None):
+        first, name = (PurePosixPath(url).name for url in (urls[0], other))
+        yield f"{first} and {name} have no column in common: to read one of them, name its file."
 
 
 def _of_object(name: str, lists: dict[str, list[dict[str, Any]]], split: Splits) -> RawDataset:

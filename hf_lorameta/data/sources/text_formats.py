@@ -69,7 +69,7 @@ def encoding_of(file: IO[bytes], *, whole: bool = True, name: str = "the file") 
     """
     decoder = codecs.getincrementaldecoder("utf-8")()
     chunk = file.read(_CHUNK)
-    if wide := _wide(chunk):
+    if wide := wide_encoding(chunk):
         return wide
     try:
         while chunk:
@@ -84,13 +84,14 @@ def encoding_of(file: IO[bytes], *, whole: bool = True, name: str = "the file") 
     return UTF8
 
 
-def _wide(start: bytes) -> str:
+def wide_encoding(start: bytes) -> str:
     """Return UTF-16 if a text is so encoded: it says so, or every other byte is mostly zero.
 
     Example:
-        >>> [_wide("a,b".encode(form)) for form in ("utf-16", "utf-16-le", "utf-16-be", "ascii")]
+        >>> forms = "utf-16", "utf-16-le", "utf-16-be", "ascii"
+        >>> [wide_encoding("a,b".encode(form)) for form in forms]
         ['utf-16', 'utf-16-le', 'utf-16-be', '']
-        >>> _wide(b"\\0\\1\\2")
+        >>> wide_encoding(b"\\0\\1\\2")
         ''
     """
     if start.startswith(_UTF16):
@@ -99,6 +100,16 @@ def _wide(start: bytes) -> str:
     encoding = ("utf-16-be", "utf-16-le")[zeros[1] > zeros[0]]
     mostly = 4 * max(zeros) > len(start) and 8 * min(zeros) < max(zeros)
     return encoding if mostly and not _CONTROL.search(start.decode(encoding, "ignore")) else ""
+
+
+def is_binary(start: bytes) -> bool:
+    """Whether a file is no text, as its first bytes show.
+
+    Example:
+        >>> is_binary(b"\\x89PNG\\x1a"), is_binary(b"\\xe9\\t,"), is_binary("a,b".encode("utf-16"))
+        (True, False, False)
+    """
+    return not wide_encoding(start) and bool(_CONTROL.search(start.decode("latin-1")))
 
 
 def _is_mostly_utf8(data: bytes) -> bool:
@@ -209,7 +220,7 @@ def lines_of(start: bytes, encoding: str = "") -> list[str]:
     """
     end = start.rfind(b"\n") + 1 if len(start) == START else 0
     start = start[: end or None]
-    encoding = encoding or _wide(start)
+    encoding = encoding or wide_encoding(start)
     try:
         text = start.decode(encoding or "utf-8-sig")
     except UnicodeDecodeError:
