@@ -224,7 +224,7 @@ class Generation(SavableAdapter):
         """Content of ``recipe.json``."""
         result = {"recipe": self.replay.model_dump(), **self.outcome.to_dict()}
         remarks = [r.to_dict() for r in self.remarks if r.level != "note"]
-        return self.plan.provenance() | result | {"remarks": remarks, "rank": self.rank}
+        return self.plan.provenance | result | {"remarks": remarks, "rank": self.rank}
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON values, as ``generate --json`` prints it."""
