@@ -16,7 +16,7 @@ from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.tables import padded_markdown_table
 from hf_lorameta.types import FactorPair, Row, no_progress, right_outputs
 
-MAX_LENGTH = 1024
+MAX_SCORED_TOKENS = 1024
 """Tokens of a prompt and its answer that are scored; longer prompts lose their beginning."""
 MAX_NEW_TOKENS = 64
 """Most tokens of a generated answer."""

@@ -90,8 +90,9 @@ class Plan(PlanData):
             for n in self.neighbors()
         ]
 
+    @property
     def provenance(self) -> dict[str, Any]:
-        """Return the content of ``recipe.json``, without a private dataset's name."""
+        """Content of ``recipe.json``, without a private dataset's name."""
         index, data = self.bank.index, self.dataset
         named = data.public_id is not None
         return {
@@ -123,7 +124,7 @@ class Plan(PlanData):
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON values, as ``plan --json`` prints it."""
-        data, typical, content = self.dataset, self.nearest_in_bank, self.provenance()
+        data, typical, content = self.dataset, self.nearest_in_bank, self.provenance
         name = {"id": data.id, "revision": data.revision, "config": data.config}
         read = {"ended_early": self.profile.ended_early, "total_rows": self.profile.total}
         return content | {

@@ -224,7 +224,7 @@ class Generation(SavableAdapter):
         """Content of ``recipe.json``."""
         remarks = [r.to_dict() for r in self.remarks if r.level != "note"]
         result = {"recipe": self.replay.model_dump(), "remarks": remarks, "rank": self.rank}
-        return dict(**(self.plan.provenance() | self._outcome | result), **self._records)
+        return dict(**(self.plan.provenance | self._outcome | result), **self._records)
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON values, as ``generate --json`` prints it."""

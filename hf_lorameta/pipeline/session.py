@@ -16,7 +16,7 @@ from hf_lorameta.data.chat_template import find_chat_form, require_chat_form
 from hf_lorameta.data.dataset import Dataset, ReadingOptions, open_dataset
 from hf_lorameta.data.prompt import PROMPT
 from hf_lorameta.data.sources.reading_limits import DEFAULT_LIMITS, ReadingLimits
-from hf_lorameta.engines.scoring import MAX_LENGTH
+from hf_lorameta.engines.scoring import MAX_SCORED_TOKENS
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator, require_eval
 from hf_lorameta.errors import HubError, UsageError
 from hf_lorameta.hub.base_model import LOCAL_HINT, locate
@@ -228,12 +228,12 @@ class Session:
         Raises:
             UsageError: it is longer than the prompts that the base model is run with.
         """
-        if instruction is None or len(instruction.encode()) <= MAX_LENGTH:
+        if instruction is None or len(instruction.encode()) <= MAX_SCORED_TOKENS:
             return
         [tokens] = self.bank.encode([instruction])
-        if len(tokens) > MAX_LENGTH:
+        if len(tokens) > MAX_SCORED_TOKENS:
             raise UsageError(
-                f"the instruction has {len(tokens):,} tokens, expected at most {MAX_LENGTH:,}, "
-                "the longest prompt that the base model is run with",
+                f"the instruction has {len(tokens):,} tokens, expected at most "
+                f"{MAX_SCORED_TOKENS:,}, the longest prompt that the base model is run with",
                 hint="shorten the instruction",
             )

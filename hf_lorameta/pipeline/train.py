@@ -57,14 +57,14 @@ class Train:
 
     def _trained(self, work: Work, session: Session, end: Deadline) -> Work:
         from hf_lorameta.training.further import train_further
-        from hf_lorameta.training.settings import MAX_LENGTH
+        from hf_lorameta.training.settings import MAX_TRAINED_TOKENS
         from hf_lorameta.training.trained import TrainingRows, encode_rows
 
         adapter, rows, evaluator = work.adapter, work.rows, session.evaluator
         to_check = rows.few or rows.held_out  # time is left to count right answers on them
         texts = bool(to_check) and measure_of(to_check, adapter.plan.dataset.form) in MEASURES
         reserved = partial(time_to_check, len(to_check), texts, seconds=end.left())
-        train, few = (encode_rows(evaluator, MAX_LENGTH, r) for r in (rows.train, rows.few))
+        train, few = (encode_rows(evaluator, MAX_TRAINED_TOKENS, r) for r in (rows.train, rows.few))
         try:
             result = train_further(
                 evaluator.model,

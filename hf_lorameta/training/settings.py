@@ -28,7 +28,7 @@ How many fit into the time is known better then.
 _EPOCHS = 8
 """How often all rows are trained on, unless they are few or very many."""
 
-MAX_LENGTH = 512
+MAX_TRAINED_TOKENS = 512
 """Tokens of a row that is trained on, at most."""
 
 _GENERAL_STEPS_PER_TASK, _GENERAL_STEPS, _GENERAL_MEASUREMENTS = 5, 1000, 8
@@ -157,7 +157,7 @@ class BankSettings(Settings):
     measurements: int = 4
     targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj")
     held_out: int = 32
-    max_length: int = MAX_LENGTH
+    max_length: int = MAX_TRAINED_TOKENS
     max_rows: int = 4096
     forms: bool = True
     general_steps: int | None = None

@@ -77,7 +77,7 @@ def made(data: Path, runner: FakeBase, **settings: Any) -> Generation:
 
 def recorded(plan: Plan, rows: Rows) -> dict[str, Any]:
     """Return the provenance of an adapter that was made with these rows."""
-    return plan.provenance() | {"rows": asdict(rows.drawn)}
+    return plan.provenance | {"rows": asdict(rows.drawn)}
 
 
 def pool(data: Path, **settings: Any) -> tuple[Row, ...]:
@@ -178,7 +178,7 @@ def test_rows_that_an_adapter_was_trained_or_checked_on_are_recognized(data: Pat
     expected = sorted([*rows.train, *rows.check])
     assert len(expected) == 20
     assert sorted(rows_used(provenance, same) or ()) == expected
-    assert rows_used(prepared(data)[0].provenance(), same) == []
+    assert rows_used(prepared(data)[0].provenance, same) == []
     assert rows_used(provenance, replace(same, split="test")) == []
     published: dict[str, Any] = {"private": False, "id": "user/name", "config": same.config}
     provenance["dataset"] |= published

@@ -43,7 +43,7 @@ def adapted_to(dataset: Dataset) -> tuple[dict[str, Any], set[Row]]:
     """Return the provenance of an adapter, and the rows that it was trained or checked on."""
     resolved = Resolved(Recipe(train=8, check=4))
     plan, rows = plan_with_rows(dataset, Session(embedded_bank()), resolved)
-    provenance = plan.provenance() | {"rows": asdict(rows.drawn)}
+    provenance = plan.provenance | {"rows": asdict(rows.drawn)}
     return json.loads(json.dumps(provenance)), set(rows.used)
 
 
@@ -153,7 +153,7 @@ def test_rows_of_a_training_that_no_recipe_asked_for_are_skipped(file: Path, tra
     resolved = Resolved(Recipe(), (Train(),), 9.0)
     plan, rows = plan_with_rows(dataset, Session(embedded_bank()), resolved)
     assert len(rows.used) == ROWS
-    provenance = plan.provenance() | {"rows": asdict(rows.drawn), "check": {"rows": 4}}
+    provenance = plan.provenance | {"rows": asdict(rows.drawn), "check": {"rows": 4}}
     if trained:
         provenance["recipe"] |= {"train": len(rows.train), "steps": 1}
     with pytest.raises(EmptyDatasetError, match=f"{ROWS} used to make or check an adapter\n"):

@@ -253,7 +253,7 @@ def test_a_revision_of_the_base_model_is_used(
     generation = generate(data, base=base, base_revision=first, recipe=Recipe(rank=4, train=16))
     folder = generation.save_pretrained(tmp_path / "adapter")
     assert json.loads((folder / CONFIG_FILE).read_bytes())["revision"] == first
-    assert plan(data, base=base, base_revision=first).provenance()["base_model"] == {
+    assert plan(data, base=base, base_revision=first).provenance["base_model"] == {
         "id": base, "revision": first,
     }  # fmt: skip
     with pytest.raises(UsageError, match="is for one commit of") as caught:

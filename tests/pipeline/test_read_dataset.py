@@ -70,7 +70,7 @@ def test_the_rows_to_train_on_are_those_of_the_recipe_despite_a_limit(
     assert plan.replay.max_rows == (recipe.max_rows or 60)
     drawn = rows_for(recipe, reading.pool)
     assert drawn.train
-    provenance = plan.provenance() | {"rows": asdict(drawn.drawn)}
+    provenance = plan.provenance | {"rows": asdict(drawn.drawn)}
     [part] = generated_adapters(provenance)  # of a merge
     for known in (provenance, part):
         assert set(rows_used(known, open_dataset(path)) or ()) == set(drawn.used)

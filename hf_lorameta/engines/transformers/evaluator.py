@@ -70,7 +70,7 @@ class TorchEvaluator(scoring.Evaluator):
         model: Any,
         tokenizer: Any,
         batch_tokens: int = 4096,
-        max_length: int = scoring.MAX_LENGTH,
+        max_length: int = scoring.MAX_SCORED_TOKENS,
         max_new_tokens: int = scoring.MAX_NEW_TOKENS,
     ) -> None:
         self.model, self.batch_tokens = model, batch_tokens
