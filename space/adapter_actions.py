@@ -89,7 +89,6 @@ class AdapterActions(Actions):
     @last_wins
     def try_out(self, visit: Visit, number: int, text: str) -> Updates:
         """Show the answers of the base model and of the adapter to an input."""
-        c = self.components
 
         def work(job: Job) -> None:
             result, adapter = _made(visit)
@@ -102,11 +101,11 @@ class AdapterActions(Actions):
 
             def show() -> Updates:
                 visit.answers = html
-                return {c.answers: html}
+                return {self.components.answers: html}
 
             job.show(show)
 
-        return self.begin(visit, "model", work, c.answers)
+        return self.begin(visit, "model", work, self.components.answers)
 
     @last_wins
     def save(
