@@ -273,7 +273,7 @@ def test_the_demos_adapter_is_better_than_the_base_model_and_can_be_tried(
     assert set(scores) == {"base", "base-chat", "generated", "3-shot"}
     assert scores["generated"]["loss"] < scores["base"]["loss"] / 2
     assert scores["generated"]["exact_match"] > scores["base"]["exact_match"]
-    assert "| adapter |" in report["summary"]
+    assert "| adapter  " in report["summary"]
     assert report["summary"].endswith(report["try"])
     words = shlex.split(report["try"])
     assert words[:2] == ["hf-lorameta", "try"]
