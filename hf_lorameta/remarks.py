@@ -1,7 +1,7 @@
 """What users are told besides figures: a list of remarks, which the front ends only render.
 
 A dataset, a plan and an adapter each hold one. A new remark is one ``Remark`` where its cause is
-known: in `hf_lorameta.data.dataset` for how a dataset is read, in
+known: in `hf_lorameta.data.first_rows` for how a dataset is read, in
 `hf_lorameta.data.counts.row_counts` for its rows, else in `hf_lorameta.pipeline.remarks`.
 """
 

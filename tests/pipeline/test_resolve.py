@@ -286,7 +286,7 @@ def test_a_budget_is_a_time(budget: Any) -> None:
         UsageError, match="is not a time, expected one such as 60s, 2m or 0"
     ) as error:
         generate(TRAIN_FILE, budget=budget)
-    assert error.value.hint == "leave out --budget"
+    assert error.value.hint == "add --budget 2m"
 
 
 @pytest.mark.unit

@@ -2,9 +2,9 @@
 
 To add one that `datasets` does not read: a row of `FORMATS`, with ``alone=True`` and `Parts` of two
 functions in a module of their own, a row of `KINDS` in ``tests/data/file_kinds.py``, and the list
-in ``data/README.md``; its endings leave `UNREAD`. Help, messages and the page follow. Such files
-are read where they are named or in a local folder, but not in archives and Hub repos, which
-`datasets` reads.
+in ``data/README.md``; its endings leave `UNREAD`, and the advice there goes to `Parts`. Help,
+messages and the page follow. Such files are read where they are named or in a local folder, but not
+in archives and Hub repos, which `datasets` reads.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -33,7 +33,8 @@ class Parts:
         one: what a part is called, such as sheet.
         several: what they are called, such as sheets.
         advice: for a file in which no such part can be read.
-        names: lists those of a file; raises ValueError if it is none of the format.
+        names: lists those of a file; raises ValueError if it is none of the format, or DatasetError
+            to say what is wrong with it.
         rows: reads one; None if they are files of other formats, which are unpacked.
         bare_rows: reads one whose first row does not name the columns; None if there are none.
     """
@@ -56,7 +57,8 @@ class FileFormat:
         parts: how its files are read, if `datasets` does not read them; not compressed or packed.
         on_page: whether the page takes uploads of it.
         separator: of its columns; None if a file shows it.
-        alone: whether `datasets` finds no such files in folders and repos.
+        alone: whether `datasets` finds no such files in folders and repos; those of a folder are
+            read if it has no other data files.
         starts: how its files may begin if they are not text.
     """
 
