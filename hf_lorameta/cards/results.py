@@ -49,6 +49,7 @@ class Training:
         layers: number of layers trained, the upper ones; 0 if all were.
         outputs: how many different outputs its rows have.
         schedule: steps after which the learning rate was to be zero; perhaps more than `steps`.
+        cut: number of its rows of which only a part was read, since they are too long.
     """
 
     rows: int
@@ -57,6 +58,7 @@ class Training:
     layers: int = 0
     outputs: int = 0
     schedule: int = 0
+    cut: int = 0
 
     @property
     def settings(self) -> dict[str, int | None]:

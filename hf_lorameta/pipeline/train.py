@@ -69,7 +69,7 @@ class Train:
             result = train_further(
                 evaluator.model,
                 LoraWeights(work.combined.layout, work.combined.pairs),
-                TrainingRows(train, few=few),
+                TrainingRows(train.rows, few=few.rows),
                 adapter.rank,
                 adapter.plan.recipe.seed,
                 steps=adapter.plan.recipe.steps,
@@ -87,7 +87,7 @@ class Train:
         stopped = f"{self.stopped}: {steps}. More steps might have made it better."
         outcome = replace(
             adapter.outcome,
-            training=_record(result, rows),
+            training=_record(result, rows, (few if result.folds else train).cut),
             out_of_time=not result.rows,
             interrupted=Interruption(self.name, stopped) if result.interrupted else None,
         )
@@ -104,7 +104,7 @@ def _why_untrained(work: Work) -> str:
     return "time ran out before the first training step"
 
 
-def _record(result: "Trained", rows: Rows) -> Training | None:
+def _record(result: "Trained", rows: Rows, cut: int) -> Training | None:
     """Return what is recorded of a training; None if there was no time for a step."""
     if not result.rows:
         return None
@@ -116,6 +116,7 @@ def _record(result: "Trained", rows: Rows) -> Training | None:
         folds=len(result.folds),
         layers=result.layers,
         outputs=len({output.strip() for _, output in trained_on}),
+        cut=cut,
     )
 
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import ne
 from typing import NamedTuple
 
 from hf_lorameta.engines.row_tokens import Tokens
@@ -26,12 +27,26 @@ class TrainingRows(NamedTuple):
     few: Sequence[Tokens] = ()
 
 
-def encode_rows(evaluator: TorchEvaluator, length: int, rows: Sequence[Row]) -> list[Tokens]:
-    """Encode rows in at most `length` tokens; outputs are cut off at half that length."""
-    return [
+class EncodedRows(NamedTuple):
+    """Rows of at most so many tokens as a training reads.
+
+    Attributes:
+        rows: outputs are cut off at half of these tokens, then prompts lose their beginning.
+        cut: number of rows that were longer.
+    """
+
+    rows: list[Tokens]
+    cut: int
+
+
+def encode_rows(evaluator: TorchEvaluator, length: int, rows: Sequence[Row]) -> EncodedRows:
+    """Encode rows in at most `length` tokens."""
+    whole = evaluator.encode(rows)
+    short = [
         row._replace(output=row.output[: length // 2]).truncated(length, evaluator.start_tokens)
-        for row in evaluator.encode(rows)
+        for row in whole
     ]
+    return EncodedRows(short, sum(map(ne, whole, short)))
 
 
 class Gain(NamedTuple):

@@ -152,6 +152,8 @@ STATES: dict[str, tuple[Callable[[Plan], Plan | Generation], str, str | None]] =
     "one adapter": (on_one, "warning", "close to a copy of it"),
     "unlicensed": (unlicensed, "warning", "Not all of the adapters used state a license"),
     "trained": (trained, "note", "Trained on 72 of 75 rows, in 9 steps."),
+    "long rows": (lambda p: trained(p, cut=8), "warning", "8 of 75 rows are longer than training"),
+    "few long rows": (lambda p: trained(p, cut=7), "note", "7 of 75 rows are longer than training"),
     "each row at least once": (
         lambda p: trained(p, steps=12), "note", "Trained on 75 rows for 12 steps."
     ),

@@ -211,6 +211,14 @@ def test_without_time_the_adapter_is_the_generated_one(tiny_bank: Bank, new: Pat
     assert same_weights(timed, make(tiny_bank, new))
 
 
+def test_rows_that_are_too_long_to_be_trained_on_whole_are_counted(tiny_bank: Bank) -> None:
+    long = [{"input": "a " * 600, "output": "b"}, {"input": "a", "output": "b " * 300}]
+    recipe = Recipe(top_k=2, train=10, steps=1)
+    trained = generate([*tiny.rows(3)[:8], *long], tiny_bank, recipe).outcome.training
+    assert trained is not None
+    assert (trained.rows, trained.cut) == (10, 2)
+
+
 def test_too_little_memory_is_an_error_with_a_way_out(
     tiny_bank: Bank, new: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -165,7 +165,7 @@ def open_task(
         "dataset_revision": dataset.revision,
         **stated_of(task, dataset.license, dataset.private),
     }
-    encoded = (encode_rows(evaluator, settings.max_length, part) for part in (rows, held))
+    encoded = (encode_rows(evaluator, settings.max_length, part).rows for part in (rows, held))
     return OpenTask(task, key, profile, TrainingRows(*encoded), facts)
 
 
