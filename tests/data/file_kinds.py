@@ -309,6 +309,8 @@ KINDS = [
     Kind("xml absa", {"Restaurants_Train.xml": b"<sentences><sentence id='1'><text>Good food</text></sentence></sentences>"}, refused="save its rows as CSV"),
     # --- CSV files that are not what their names or first lines say
     Kind("decimal commas", {"rows.csv": table(lambda i: {"text": text(i), "label": ["4,5", "3", "5"][i % 3]}, ";")}, "input=text,output=label", "4.5"),
+    Kind("thousands", {"rows.csv": table(lambda i: {"text": text(i), "label": ["1,500", "900"][i % 2]}, ";")}, "input=text,output=label", "1,500"),
+    Kind("labels with commas", {"rows.csv": table(lambda i: {"text": text(i), "labels": ["1,2", "3", "2,3"][i % 3]}, ";")}, "input=text,output=labels", "1, 2"),
     Kind("codes", {"rows.csv": table(lambda i: {"text": text(i), "label": ["007", "12", "042"][i % 3]})}, "input=text,output=label", "007"),
     Kind("tsv with commas", {"rows.tsv": table(labeled)}, "input=text,output=label", "negative"),
     Kind("tsv of one column", {"rows.tsv": lines(lambda i: f"{text(i)}, so", "text\n")}, "output=text", "Sun snow egg blue one four old small 0., so"),
@@ -318,6 +320,10 @@ KINDS = [
     Kind("csv with spaces", {"rows.csv": lines(lambda i: f"{text(i)}, so | {MOODS[i % 3]}", "text | label\n")}, "input=text,output=label", "negative"),
     Kind("sep=;", {"rows.csv": b"sep=;\r\n" + table(labeled, ";")}, "input=text,output=label", "negative"),
     Kind("csv below a comment", {"rows.csv": b"# of the support team\n# 2024\n" + table(labeled)}, "input=text,output=label", "negative"),
+    Kind("header with #", {"rows.csv": lines(lambda i: f"{text(i)}, so;{MOODS[i % 3]}", "#text;label\n")}, "input=#text,output=label", "negative"),
+    Kind("comment in one of two files", {"folder/train-0.csv": b"# 2024\n" + table(labeled), "folder/train-1.csv": table(labeled)}, refused="remove these lines"),
+    Kind("one column with a colon", {"rows.csv": lines(lambda i: f"Agent:{text(i)}", "Caller:hello there\n")}, "output=Caller:hello there", "Agent:Sun"),
+    Kind("colored text", {"rows.txt": lines(lambda i: f"\033[1m{text(i)}")}, "output=text", "\033[1mSun"),
     # --- other forms of rows
     Kind("json lists below names", {"rows.json": as_json([["text", "label"], *([text(i), MOODS[i % 3]] for i in range(ROWS))])}, "input=text,output=label", "negative"),
     Kind("json columns of several lengths", {"rows.json": as_json({"text": [text(i) for i in range(5)], "label": MOODS})}, refused="text has 5, label has 3"),

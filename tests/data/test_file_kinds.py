@@ -59,3 +59,10 @@ def test_each_kind_is_read_or_asked_about_or_refused_without_the_hub(
     assert str(dataset.columns) == kind.columns
     assert output.startswith(kind.output)
     assert bool(prompt) == bool(dataset.columns.input or dataset.columns.messages)
+
+
+def test_decimal_commas_of_one_file_are_none_in_texts_of_another(tmp_path: Path) -> None:
+    (tmp_path / "train-0.csv").write_text("text;score\nso, good;4,5\nbad;1,5\n")
+    (tmp_path / "train-1.csv").write_text("score;text\n3,5;so, so\n")
+    dataset = open_dataset(tmp_path, columns="input=text,output=score")
+    assert [text for text, _ in dataset.head(9)] == ["so, good", "bad", "so, so"]

@@ -16,6 +16,7 @@ from hf_lorameta.data.sources.json_rows import json_rows, rows_by_path
 from hf_lorameta.data.sources.reading_errors import QUOTE_TEXTS, read_filled
 from hf_lorameta.data.sources.split_names import Splits, pick_split, slice_bounds, split_name
 from hf_lorameta.data.sources.text_formats import (
+    DECIMAL,
     START,
     UTF8,
     TableForm,
@@ -183,9 +184,15 @@ def _read_split(builder: Any, name: str, split: str, encoding: str, guard: Guard
     is_csv = hasattr(config, "sep")
     if is_csv:
         _keep_texts(config)
-        with guard(), unpacked(urls[0], builder.token, start=True) as file:
-            lines = lines_of(file.read(START), config.encoding or UTF8)
+        lines = _start_of(builder, urls[0], guard)
         form = form_of_table(lines, config.sep)
+        for url in urls[1:] if form.above else ():
+            if form_of_table(_start_of(builder, url, guard), config.sep).above != form.above:
+                first, other = (PurePosixPath(each).name for each in (urls[0], url))
+                raise DatasetError(
+                    f"{first} has {form.above} lines above its first row, and {other} has not",
+                    hint="remove these lines, or name one file",
+                )
         notes += _fit(config, form, name)
         lines = lines[form.above :]
         if config.sep == _TAB and _has_plain_quotes(builder, urls[0], lines, guard):
@@ -208,6 +215,12 @@ def _read_split(builder: Any, name: str, split: str, encoding: str, guard: Guard
         notes.append(f"{name} has no header line: its columns are column_1, column_2, …")
         raw = read()
     return replace(raw, notes=tuple(notes), total=_row_total(builder, split))
+
+
+def _start_of(builder: Any, url: str, guard: Guard) -> list[str]:
+    """Return the first lines of a CSV file."""
+    with guard(), unpacked(url, builder.token, start=True) as file:
+        return lines_of(file.read(START), builder.config.encoding or UTF8)
 
 
 def _fit(config: Any, form: TableForm, name: str) -> list[str]:
@@ -235,7 +248,8 @@ def _fit(config: Any, form: TableForm, name: str) -> list[str]:
 
 
 def _with_point(number: str) -> str:
-    return number.strip().replace(",", ".")
+    number = number.strip()
+    return number.replace(",", ".") if DECIMAL.fullmatch(number) else number
 
 
 def _leave_out_empty_files(urls: list[str]) -> None:

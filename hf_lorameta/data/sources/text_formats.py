@@ -19,7 +19,10 @@ _SEPARATOR_LINE = re.compile(r'"?sep=(.)"?')
 """The first line of a CSV file for Excel, which is no row."""
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f]")
 """Characters that no text has."""
-_DECIMAL = re.compile(r"[+-]?\d+(,\d+)?")
+DECIMAL = re.compile(r"[+-]?\d+(,\d+)?")
+_THOUSANDS = re.compile(r"[+-]?([1-9]\d{0,2},\d{3}|\d+)")
+_LABELS = re.compile(r".*(labels|tags|categories|classes|genres|topics|emotions)", re.IGNORECASE)
+"""Names of columns where 1,2 is two labels."""
 UTF8, WESTERN = "utf-8", "cp1252"
 _CANDIDATES = (
     WESTERN, "cp1251", "cp1250", "cp1254", "cp1253", "cp1256", "cp1255", "koi8_r",
@@ -103,13 +106,16 @@ def wide_encoding(start: bytes) -> str:
 
 
 def is_binary(start: bytes) -> bool:
-    """Whether a file is no text, as its first bytes show.
+    """Whether a file is no text, as its first bytes show; texts may have escape codes.
 
     Example:
         >>> is_binary(b"\\x89PNG\\x1a"), is_binary(b"\\xe9\\t,"), is_binary("a,b".encode("utf-16"))
         (True, False, False)
+        >>> is_binary(b"\\x1b[1mso"), is_binary(b"so good\\0")
+        (False, True)
     """
-    return not wide_encoding(start) and bool(_CONTROL.search(start.decode("latin-1")))
+    others = start.replace(b"\x1b", b"").decode("latin-1")
+    return not wide_encoding(start) and bool(_CONTROL.search(others))
 
 
 def _is_mostly_utf8(data: bytes) -> bool:
@@ -247,8 +253,11 @@ def marks_of(lines: Sequence[str]) -> tuple[str, str]:
     double, single = found[: len(SEPARATORS)], found[len(SEPARATORS) :]
     fits = any(even for even, *_ in single) and not any(even for even, *_ in double)
     _, count, mark, quote = max(single if fits else double, key=lambda way: way[:2])
-    first = "".join(lines[:1])
-    rare = (m for m in _RARE_SEPARATORS if count < 2 and not re.search(rf"\{m}[ /]", first))
+    names, all_lines = "".join(lines[:1]).split(), "\n".join(lines)
+    rare = (
+        m for m in _RARE_SEPARATORS
+        if count < 2 and len(names) == 1 and not re.search(rf"\{m}[ /]", all_lines)
+    )  # fmt: skip
     return next((m for m in rare if are_even(_cells(lines, m, quote))), mark), quote
 
 
@@ -294,14 +303,16 @@ def form_of_table(lines: Sequence[str], mark: str = SEPARATORS[0]) -> TableForm:
 
     A comma as its mark, or a tab that no line has, is what a name states, and may be wrong. A
     number with a comma is a decimal where semicolons separate columns, as Excel writes files where
-    commas are decimal. Comments are lines that begin with ``#`` and have other numbers of cells
-    than the rows below.
+    commas are decimal, unless all may be thousands or the column has labels. Comments are lines
+    that begin with ``#`` and have other numbers of cells than the rows below.
 
     Example:
         >>> form_of_table(["sep=;", "id;label", "007;4,5", "012;3", "005;3"])
         TableForm(mark=';', quote='"', above=1, codes=(0,), decimals=(1,), names=())
         >>> form_of_table(["# of 2024", "text,label", "so,1"]).above, form_of_table(["#,a"]).above
         (1, 0)
+        >>> form_of_table(["text;n;labels", "so;1,000;1,2", "so;900;2"]).decimals
+        ()
         >>> form_of_table(["text,label", "so,1"], "\\t").mark, form_of_table(["a,b"], "|").mark
         (',', '|')
     """
@@ -320,7 +331,7 @@ def form_of_table(lines: Sequence[str], mark: str = SEPARATORS[0]) -> TableForm:
         cells = [cell for cell in map(str.strip, column[1:]) if cell]
         if all(map(str.isdecimal, cells)) and any(c[0] == "0" and len(c) > 1 for c in cells):
             codes.append(i)
-        elif mark == ";" and all(map(_DECIMAL.fullmatch, cells)) and "," in "".join(cells):
+        elif mark == ";" and _are_decimals(cells) and not _LABELS.fullmatch(column[0].strip()):
             decimals.append(i)
     spaced = mark == "|" and all(" | " in line for line in lines)
     names = tuple(map(str.strip, rows[0]))
@@ -328,8 +339,14 @@ def form_of_table(lines: Sequence[str], mark: str = SEPARATORS[0]) -> TableForm:
     return TableForm(mark, quote, above, tuple(codes), tuple(decimals), names)
 
 
+def _are_decimals(cells: Sequence[str]) -> bool:
+    return all(map(DECIMAL.fullmatch, cells)) and not all(map(_THOUSANDS.fullmatch, cells))
+
+
 def _number_of_comments(lines: Sequence[str]) -> int:
     comments = list(takewhile(lambda line: line.startswith("#"), lines))
+    if not comments or are_even(_cells(lines, *marks_of(lines))):  # the first line may have names
+        return 0
     rest = lines[len(comments) :]
     mark, quote = marks_of(rest)
     rows = _cells(rest, mark, quote)
