@@ -311,6 +311,7 @@ KINDS = [
     Kind("decimal commas", {"rows.csv": table(lambda i: {"text": text(i), "label": ["4,5", "3", "5"][i % 3]}, ";")}, "input=text,output=label", "4.5"),
     Kind("thousands", {"rows.csv": table(lambda i: {"text": text(i), "label": ["1,500", "900"][i % 2]}, ";")}, "input=text,output=label", "1,500"),
     Kind("labels with commas", {"rows.csv": table(lambda i: {"text": text(i), "labels": ["1,2", "3", "2,3"][i % 3]}, ";")}, "input=text,output=labels", "1, 2"),
+    Kind("codes of rows", {"rows.csv": table(lambda i: {"code": f"{i:04}", "text": text(i)})}, "output=text", "Sun"),
     Kind("codes", {"rows.csv": table(lambda i: {"text": text(i), "label": ["007", "12", "042"][i % 3]})}, "input=text,output=label", "007"),
     Kind("tsv with commas", {"rows.tsv": table(labeled)}, "input=text,output=label", "negative"),
     Kind("tsv of one column", {"rows.tsv": lines(lambda i: f"{text(i)}, so", "text\n")}, "output=text", "Sun snow egg blue one four old small 0., so"),

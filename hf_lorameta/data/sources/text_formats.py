@@ -335,7 +335,8 @@ def form_of_table(lines: Sequence[str], mark: str = SEPARATORS[0]) -> TableForm:
             decimals.append(i)
     spaced = mark == "|" and all(" | " in line for line in lines)
     names = tuple(map(str.strip, rows[0]))
-    names = names if spaced and len(set(names)) == len(names) else ()
+    wide = max(map(len, rows)) > len(names)
+    names = () if not spaced or wide or len(set(names)) < len(names) else names
     return TableForm(mark, quote, above, tuple(codes), tuple(decimals), names)
 
 
