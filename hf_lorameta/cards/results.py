@@ -221,17 +221,21 @@ class Outcome:
         return self.training.settings if self.training else {}
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the results as JSON values, by their names in recipe.json.
+        """Return the results as JSON values, by their names in recipe.json, without `records`.
 
         A number that is not finite is None.
         """
-        return dict(  # which refuses a record with the name of another
-            training=_json(self.training),
-            check=_json(self.check),
-            interrupted=self.interrupted and self.interrupted.stage,
-            rows=_json(self.drawn),
-            **{record.name: record.values for record in self.records},
-        )
+        return {
+            "training": _json(self.training),
+            "check": _json(self.check),
+            "interrupted": self.interrupted and self.interrupted.stage,
+            "rows": _json(self.drawn),
+        }
+
+    @property
+    def recorded(self) -> dict[str, Mapping[str, Any]]:
+        """The values of `records` by the names of stages."""
+        return {record.name: record.values for record in self.records}
 
 
 def _json(result: Training | CheckResult | Drawn | None) -> dict[str, Any] | None:

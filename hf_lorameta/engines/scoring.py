@@ -28,7 +28,6 @@ CHAT_METHOD = "base-chat"
 """The base model in its own chat template, a method of `hf_lorameta.engines.comparing.compare`."""
 MEASURES = {"rouge_l": "Rouge-L", "label_f1": "F1 of labels"}
 """Names of the fields of `Scores` that judge texts, and outputs of several labels."""
-_SHOWN_NAMES = {ADAPTER_METHOD: "adapter"}
 _TEXT_WORDS = 5
 """Different outputs with at least this many words on average are texts."""
 _WORD = re.compile(r"[^\W_]+")
@@ -41,7 +40,7 @@ def shown_name(method: str) -> str:
         >>> shown_name("generated"), shown_name("3-shot")
         ('adapter', '3-shot')
     """
-    return _SHOWN_NAMES.get(method, method)
+    return "adapter" if method == ADAPTER_METHOD else method
 
 
 @dataclass(frozen=True)
@@ -141,12 +140,8 @@ class Report:
         rows = []
         for method, s in self.scores.items():
             values = (s.loss, s.rouge_l, s.exact_match, s.contains, s.label_f1)[: len(head) - 1]
-            rows.append(
-                (
-                    shown_name(method),
-                    *("–" if value is None else f"{value:.3f}" for value in values),
-                )
-            )
+            shown = ("–" if value is None else f"{value:.3f}" for value in values)
+            rows.append((shown_name(method), *shown))
         return padded_markdown_table(head, rows, right=range(1, len(head)))
 
 

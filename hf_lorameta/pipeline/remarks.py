@@ -24,7 +24,7 @@ from hf_lorameta.pipeline.plan_data import PlanData
 from hf_lorameta.recipe import Recipe
 from hf_lorameta.remarks import Remark
 from hf_lorameta.tables import plural
-from hf_lorameta.training.settings import MAX_TRAINED_TOKENS, Settings
+from hf_lorameta.training.settings import MAX_TRAINED_TOKENS, Settings, most_of_output
 
 _FEW_ROWS = 20
 _MOST_NAMED = 3
@@ -187,8 +187,8 @@ def _of_adapter(plan: PlanData, outcome: Outcome) -> Iterator[Remark]:
         yield Remark(
             "warning" if 10 * training.cut > training.rows else "note",
             f"{training.cut} of {training.rows} rows are longer than training reads, "
-            f"{MAX_TRAINED_TOKENS} tokens with {MAX_TRAINED_TOKENS // 2} of the output: the "
-            "beginning of their prompt or the end of their output was cut off.",
+            f"{MAX_TRAINED_TOKENS} tokens with {most_of_output(MAX_TRAINED_TOKENS)} of the output: "
+            "the beginning of their prompt or the end of their output was cut off.",
         )
     if training and training.outputs == 1:
         yield Remark(

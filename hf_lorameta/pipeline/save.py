@@ -3,7 +3,7 @@
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -224,27 +224,22 @@ class Generation(SavableAdapter):
         """Content of ``recipe.json``."""
         remarks = [r.to_dict() for r in self.remarks if r.level != "note"]
         result = {"recipe": self.replay.model_dump(), "remarks": remarks, "rank": self.rank}
-        return dict(**(self.plan.provenance | self._outcome | result), **self._records)
+        return self._recorded(self.plan.provenance | self.outcome.to_dict() | result)
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON values, as ``generate --json`` prints it."""
-        names = ("recipe", *self._outcome, "rank")
+        names = ("recipe", *self.outcome.to_dict(), "rank")
         result = {name: self.provenance[name] for name in names} | {"seconds": self.seconds}
         result["step_share"] = (
             self.step_seconds / self.model_seconds if self.model_seconds else None
         )
         result["remarks"] = [remark.to_dict() for remark in self.remarks]
         result["verdict"] = self.verdict.text
-        return dict(**(self.plan.to_dict() | result), **self._records)
+        return self._recorded(self.plan.to_dict() | result)
 
-    @property
-    def _outcome(self) -> dict[str, Any]:
-        return replace(self.outcome, records=()).to_dict()
-
-    @property
-    def _records(self) -> dict[str, Any]:
-        """What stages did, by their names, each of which `dict` refuses if another value has it."""
-        return {record.name: record.values for record in self.outcome.records}
+    def _recorded(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Add what stages did; `dict` refuses the name of a stage that another value has."""
+        return dict(**values, **self.outcome.recorded)
 
     def __repr__(self) -> str:
         name, bank = self.plan.dataset.id or "a local dataset", self.plan.bank

@@ -209,6 +209,16 @@ class BankSettings(Settings):
         return {name: value for name, value in asdict(self).items() if name != "general_only"}
 
 
+def most_of_output(length: int) -> int:
+    """Return how many of so many tokens of a row its output may take in training.
+
+    Example:
+        >>> most_of_output(MAX_TRAINED_TOKENS)
+        256
+    """
+    return length // 2
+
+
 def settings_for(rows: int, width: int, rank: int, seed: int) -> Settings:
     """Return the settings of a training.
 

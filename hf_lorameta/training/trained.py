@@ -9,6 +9,7 @@ from typing import NamedTuple
 from hf_lorameta.engines.row_tokens import Tokens
 from hf_lorameta.engines.scoring import LoraWeights
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
+from hf_lorameta.training.settings import most_of_output
 from hf_lorameta.training.trainer import HeldOutLosses
 from hf_lorameta.types import Row
 
@@ -31,7 +32,7 @@ class EncodedRows(NamedTuple):
     """Rows of at most so many tokens as a training reads.
 
     Attributes:
-        rows: outputs are cut off at half of these tokens, then prompts lose their beginning.
+        rows: outputs are cut off (`most_of_output`), then prompts lose their beginning.
         cut: number of rows that were longer.
     """
 
@@ -41,9 +42,9 @@ class EncodedRows(NamedTuple):
 
 def encode_rows(evaluator: TorchEvaluator, length: int, rows: Sequence[Row]) -> EncodedRows:
     """Encode rows in at most `length` tokens."""
-    whole = evaluator.encode(rows)
+    whole, most = evaluator.encode(rows), most_of_output(length)
     short = [
-        row._replace(output=row.output[: length // 2]).truncated(length, evaluator.start_tokens)
+        row._replace(output=row.output[:most]).truncated(length, evaluator.start_tokens)
         for row in whole
     ]
     return EncodedRows(short, sum(map(ne, whole, short)))

@@ -177,10 +177,11 @@ def sheet_rows(path: Path, name: str, *, header: bool = True) -> Iterator[dict[s
         titles = next((row for row, count in enumerate(counts) if count > 1), 0)
         cells = (row for _, row in chain(first[titles:], numbered))
         top = [str(cell).strip() for cell in next(cells, [])] if header else []
-        names = _distinct(top)
+        named = top
         if first and first[titles][0] in merged and titles + 1 < len(first):
-            names = _distinct(_below_groups(top, first[titles + 1][1]))
-        for row in islice(cells, int(names != _distinct(top)), None):
+            named = _below_groups(top, first[titles + 1][1])
+        names = _distinct(named)
+        for row in islice(cells, int(named != top), None):
             keys = names or [f"column_{number}" for number in range(1, len(row) + 1)]
             filled = (
                 (key, cell if cell != "" else None) for key, cell in zip(keys, row, strict=False)

@@ -60,7 +60,7 @@ def refuse_other_start(path: Path) -> None:
     """Refuse a file that does not begin as those of the format that its name states.
 
     Raises:
-        DatasetError: it does, or is what Git has for a file that was not downloaded.
+        DatasetError: it does not, or is what Git has for a file that was not downloaded.
     """
     with path.open("rb") as file:
         start = file.read(len(_POINTER))
