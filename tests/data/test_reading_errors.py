@@ -9,7 +9,7 @@ import pytest
 from huggingface_hub.constants import HF_HOME
 
 from hf_lorameta.data.dataset import open_dataset
-from hf_lorameta.data.sources.raw_dataset import SETTINGS
+from hf_lorameta.data.sources.datasets_library import SETTINGS
 from hf_lorameta.data.sources.reading_errors import reading
 from hf_lorameta.errors import (
     ColumnsError,

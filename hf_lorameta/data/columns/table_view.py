@@ -12,6 +12,7 @@ from hf_lorameta.data.columns.conversations import (
     is_conversation,
     is_transcript,
 )
+from hf_lorameta.data.sources.table_forms import are_codes
 
 Kind = Literal["text", "number", "class", "list", "fields", "turns", "other", "empty"]
 
@@ -82,7 +83,7 @@ class TableView:
             return "empty" if self.sample else "text"
         first = values[0]
         if isinstance(first, str):
-            return "number" if _are_codes(values) else "text"
+            return "number" if are_codes(values) else "text"
         if isinstance(first, (bool, int, float)):
             return "number"
         if isinstance(first, Mapping):
@@ -302,17 +303,6 @@ class TableView:
     def is_rendered(self, name: str, others: Sequence[str]) -> bool:
         """Whether a column's texts contain those of the others, as rendered prompts do."""
         return all(self.is_within(other, [name]) for other in others if self.values(other))
-
-
-def _are_codes(values: Sequence[Any]) -> bool:
-    """Whether texts are numbers of which some begin with a zero; CSV files are read so.
-
-    Example:
-        >>> _are_codes(["007", "12"]), _are_codes(["7", "12"]), _are_codes(["007", "x"])
-        (True, False, False)
-    """
-    digits = all(isinstance(value, str) and value.isdecimal() for value in values)
-    return digits and any(value[0] == "0" and len(value) > 1 for value in values)
 
 
 def are_labels(texts: Sequence[str]) -> bool:

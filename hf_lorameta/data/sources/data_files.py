@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 import yaml
 from huggingface_hub.repocard import REGEX_YAML_BLOCK
 
+from hf_lorameta.data.sources.datasets_library import kind_of
 from hf_lorameta.data.sources.formats import FORMATS, ending, stem
-from hf_lorameta.data.sources.raw_dataset import kind_of
 from hf_lorameta.data.sources.yaml_aliases import MAX_ALIASED, has_too_many_aliases
 from hf_lorameta.errors import DatasetError, sanitize
 from hf_lorameta.hub.repo import PinnedRepo

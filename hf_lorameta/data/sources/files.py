@@ -9,21 +9,16 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from hf_lorameta.data.sources.containers import expecting, unpack, usable_names
+from hf_lorameta.data.sources.datasets_library import NO_CACHE, prepared_datasets, unpacked
 from hf_lorameta.data.sources.file_formats import format_of
 from hf_lorameta.data.sources.formats import COMPRESSIONS, FORMATS, FileFormat, Parts, ending, stem
 from hf_lorameta.data.sources.json_rows import rows_by_path
 from hf_lorameta.data.sources.line_layouts import other_readings
-from hf_lorameta.data.sources.raw_dataset import (
-    NO_CACHE,
-    RawDataset,
-    prepared_datasets,
-    read_builder,
-    rows_of,
-    unpacked,
-)
+from hf_lorameta.data.sources.raw_dataset import RawDataset, read_builder, rows_of
 from hf_lorameta.data.sources.reading_errors import read_filled, reading, without_rows
 from hf_lorameta.data.sources.split_names import Splits, pick_split, split_name
-from hf_lorameta.data.sources.text_formats import encoding_of, lacks_header
+from hf_lorameta.data.sources.table_forms import lacks_header
+from hf_lorameta.data.sources.text_formats import encoding_of
 from hf_lorameta.data.sources.text_rows import classes_of
 from hf_lorameta.errors import DatasetError, EmptyDatasetError
 from hf_lorameta.files import sha256, similar_name

@@ -6,12 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from hf_lorameta.data.sources.data_files import CARD_FILES, is_data_file, read_alone
+from hf_lorameta.data.sources.datasets_library import prepared_datasets
 from hf_lorameta.data.sources.file_formats import refuse_other_start
 from hf_lorameta.data.sources.files import digest, open_files, refuse_stream
 from hf_lorameta.data.sources.hub_repos import RepoFiles, open_split
 from hf_lorameta.data.sources.line_layouts import readings_of_folder
 from hf_lorameta.data.sources.memory import rows_in_memory
-from hf_lorameta.data.sources.raw_dataset import RawDataset, prepared_datasets
+from hf_lorameta.data.sources.raw_dataset import RawDataset
 from hf_lorameta.data.sources.reading_errors import read_filled, reading
 from hf_lorameta.data.sources.split_names import Splits, pick_split, split_name
 from hf_lorameta.errors import EmptyDatasetError

@@ -16,14 +16,9 @@ from hf_lorameta.data.sources.data_files import (
     check_size,
     read_alone,
 )
+from hf_lorameta.data.sources.datasets_library import NO_CACHE, kind_of, prepared_datasets
 from hf_lorameta.data.sources.formats import FORMATS, ending
-from hf_lorameta.data.sources.raw_dataset import (
-    NO_CACHE,
-    RawDataset,
-    kind_of,
-    prepared_datasets,
-    read_builder,
-)
+from hf_lorameta.data.sources.raw_dataset import RawDataset, read_builder
 from hf_lorameta.data.sources.reading_errors import reading
 from hf_lorameta.data.sources.split_names import Splits
 from hf_lorameta.errors import ConnectionLostError, EmptyDatasetError

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from itertools import islice, pairwise
 from pathlib import Path
 
+from hf_lorameta.data.sources.datasets_library import unpacked
 from hf_lorameta.data.sources.formats import COMPRESSIONS, FORMATS, ending
-from hf_lorameta.data.sources.raw_dataset import unpacked
 from hf_lorameta.data.sources.reading_errors import reading
 from hf_lorameta.data.sources.text_formats import START, lines_of
 from hf_lorameta.data.sources.text_rows import repeat

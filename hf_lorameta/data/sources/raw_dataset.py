@@ -1,67 +1,32 @@
 """Rows of one split as its files have them, before the roles of its columns are known."""
 
-import csv
-import glob
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
 from io import BytesIO
 from itertools import chain, islice, zip_longest
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, TypeAlias
+from typing import Any
 
+from hf_lorameta.data.sources.csv_tables import as_table, fit_to_files
+from hf_lorameta.data.sources.datasets_library import Guard, kind_of, unpacked
 from hf_lorameta.data.sources.json_rows import json_rows, rows_by_path
 from hf_lorameta.data.sources.reading_errors import QUOTE_TEXTS, read_filled
+from hf_lorameta.data.sources.reading_limits import check_number_of_columns
 from hf_lorameta.data.sources.split_names import Splits, pick_split, slice_bounds, split_name
-from hf_lorameta.data.sources.text_formats import (
-    DECIMAL,
-    START,
-    UTF8,
-    TableForm,
-    as_text,
-    columns_in,
-    encoding_of,
-    form_of_table,
-    has_plain_quotes,
-    lacks_header,
-    lines_of,
-)
-from hf_lorameta.data.sources.text_rows import classes_of, separator_between, text_rows
-from hf_lorameta.errors import DatasetError, DatasetTooLargeError, EmptyDatasetError, Option
-from hf_lorameta.hub.repo import PinnedRepo, Token
-from hf_lorameta.network import uncompressed
+from hf_lorameta.data.sources.table_forms import lacks_header
+from hf_lorameta.data.sources.text_formats import UTF8, encoding_of
+from hf_lorameta.data.sources.text_rows import classes_of, text_rows
+from hf_lorameta.errors import DatasetError, EmptyDatasetError, Option
+from hf_lorameta.hub.repo import PinnedRepo
 
 SAMPLE_ROWS = 32
 """Rows that are read to learn what the columns hold."""
 _BATCH_ROWS = 1024
 """Rows of a Parquet file that are decoded at once; `datasets` decodes a whole row group."""
-MAX_COLUMNS = 2000
-"""Most columns of a table; each takes time wherever columns are gone through."""
-_AHEAD = 1 << 18
-"""Bytes that are downloaded beyond what is read of a file's start."""
-_TAB, _QUOTE = "\t", '"'
 _INDEX = "__index_level_0__"
 """A column that `datasets` adds where rows of a CSV file have more fields than its header."""
-SETTINGS = {
-    "HF_UPDATE_DOWNLOAD_COUNTS": False,
-    "STREAMING_OPEN_MAX_RETRIES": 1,  # the number of attempts
-    "STREAMING_OPEN_RETRY_INTERVAL": 0,  # slept after the last attempt, too
-    "STREAMING_READ_MAX_RETRIES": 1,
-    "STREAMING_READ_RETRY_INTERVAL": 0,
-    "STREAMING_READ_SERVER_UNAVAILABLE_RETRY_INTERVAL": 0,
-    "STREAMING_READ_RATE_LIMIT_RETRY_INTERVAL": 0,
-}
-"""Settings of `datasets`.
-
-Its requests are retried by our client; the further retries that `datasets` adds around those, up to
-20 min per read, are switched off for the whole process.
-"""
-NO_CACHE = "memory://"
-"""The cache of `datasets`, which stores no rows here: in a folder it would make lock files."""
-Guard: TypeAlias = Callable[[], AbstractContextManager[None]]
-"""Makes a context that translates the errors of reading rows."""
 
 
 @dataclass(frozen=True)
@@ -79,30 +44,6 @@ class RawDataset:
     total: int | None = None  # number of rows, if it is known without reading them
     repo: PinnedRepo | None = None  # of the Hub; None for files and rows in memory
     revision: str = "in memory"  # commit hash, or ``sha256:…`` of files
-
-
-def prepared_datasets() -> Any:
-    """Return the library `datasets`, safe for threads, without bars, logs, retries or use counts.
-
-    Its error logs may quote rows.
-
-    To count uses, it sends a name to Amazon S3, for up to 3 s, or 5 s if no name can be resolved.
-    It splits URLs at ``::``, which an IPv6 address of the Hub may have: it gets another form of it.
-    Its bars share a lock. If there is none, tqdm makes one for a call and deletes it afterwards,
-    which fails if another thread has done so; a lock that exists before the call stays.
-    """
-    import datasets
-
-    datasets.disable_progress_bars()
-    datasets.logging.set_verbosity(datasets.logging.CRITICAL)
-    datasets.utils.tqdm.get_lock()
-    for name, value in SETTINGS.items():
-        setattr(datasets.config, name, value)
-    if "::" in datasets.config.HF_ENDPOINT:
-        datasets.config.HF_ENDPOINT = uncompressed(datasets.config.HF_ENDPOINT)
-        arguments: Any = datasets.utils.hub.hf_dataset_url.keywords
-        arguments["endpoint"] = datasets.config.HF_ENDPOINT
-    return datasets
 
 
 def read_builder(builder: Any, name: str, split: Splits, guard: Guard) -> RawDataset:
@@ -146,7 +87,7 @@ def _read_split(builder: Any, name: str, split: str, encoding: str, guard: Guard
         _leave_out_empty_files(config.data_files[part])
     urls, notes = list(map(str, config.data_files[part])), list[str]()
     zipped = any(url.endswith(".zip") for url in urls)
-    if kind == "text" and not zipped and (table := _as_table(builder, part, urls, guard)):
+    if kind == "text" and not zipped and (table := as_table(builder, part, urls, guard)):
         builder, config, kind = table, table.config, "csv"
     ours = kind in ("json", "text", "conll") and not zipped
     classes = classes_of(urls) if ours and kind == "text" else {}
@@ -166,7 +107,7 @@ def _read_split(builder: Any, name: str, split: str, encoding: str, guard: Guard
             return rows_of(rows, split, _class_names(builder.info.features), config.name)
         with guard():
             stream = builder.as_streaming_dataset(part)
-            _check_number(name, len(stream.features or ()))
+            check_number_of_columns(name, len(stream.features or ()))
             stream = _without_decoding(stream)
         return raw_dataset(stream, split, guard)
 
@@ -183,25 +124,7 @@ def _read_split(builder: Any, name: str, split: str, encoding: str, guard: Guard
             )
     is_csv = hasattr(config, "sep")
     if is_csv:
-        _keep_texts(config)
-        lines = _start_of(builder, urls[0], guard)
-        form = form_of_table(lines, config.sep)
-        for url in urls[1:] if form.above else ():
-            if form_of_table(_start_of(builder, url, guard), config.sep).above != form.above:
-                first, other = (PurePosixPath(each).name for each in (urls[0], url))
-                raise DatasetError(
-                    f"{first} has {form.above} lines above its first row, and {other} has not",
-                    hint="remove these lines, or name one file",
-                )
-        notes += _fit(config, form, name)
-        lines = lines[form.above :]
-        if config.sep == _TAB and _has_plain_quotes(builder, urls[0], lines, guard):
-            config.quoting = csv.QUOTE_NONE
-        with guard(), unpacked(urls[0], builder.token, start=True) as file:
-            marks = {"delimiter": config.sep, "quotechar": config.quotechar}
-            marks["quoting"] = config.quoting
-            count = columns_in(file, config.encoding or UTF8, form.above, **marks)
-            _check_number(name, count)
+        notes += fit_to_files(builder, urls, name, guard)
     raw = read()
     if ours and kind == "json":
         notes += _on_other_columns(builder, urls, guard)
@@ -217,66 +140,9 @@ def _read_split(builder: Any, name: str, split: str, encoding: str, guard: Guard
     return replace(raw, notes=tuple(notes), total=_row_total(builder, split))
 
 
-def _start_of(builder: Any, url: str, guard: Guard) -> list[str]:
-    """Return the first lines of a CSV file."""
-    with guard(), unpacked(url, builder.token, start=True) as file:
-        return lines_of(file.read(START), builder.config.encoding or UTF8)
-
-
-def _fit(config: Any, form: TableForm, name: str) -> list[str]:
-    """Make the CSV reader read a file of this form; return what to tell of it."""
-    notes = list[str]()
-    if config.sep == _TAB and form.mark != _TAB:
-        notes.append(f"{name} has no tabs: its columns are separated with {form.mark}")
-    config.sep = form.mark
-    config.quotechar = form.quote if config.quotechar == _QUOTE else config.quotechar
-    if config.features is not None:
-        return notes
-    if form.above:
-        config.skiprows = form.above
-        notes.append(f"{name} is read from line {form.above + 1} on: those above it are no rows")
-    if form.decimals:
-        notes.append(f"{name} has numbers with decimal commas: 4,5 is read as 4.5")
-    if form.names:
-        config.header, config.names = 0, list(form.names)
-    config.converters = (
-        dict.fromkeys(range(len(form.names)), str.strip)
-        | dict.fromkeys(form.codes, str.strip)
-        | dict.fromkeys(form.decimals, _with_point)
-    )
-    return notes
-
-
-def _with_point(number: str) -> str:
-    number = number.strip()
-    return number.replace(",", ".") if DECIMAL.fullmatch(number) else number
-
-
 def _leave_out_empty_files(urls: list[str]) -> None:
     """Remove the files on this disk without a byte, whose columns `datasets` asks for in vain."""
     urls[:] = [url for url in urls if "://" in url or Path(url).stat().st_size] or urls
-
-
-def _as_table(builder: Any, part: str, urls: Sequence[str], guard: Guard) -> Any:
-    """Return a builder that reads text files as tables, if the lines of the first one are rows."""
-    with guard(), unpacked(urls[0], builder.token, start=True) as file:
-        separator = separator_between(lines_of(file.read(START)))
-    if not separator:
-        return None
-    files = [url if "://" in url else glob.escape(url) for url in urls]
-    quoting = csv.QUOTE_MINIMAL if separator == _TAB else csv.QUOTE_NONE
-    form = {"sep": separator, "quoting": quoting, "token": builder.token, "cache_dir": NO_CACHE}
-    with guard():
-        return prepared_datasets().load_dataset_builder("csv", data_files={part: files}, **form)
-
-
-def _has_plain_quotes(builder: Any, url: str, lines: Sequence[str], guard: Guard) -> bool:
-    """Whether quotation marks in a table belong to its texts; of one on the Hub, by its start."""
-    if "://" in url or not has_plain_quotes(lines):
-        return has_plain_quotes(lines)
-    encoding = builder.config.encoding or UTF8
-    with guard(), unpacked(url) as file, as_text(file, encoding) as text:
-        return has_plain_quotes(text)
 
 
 def _rows_in_files(
@@ -326,32 +192,6 @@ def _of_object(name: str, lists: dict[str, list[dict[str, Any]]], split: Splits)
     return replace(found, notes=(f"{name} is one object: {read}",))
 
 
-def kind_of(builder: Any) -> str:
-    """Return the format that a `datasets.DatasetBuilder` reads, such as ``json``."""
-    return str(builder.__module__).rpartition(".")[2]
-
-
-def unpacked(
-    path: str, token: Token = None, *, start: bool = False
-) -> AbstractContextManager[IO[bytes]]:
-    """Open a local file, or one on the Hub, decompressed if its name states a compression.
-
-    Args:
-        path: or URL.
-        token: for the Hub.
-        start: whether only the start will be read; else 5 MiB more than is read are downloaded.
-    """
-    import fsspec
-
-    options = {"hf": {"token": token}} if "://" in path else {}
-    opened: Any = fsspec.open(path, "rb", compression="infer", **options)
-    if start and options:
-        more = {"block_size": _AHEAD, "compression": opened.compression}
-        opened = opened.fs.open(opened.path, "rb", **more)
-    file: AbstractContextManager[IO[bytes]] = opened
-    return file
-
-
 def _without_decoding(stream: Any) -> Any:
     """Return a stream that leaves images, sounds and other media as they are stored.
 
@@ -394,12 +234,6 @@ def _encoding_of_files(builder: Any, urls: Sequence[str]) -> str:
     return UTF8
 
 
-def _keep_texts(config: Any) -> None:
-    """Make the CSV reader keep texts such as NA and None, unless the repo states its columns."""
-    if config.keep_default_na and config.features is None:
-        config.keep_default_na, config.na_values = False, [""]
-
-
 def raw_dataset(stream: Any, split: str, guard: Guard) -> RawDataset:
     """Return the rows of a `datasets.IterableDataset` and the class names that it states."""
     config = getattr(getattr(stream, "info", None), "config_name", None)
@@ -437,22 +271,13 @@ def rows_of(
     names, sample = dict[str, None](), list[dict[str, Any]]()
     for row in islice(chosen(), SAMPLE_ROWS):
         names |= dict.fromkeys(row)
-        _check_number(f"the split {split}", len(names))
+        check_number_of_columns(f"the split {split}", len(names))
         sample.append(row)
     if not sample:
         raise EmptyDatasetError(
             f"the split {split} has no rows", hint=Option("split", change="name another")
         )
     return RawDataset(list(names), labels or {}, config, split, chosen, read, tuple(sample))
-
-
-def _check_number(name: str, columns: int) -> None:
-    """Raise if a dataset has more than `MAX_COLUMNS` columns, before its rows are gone through."""
-    if columns > MAX_COLUMNS:
-        raise DatasetTooLargeError(
-            f"{name} has more than {MAX_COLUMNS:,} columns",
-            hint="write its rows with those that matter, such as input and output",
-        )
 
 
 def _class_names(features: Any) -> dict[str, list[str]]:

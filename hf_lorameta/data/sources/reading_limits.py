@@ -3,8 +3,12 @@
 import math
 from dataclasses import dataclass
 
+from hf_lorameta.errors import DatasetTooLargeError
+
 MAX_TEXT = 1_000_000
 """Characters of one text, such as an input or an output; longer ones are cut to their beginning."""
+MAX_COLUMNS = 2000
+"""Most columns of a table; each takes time wherever columns are gone through."""
 
 
 @dataclass(frozen=True)
@@ -31,3 +35,12 @@ DEFAULT_LIMITS = ReadingLimits()
 def cut(text: str, most: int = MAX_TEXT) -> str:
     """Return the beginning of a text; a shorter one stays what it is, such as a chat."""
     return text if len(text) <= most else text[:most]
+
+
+def check_number_of_columns(name: str, columns: int) -> None:
+    """Raise if a dataset has more than `MAX_COLUMNS` columns, before its rows are gone through."""
+    if columns > MAX_COLUMNS:
+        raise DatasetTooLargeError(
+            f"{name} has more than {MAX_COLUMNS:,} columns",
+            hint="write its rows with those that matter, such as input and output",
+        )

@@ -1,0 +1,115 @@
+"""Make the CSV reader of `datasets` read files by their own form."""
+
+import csv
+import glob
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+from typing import Any
+
+from hf_lorameta.data.sources.datasets_library import NO_CACHE, Guard, prepared_datasets, unpacked
+from hf_lorameta.data.sources.reading_limits import check_number_of_columns
+from hf_lorameta.data.sources.table_forms import (
+    DECIMAL,
+    TableForm,
+    columns_in,
+    form_of_table,
+    has_plain_quotes,
+)
+from hf_lorameta.data.sources.text_formats import START, UTF8, as_text, lines_of
+from hf_lorameta.data.sources.text_rows import separator_between
+from hf_lorameta.errors import DatasetError
+
+_TAB, _QUOTE = "\t", '"'
+
+
+def as_table(builder: Any, part: str, urls: Sequence[str], guard: Guard) -> Any:
+    """Return a builder that reads text files as tables, if the lines of the first one are rows."""
+    with guard(), unpacked(urls[0], builder.token, start=True) as file:
+        separator = separator_between(lines_of(file.read(START)))
+    if not separator:
+        return None
+    files = [url if "://" in url else glob.escape(url) for url in urls]
+    quoting = csv.QUOTE_MINIMAL if separator == _TAB else csv.QUOTE_NONE
+    form = {"sep": separator, "quoting": quoting, "token": builder.token, "cache_dir": NO_CACHE}
+    with guard():
+        return prepared_datasets().load_dataset_builder("csv", data_files={part: files}, **form)
+
+
+def fit_to_files(builder: Any, urls: Sequence[str], name: str, guard: Guard) -> list[str]:
+    """Make a builder read CSV files of the form that the first one has; return what to tell.
+
+    Raises:
+        DatasetError: only some of them have lines above their first row.
+        DatasetTooLargeError: there are too many columns.
+    """
+    config = builder.config
+    _keep_texts(config)
+    lines = _start_of(builder, urls[0], guard)
+    form = form_of_table(lines, config.sep)
+    for url in urls[1:] if form.above else ():
+        if form_of_table(_start_of(builder, url, guard), config.sep).above != form.above:
+            first, other = (PurePosixPath(each).name for each in (urls[0], url))
+            raise DatasetError(
+                f"{first} has {form.above} lines above its first row, and {other} has not",
+                hint="remove these lines, or name one file",
+            )
+    notes = _fit(config, form, name)
+    lines = lines[form.above :]
+    if config.sep == _TAB and _has_plain_quotes(builder, urls[0], lines, guard):
+        config.quoting = csv.QUOTE_NONE
+    with guard(), unpacked(urls[0], builder.token, start=True) as file:
+        marks = {"delimiter": config.sep, "quotechar": config.quotechar}
+        marks["quoting"] = config.quoting
+        count = columns_in(file, config.encoding or UTF8, form.above, **marks)
+        check_number_of_columns(name, count)
+    return notes
+
+
+def _start_of(builder: Any, url: str, guard: Guard) -> list[str]:
+    """Return the first lines of a CSV file."""
+    with guard(), unpacked(url, builder.token, start=True) as file:
+        return lines_of(file.read(START), builder.config.encoding or UTF8)
+
+
+def _fit(config: Any, form: TableForm, name: str) -> list[str]:
+    """Make the CSV reader read a file of this form; return what to tell of it."""
+    notes = list[str]()
+    if config.sep == _TAB and form.mark != _TAB:
+        notes.append(f"{name} has no tabs: its columns are separated with {form.mark}")
+    config.sep = form.mark
+    config.quotechar = form.quote if config.quotechar == _QUOTE else config.quotechar
+    if config.features is not None:
+        return notes
+    if form.above:
+        config.skiprows = form.above
+        notes.append(f"{name} is read from line {form.above + 1} on: those above it are no rows")
+    if form.decimals:
+        notes.append(f"{name} has numbers with decimal commas: 4,5 is read as 4.5")
+    if form.names:
+        config.header, config.names = 0, list(form.names)
+    config.converters = (
+        dict.fromkeys(range(len(form.names)), str.strip)
+        | dict.fromkeys(form.codes, str.strip)
+        | dict.fromkeys(form.decimals, _with_point)
+    )
+    return notes
+
+
+def _with_point(number: str) -> str:
+    number = number.strip()
+    return number.replace(",", ".") if DECIMAL.fullmatch(number) else number
+
+
+def _has_plain_quotes(builder: Any, url: str, lines: Sequence[str], guard: Guard) -> bool:
+    """Whether quotation marks in a table belong to its texts; of one on the Hub, by its start."""
+    if "://" in url or not has_plain_quotes(lines):
+        return has_plain_quotes(lines)
+    encoding = builder.config.encoding or UTF8
+    with guard(), unpacked(url) as file, as_text(file, encoding) as text:
+        return has_plain_quotes(text)
+
+
+def _keep_texts(config: Any) -> None:
+    """Make the CSV reader keep texts such as NA and None, unless the repo states its columns."""
+    if config.keep_default_na and config.features is None:
+        config.keep_default_na, config.na_values = False, [""]
