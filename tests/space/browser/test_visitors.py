@@ -99,6 +99,11 @@ def test_after_each_attack_another_visitor_plans_soon(
         "a file at a URL": lambda: {
             attacker.ask(dataset="", file={"path": "http://203.0.113.9/x.csv"})
         },
+        "an event that waits in no line": lambda: {attacker.join(0, "s0")},
+        "an endpoint without the queue": lambda: {
+            attacker.status("/gradio_api/run/plan", b'{"data": []}')
+        },
+        # these take all of the requests that an address may make at once
         "45 posts that nobody reads": lambda: {attacker.ask(dataset=slow) for _ in range(45)},
         "45 joins of as many sessions": lambda: {attacker.join(run, f"s{i}") for i in range(45)},
         "15 uploads": lambda: {
@@ -106,10 +111,6 @@ def test_after_each_attack_another_visitor_plans_soon(
         },
         "80 open streams": lambda: {
             attacker.keep_open(f"/gradio_api/heartbeat/h{i}") for i in range(80)
-        },
-        "an event that waits in no line": lambda: {attacker.join(0, "s0")},
-        "an endpoint without the queue": lambda: {
-            attacker.status("/gradio_api/run/plan", b'{"data": []}')
         },
         "300 requests": lambda: {attacker.status("/config") for _ in range(300)},
     }
