@@ -37,13 +37,11 @@ class Plan(PlanData):
 
     @cached_property
     def remarks(self) -> tuple[Remark, ...]:
-        """What a user should know before relying on the result; the last is the verdict."""
-        return remarks_on(self)
+        """What a user should know before relying on the result.
 
-    @property
-    def verdict(self) -> Remark:
-        """Whether the adapter helps, judged by right answers if they were counted."""
-        return self.remarks[-1]
+        The last says that right answers decide; the verdict is `Generation.verdict`.
+        """
+        return remarks_on(self)
 
     def __str__(self) -> str:
         """All figures, with a table of the adapters, as ``hf-lorameta plan`` prints them."""
@@ -78,9 +76,9 @@ class Plan(PlanData):
             return f"<tr>{''.join(f'<{tag}>{escape(cell)}</{tag}>' for cell in cells)}</tr>"
 
         table = "".join([row(_HEAD, "th"), *(row(cells, "td") for cells in self._rows())])
-        *others, verdict = self.remarks
+        *others, last = self.remarks
         warnings = "".join(f"<li>{escape(str(r))}</li>" for r in others if r.level == "warning")
-        texts = f"<p>{escape(repr(self))}</p><p>{escape(verdict.text)}</p>"
+        texts = f"<p>{escape(repr(self))}</p><p>{escape(last.text)}</p>"
         return f"{texts}<table>{table}</table><ul>{warnings}</ul>"
 
     def _rows(self) -> list[list[str]]:

@@ -294,7 +294,7 @@ def verdict_on(
         >>> verdict_on(checked(right), ["No input says what to do."]).title
         'Unsure, although the adapter answers best'
         >>> verdict_on(None).title
-        'Unsure: right answers have not been counted yet'
+        'Unsure until right answers are counted'
         >>> print(verdict_on(checked(right | {"classifier": 15})).text)  # doctest: +ELLIPSIS
         Unlikely to help: more answers are right with a classifier on words alone. Right ... For \
 labels like these, a classifier is the better tool, such as SetFit or model2vec.
@@ -305,7 +305,7 @@ trained: time ran out before the first step. Right answers ...
     """
     if check is None:
         advice = "Count them on some rows before you rely on an adapter."
-        text = " ".join(["Unsure: right answers have not been counted yet.", *doubts, advice])
+        text = " ".join(["Unsure until right answers are counted.", *doubts, advice])
         return Remark("unsure", text)
     right: Mapping[str, float] = check.right
     scores = right

@@ -55,7 +55,7 @@ def test_inspect_shows_other_coefficients_and_what_stages_did(cli: Shell) -> Non
     assert shown["scale of all coefficients"] == f"{plan.scale:.2f}"
     assert shown["sources"] == "not all of them are public"
     assert not {name for name in shown if "_" in name or name.endswith("private")}
-    assert shown["verdict"].startswith("Unsure: right answers have not been counted yet")
+    assert shown["verdict"].startswith("Unsure until right answers are counted")
     assert shown["settings"] == "--train 16 --steps 12"
     assert shown["trained"] == "16 rows, 12 steps"
     other = "another adapter was trained on the rows outside of each, to answer those in it"
