@@ -1,6 +1,5 @@
 """The stage that counts an adapter's right answers, beside those of the base model."""
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -23,8 +22,6 @@ from hf_lorameta.engines.word_classifier import predicted_labels
 from hf_lorameta.errors import AdapterError, Option
 from hf_lorameta.pipeline.session import Session
 from hf_lorameta.pipeline.stages import Unseen, Work
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -68,13 +65,10 @@ class Check:
             rows = work.rows
             unseen = (Unseen(rows.check, None, rows.prompt, rows.train),)
             deadline = Deadline()
-        count = sum(len(part.rows) for part in unseen)
-        if not count:
+        if not any(part.rows for part in unseen):
             return work
         report = self._scored(unseen, work, session, deadline)
         check = check_result(report)
-        if check.rows < count:
-            logger.info("Time ran out after %d of %d rows to check on", check.rows, count)
         if self.required:
             _refuse_failed(check)
         outcome = replace(adapter.outcome, check=check)

@@ -66,6 +66,7 @@ def make_adapter(
             adapter.outcome,
             given_model=session.has_model,
             drawn=rows.drawn,
+            to_count=len(rows.check or rows.few or rows.held_out),
             budget=seconds or None,
         )
         adapter = replace(adapter, outcome=outcome)

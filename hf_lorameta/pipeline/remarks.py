@@ -177,6 +177,9 @@ def _of_adapter(plan: PlanData, outcome: Outcome) -> Iterator[Remark]:
         yield Remark("warning", text, more_time(outcome.budget), "To allow more")
     if check:
         yield _on_losses(check, outcome.checked_in_folds)
+        if check.rows < outcome.to_count and not outcome.interrupted:
+            text = f"Time allowed counting on only {check.rows} of {outcome.to_count} rows."
+            yield Remark("note", text, more_time(outcome.budget), "To count on all of them")
     elif training:
         text = "Right answers were not counted."
         yield Remark("note", text, Option("check", 16), "To count them on 16 other rows")

@@ -184,6 +184,13 @@ STATES: dict[str, tuple[Callable[[Plan], Plan | Generation], str, str | None]] =
         lambda p: made(p, check=check(), training=replace(TRAINING, folds=4)),
         "note", " rows, each with an adapter that was not trained on it: loss of the base"
     ),
+    "time to count on some rows": (
+        lambda p: made(p, check=check(), to_count=30, budget=120.0),
+        "note", "Time allowed counting on only 16 of 30 rows. To count on all of them, add budget="
+    ),
+    "time to count on all rows": (
+        lambda p: made(p, check=check(), to_count=16), "note", " other rows: loss of the base model"
+    ),
     "better": (lambda p: made(p, check=check(1.4)), "warning", None),
     "worse": (lambda p: made(p, check=check(2.5, {"generated": 0})), "warning", "do not use it as"),
     "chat": (lambda p: made(p, check=check(1.6, {"generated": 1})), "warning", "do not use it as"),

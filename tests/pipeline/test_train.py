@@ -308,19 +308,22 @@ def test_answers_in_folds_are_those_of_adapters_that_were_not_trained_on_their_r
 
 
 def test_a_check_scores_as_many_rows_as_there_is_time_for_and_generates_texts_if_it_suffices(
-    tiny_bank: Bank, caplog: pytest.LogCaptureFixture
+    tiny_bank: Bank,
 ) -> None:
-    caplog.set_level("INFO", "hf_lorameta")
     lines = [{"input": f"say {i}", "output": f"{i} is what was said just now"} for i in range(80)]
     with Session(tiny_bank) as session:
         planned, rows = plan_with_rows(
             open_dataset(lines), session, Resolved(Recipe(rank=4), (Train(), Check()))
         )
-        rows = replace(rows, held_out=rows.held_out[:16])
-        checks = [
-            make_adapter(planned, rows, session, [Check()], seconds=seconds).outcome.check
+        rows = replace(rows, held_out=rows.held_out[:16], few=())
+        made = [
+            make_adapter(planned, rows, session, [Check()], seconds=seconds)
             for seconds in (0, 0.01, 200)
         ]
+    checks = [adapter.outcome.check for adapter in made]
     assert [check and check.rows for check in checks] == [16, 8, 16]
-    assert caplog.text.count("Time ran out after 8 of 16 rows to check on") == 1
+    said = [str(r) for adapter in made for r in adapter.remarks if "Time allowed" in r.text]
+    assert said == [
+        'Time allowed counting on only 8 of 16 rows. To count on all of them, add budget="2m".'
+    ]
     assert [check and check.measure is not None for check in checks] == [True, False, True]
