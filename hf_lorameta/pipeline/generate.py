@@ -1,7 +1,8 @@
 """Plan and generate: the steps from a dataset to an adapter, for Python and the command line."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -165,6 +166,16 @@ def plan_with_rows(dataset: Dataset, session: Session, resolved: Resolved) -> tu
     return plan, rows
 
 
+@contextmanager
+def _said_that_nothing_is_kept() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        error.add_note("Interrupted before an adapter was made: nothing was saved. Run it again")
+        raise
+
+
+@_said_that_nothing_is_kept()
 def make(dataset: Dataset, session: Session, resolved: Resolved) -> Generation:
     """Read a dataset, plan, draw rows, and make the adapter; log what was done, and warnings.
 

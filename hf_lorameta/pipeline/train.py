@@ -65,24 +65,19 @@ class Train:
         texts = bool(to_check) and measure_of(to_check, adapter.plan.dataset.form) in MEASURES
         reserved = partial(time_to_check, len(to_check), texts, seconds=end.left())
         train, few = (encode_rows(evaluator, MAX_TRAINED_TOKENS, r) for r in (rows.train, rows.few))
-        try:
-            result = train_further(
-                evaluator.model,
-                LoraWeights(work.combined.layout, work.combined.pairs),
-                TrainingRows(train.rows, few=few.rows),
-                adapter.rank,
-                adapter.plan.recipe.seed,
-                steps=adapter.plan.recipe.steps,
-                schedule=adapter.plan.recipe.schedule,
-                deadline=end,
-                reserved=reserved,
-                progress=session.progress,
-                hint=[Option("train", change="leave out")],
-            )
-        except KeyboardInterrupt as error:
-            why = f"{self.stopped} before there was anything to keep"
-            error.add_note(f"{why}: no adapter was made")
-            raise
+        result = train_further(
+            evaluator.model,
+            LoraWeights(work.combined.layout, work.combined.pairs),
+            TrainingRows(train.rows, few=few.rows),
+            adapter.rank,
+            adapter.plan.recipe.seed,
+            steps=adapter.plan.recipe.steps,
+            schedule=adapter.plan.recipe.schedule,
+            deadline=end,
+            reserved=reserved,
+            progress=session.progress,
+            hint=[Option("train", change="leave out")],
+        )
         steps = f"this is the adapter after {plural(result.steps, 'step')}"
         stopped = f"{self.stopped}: {steps}. More steps might have made it better."
         outcome = replace(

@@ -243,13 +243,13 @@ def test_an_interrupted_check_without_a_training_leaves_nothing(tiny_bank: Bank)
 
 
 @pytest.mark.usefixtures("model")
-def test_an_interruption_of_a_training_that_has_just_begun_says_that_there_is_no_adapter(
-    tiny_bank: Bank,
+@pytest.mark.parametrize("stage", ["Combining", "Training"])
+def test_an_interruption_before_there_is_an_adapter_says_that_nothing_was_saved(
+    tiny_bank: Bank, stage: str
 ) -> None:
     lines = [{"input": f"say {word} {i}", "output": word} for i in range(30) for word in "abcd"]
-    progress = interrupting(("Training", 1))
+    progress = interrupting((stage, 1))
     with pytest.raises(KeyboardInterrupt) as caught:
         generate(lines, tiny_bank, Recipe(rank=4), budget=600, progress=progress)
     [note] = caught.value.__notes__
-    why = "The training was interrupted before there was anything to keep"
-    assert note == f"{why}: no adapter was made"
+    assert note == "Interrupted before an adapter was made: nothing was saved. Run it again"
