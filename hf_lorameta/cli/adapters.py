@@ -55,7 +55,7 @@ def plan(request: Request) -> None:
 
     with _opened(request, only_plan=True) as (session, dataset, resolved):
         planned = plan_dataset(dataset, session.bank, request.recipe)
-    log_remarks(planned.remarks[:-1])
+    log_remarks(planned.remarks, without=[planned.verdict])
     if not prints_json():
         logger.info(f"The first row as it is read:\n{show_row(dataset.first_rows[0])}")
     following = f"generate will {resolved}{_rows_in_time(resolved, planned.profile.rows)}"

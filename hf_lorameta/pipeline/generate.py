@@ -189,7 +189,7 @@ def make(dataset: Dataset, session: Session, resolved: Resolved) -> Generation:
     """
     log_remarks(dataset.remarks)
     plan, rows = plan_with_rows(dataset, session, resolved)
-    log_remarks(plan.remarks[:-1], without=dataset.remarks)
+    log_remarks(plan.remarks, without=(*dataset.remarks, plan.verdict))
     if not rows.held_out:  # a recipe with steps may train on all of them
         resolved = resolved.uncounted
     if rows.train and (resolved.seconds or resolved.counts):

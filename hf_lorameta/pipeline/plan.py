@@ -37,11 +37,13 @@ class Plan(PlanData):
 
     @cached_property
     def remarks(self) -> tuple[Remark, ...]:
-        """What a user should know before relying on the result.
-
-        The last says that right answers decide; the verdict is `Generation.verdict`.
-        """
+        """What a user should know before relying on the result; the last is the verdict."""
         return remarks_on(self)
+
+    @property
+    def verdict(self) -> Remark:
+        """That right answers decide; once they are counted, see `Generation.verdict`."""
+        return self.remarks[-1]
 
     def __str__(self) -> str:
         """All figures, with a table of the adapters, as ``hf-lorameta plan`` prints them."""
@@ -76,9 +78,9 @@ class Plan(PlanData):
             return f"<tr>{''.join(f'<{tag}>{escape(cell)}</{tag}>' for cell in cells)}</tr>"
 
         table = "".join([row(_HEAD, "th"), *(row(cells, "td") for cells in self._rows())])
-        *others, last = self.remarks
+        *others, verdict = self.remarks
         warnings = "".join(f"<li>{escape(str(r))}</li>" for r in others if r.level == "warning")
-        texts = f"<p>{escape(repr(self))}</p><p>{escape(last.text)}</p>"
+        texts = f"<p>{escape(repr(self))}</p><p>{escape(verdict.text)}</p>"
         return f"{texts}<table>{table}</table><ul>{warnings}</ul>"
 
     def _rows(self) -> list[list[str]]:

@@ -18,8 +18,8 @@ def expected_html(plan: Plan, name: str, rows: Rows) -> str:
         name: of the dataset.
         rows: that it will be checked on and trained on.
     """
-    last, warnings = plan.remarks[-1], _warnings(plan)
-    return render("plan.expected", name=name, rows=rows, verdict=last, warnings=warnings)
+    verdict = plan.verdict
+    return render("plan.expected", name=name, rows=rows, verdict=verdict, warnings=_warnings(plan))
 
 
 def verdict_html(made: Generation, name: str, said: str, *, busy: bool) -> str:

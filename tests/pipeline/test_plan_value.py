@@ -50,7 +50,7 @@ def test_a_plan_is_printed_with_the_largest_coefficients(result: Plan) -> None:
     assert lines[1].startswith(result.neighbors()[0].label)
     assert lines[6].startswith("The other 21 have coefficients that sum to ")
     assert len(lines) <= 12, "the verdict is on a small screen"
-    assert lines[-1] == str(result.remarks[-1])
+    assert lines[-1] == str(result.verdict)
 
 
 def test_html_for_notebooks_is_escaped(result: Plan) -> None:

@@ -205,6 +205,7 @@ def test_a_state_gets_its_remark_and_no_other_warning(planned: Plan, state: str)
     reached = reach(unlicensed(planned, "mit"))
     found = [str(r) for r in reached.remarks if r.level == level]
     assert any(words in text for text in found) if words else not found
+    assert reached.verdict == reached.remarks[-1]
     for state_of_far, little in (("far", True), ("far, to be measured", False)):
         assert state != state_of_far or ("Expect little" in str(found)) is little
 
@@ -229,7 +230,7 @@ def test_a_new_remark_is_shown_by_python_notebook_json_and_card(
     dataset = replace(planned.dataset, remarks=(*planned.dataset.remarks, *new.values()))
     planned = replace(planned, dataset=dataset)
     caplog.set_level("INFO", "hf_lorameta")
-    log_remarks(planned.remarks[:-1], without=known)
+    log_remarks(planned.remarks, without=[*known, planned.verdict])
     assert caplog.messages == ["A note <b>.", "A warning <b>."]
     assert "A warning &lt;b&gt;." in planned._repr_html_()
     shown = {r["text"]: r["level"] for r in planned.to_dict()["remarks"]}
@@ -255,15 +256,14 @@ def test_python_card_and_json_state_the_same_verdict(planned: Plan, tmp_path: Pa
         assert (shown["check"] is None) == (found is None)
         assert (verdict.text in repr(adapter)) == (found is not None)
     for text in (str(planned), planned._repr_html_()):
-        assert planned.remarks[-1].text in text
-    assert planned.to_dict()["remarks"][-1] == planned.remarks[-1].to_dict()
+        assert planned.verdict.text in text
+    assert planned.to_dict()["remarks"][-1] == planned.verdict.to_dict()
 
 
 def test_the_plan_of_an_adapter_does_not_say_that_nothing_was_counted(planned: Plan) -> None:
     generation = made(planned, check=check())
     assert generation.verdict == generation.remarks[-1]
-    assert "not" not in str(generation.plan.remarks[-1])
-    assert not hasattr(generation.plan, "verdict")
+    assert str(generation.plan.verdict).startswith("Unsure until right answers are counted")
 
 
 # --- the verdict ----------------------------------------------------------------------------------

@@ -248,7 +248,7 @@ def test_the_page_says_of_a_dataset_what_the_command_line_says(
     page = unescape(plan_view.expected_html(result.plan, "rows", Rows()))
     warnings = [remark.text for remark in said.remarks if remark.level == "warning"]
     assert len(warnings) >= 2
-    for text in (*warnings, said.remarks[-1].reason):
+    for text in (*warnings, said.verdict.reason):
         assert text in page
 
 
@@ -686,7 +686,7 @@ def test_before_an_adapter_is_made_the_page_says_which_rows_are_for_what(
 
 def test_a_warning_says_what_can_be_done_about_it_on_the_page() -> None:
     remark = Remark("warning", "No instruction.", Option("instruction", "Sort it"), "For example")
-    shown: Any = SimpleNamespace(remarks=[remark])
+    shown: Any = SimpleNamespace(remarks=[remark], verdict=None)
     html = plan_view.expected_html(shown, "x", Rows(train=ROW))
     assert "No instruction. Open “Prompt” and write an instruction" in html
 
