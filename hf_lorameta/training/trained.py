@@ -19,12 +19,10 @@ class TrainingRows(NamedTuple):
 
     Attributes:
         train: to train on.
-        held_out: others, which decide which state is kept; with none, it is the last one.
         few: all rows, if they may be divided into folds; else none.
     """
 
     train: Sequence[Tokens]
-    held_out: Sequence[Tokens] = ()
     few: Sequence[Tokens] = ()
 
 

@@ -103,6 +103,8 @@ class Trainer:
         hint: what to do if there is not enough memory.
 
     Attributes:
+        part: as given.
+        given: the adapter that training starts from.
         adapter: in the layers that are trained.
 
     Raises:
@@ -119,6 +121,7 @@ class Trainer:
         hint: Sequence[Advice] = (),
     ) -> None:
         self._model, self._context, self._equal_rows = model, ExitStack(), settings.equal_rows
+        self.part, self.given = part, start
         first, given = part.first, dict(zip(start.layout, start.pairs, strict=True))
         self._below, _ = divide_layout(model, start.layout, first)
         _, layout = divide_layout(model, part.layout, first)

@@ -16,15 +16,15 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from hf_lorameta.engines.transformers import row_mode  # noqa: E402
+from hf_lorameta.training.bank.held_out import TaskRows  # noqa: E402
 from hf_lorameta.training.bank.measure_prior import (  # noqa: E402 - they import torch
     collect_states,
     last_projection,
     measure_prior,
 )
 from hf_lorameta.training.target_layers import find_layout  # noqa: E402
-from hf_lorameta.training.trained import TrainingRows  # noqa: E402
 
-TASKS = [TrainingRows(tokens(i, 12), tokens(i, 2)) for i in range(3)]
+TASKS = [TaskRows(tokens(i, 12), tokens(i, 2)) for i in range(3)]
 LIKELY = 7
 
 

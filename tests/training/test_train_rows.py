@@ -23,15 +23,22 @@ transformers = pytest.importorskip("transformers")
 from hf_lorameta.engines.row_tokens import Tokens  # noqa: E402 - they import torch
 from hf_lorameta.engines.transformers.forward import PassRunner  # noqa: E402
 from hf_lorameta.training import device, further, trainer  # noqa: E402
+from hf_lorameta.training.bank.held_out import TaskRows, train_with_held_out  # noqa: E402
+from hf_lorameta.training.checkpoint import Checkpoint  # noqa: E402
 from hf_lorameta.training.further import train_further  # noqa: E402
 from hf_lorameta.training.settings import Settings  # noqa: E402
 from hf_lorameta.training.target_layers import with_all_projections  # noqa: E402
 from hf_lorameta.training.trained import Gain, Trained, TrainingRows  # noqa: E402
-from hf_lorameta.training.trainer import HeldOutLosses, Trainer, batches  # noqa: E402
+from hf_lorameta.training.trainer import (  # noqa: E402
+    HeldOutLosses,
+    TrainedPart,
+    Trainer,
+    batches,
+)
 
 FEW = [row._replace(output=[5] * len(row.output)) for row in tokens(1, 16)]
 ROWS = TrainingRows(FEW[:12])
-HELD_OUT = TrainingRows(FEW[:12], FEW[12:])
+HELD_OUT = TaskRows(FEW[:12], FEW[12:])
 FOLDED = TrainingRows(FEW[:12], few=FEW)
 LAYERS = 5
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -65,15 +72,25 @@ def start_of(model: Any) -> LoraWeights:
     return LoraWeights(layout, factors)
 
 
-def train(base: Path, rows: TrainingRows = ROWS, **options: Any) -> Trained:
+def train(base: Path, rows: TrainingRows | TaskRows = ROWS, **options: Any) -> Trained:
     """Train a small random adapter, in float64."""
     model = load(base)
     before, layers = model.config._attn_implementation, list(model.model.layers)
-    result = train_further(model, start_of(model), rows, 4, 0, **options)
+    start = start_of(model)
+    if isinstance(rows, TaskRows):
+        part, unused = TrainedPart.upper(model, start.layout), Checkpoint(base / "none", "key")
+        result = train_with_held_out(model, part, start, rows, settings_of(rows), unused)
+    else:
+        result = train_further(model, start, rows, 4, 0, **options)
     assert model.config._attn_implementation == before
     assert list(model.model.layers) == layers
     assert not [m for m in model.modules() if type(m).__module__.startswith("hf_lorameta")]
     return result
+
+
+def settings_of(rows: TaskRows) -> Settings:
+    settings: Settings = vars(further)["settings_for"](len(rows.train), 32, 4, 0)
+    return settings
 
 
 def train_again(base: Path, result: Trained, rows: TrainingRows = ROWS) -> Trained:
@@ -131,7 +148,7 @@ def _probabilities(model: Any) -> list[float]:
 def _train_with_peft(model: Any, steps: int) -> None:
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, weight_decay=0.0)
-    settings: Settings = vars(further)["settings_for"](len(HELD_OUT.train), 32, 4, 0)
+    settings = settings_of(HELD_OUT)
     order = batches(HELD_OUT.train, settings)
     for step in range(steps):
         batch = next(order)

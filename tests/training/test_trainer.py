@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from hf_lorameta.engines.scoring import LoraWeights
+from hf_lorameta.types import no_progress
 from tests.training.tiny import exact_norms, tokens, write_base
 
 torch = pytest.importorskip("torch")
@@ -19,17 +20,17 @@ from safetensors.torch import save_file  # noqa: E402
 from hf_lorameta.engines.transformers import forward as torch_forward  # noqa: E402
 from hf_lorameta.training import checkpoint as checkpoints  # noqa: E402
 from hf_lorameta.training import trainer as trainers  # noqa: E402
+from hf_lorameta.training.bank.held_out import TaskRows, train_with_held_out  # noqa: E402
 from hf_lorameta.training.checkpoint import Checkpoint  # noqa: E402
 from hf_lorameta.training.device import DevicePlan  # noqa: E402
 from hf_lorameta.training.settings import Settings  # noqa: E402
 from hf_lorameta.training.target_layers import find_layout  # noqa: E402
-from hf_lorameta.training.train_rows import train  # noqa: E402
-from hf_lorameta.training.trained import Trained, TrainingRows  # noqa: E402
+from hf_lorameta.training.trained import Trained  # noqa: E402
 from hf_lorameta.training.trainer import TrainedPart, Trainer, batches  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 FAST: dict[str, Any] = {"rank": 4, "rows": 4, "lr": 0.02, "warmup": 2}
-ROWS = TrainingRows(tokens(1, 20), tokens(1, 31)[24:])
+ROWS = TaskRows(tokens(1, 20), tokens(1, 31)[24:])
 NOTHING = LoraWeights((), ())
 
 
@@ -44,12 +45,13 @@ def load(base: Path) -> tuple[Any, TrainedPart]:
     return model, TrainedPart.whole(model, find_layout(model, ("q_proj", "v_proj")))
 
 
-def trained(base: Path, rows: TrainingRows = ROWS, **options: Any) -> Trained:
+def trained(base: Path, rows: TaskRows = ROWS, **options: Any) -> Trained:
     """Train in float64, with changed settings."""
     model, part = load(base)
-    others = {name: options.pop(name) for name in ("checkpoint", "progress") if name in options}
+    checkpoint = options.pop("checkpoint", Checkpoint(base / "none", "key"))
+    progress = options.pop("progress", no_progress)
     settings = Settings(**{**FAST, "steps": 12, **options})
-    return train(model, part, NOTHING, rows, lambda _: settings, **others)
+    return train_with_held_out(model, part, NOTHING, rows, settings, checkpoint, progress)
 
 
 def assert_same(ours: Trained, theirs: Trained, tolerance: float = 0.0) -> None:

@@ -25,6 +25,7 @@ from hf_lorameta.formats.lora_file import AdapterFile, write_tensors
 from hf_lorameta.hub.base_model import read_object
 from hf_lorameta.method.output_prior import ARCHITECTURES
 from hf_lorameta.training.bank.base import LoadedBase
+from hf_lorameta.training.bank.held_out import TaskRows, train_with_held_out
 from hf_lorameta.training.bank.measure_prior import measure_prior
 from hf_lorameta.training.bank.one_task import (
     OpenTask,
@@ -35,8 +36,6 @@ from hf_lorameta.training.bank.one_task import (
 )
 from hf_lorameta.training.bank.tasks import Task
 from hf_lorameta.training.settings import Settings
-from hf_lorameta.training.train_rows import train
-from hf_lorameta.training.trained import TrainingRows
 from hf_lorameta.training.trainer import TrainedPart
 from hf_lorameta.types import StageProgress
 
@@ -87,17 +86,17 @@ def train_general(
     tasks = [task.rows for task in opened]
     key = digest_of_key({**job.shared_key(), "tasks": [task.digest for task in opened]})
     checkpoint = job.checkpoint(GENERAL, key)
-    rows = TrainingRows(
+    rows = TaskRows(
         equal_shares([task.train for task in tasks], settings),
         [row for task in tasks for row in task.held_out],
     )
-    trained = train(
+    trained = train_with_held_out(
         model,
         TrainedPart.whole(model, loaded.layout),
         LoraWeights((), ()),
         rows,
-        lambda _: settings,
-        checkpoint=checkpoint,
+        settings,
+        checkpoint,
         progress=lambda done, _: progress("Training the general adapter", done, settings.steps),
     )
     before, after = trained.losses
@@ -140,7 +139,7 @@ def equal_shares(tasks: Sequence[Sequence[Tokens]], settings: Settings) -> list[
     return [task[index % len(task)] for task in tasks for index in range(each)]
 
 
-def _output_length(tasks: Sequence[TrainingRows]) -> float:
+def _output_length(tasks: Sequence[TaskRows]) -> float:
     """Return the geometric mean over tasks of the mean length of their outputs, without the end."""
     means = [fmean(max(len(row.output) - 1, 1) for row in task.train) for task in tasks]
     return geometric_mean(means)

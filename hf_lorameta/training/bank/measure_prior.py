@@ -15,7 +15,7 @@ from hf_lorameta.engines.transformers.one_pass import output_logits
 from hf_lorameta.engines.transformers.row_mode import RowMode, row_mode, rows_apart
 from hf_lorameta.formats.lora_layout import Layout, Module
 from hf_lorameta.method.output_prior import ARCHITECTURES, OutputPrior
-from hf_lorameta.training.trained import TrainingRows
+from hf_lorameta.training.bank.held_out import TaskRows
 from hf_lorameta.types import FactorPair, FloatArray, Progress, no_progress
 
 _DIMENSIONS = 256
@@ -45,7 +45,7 @@ class States(NamedTuple):
 def measure_prior(
     model: Any,
     general: LoraWeights,
-    tasks: Sequence[TrainingRows],
+    tasks: Sequence[TaskRows],
     pass_tokens: int = 1024,
     progress: Progress = no_progress,
 ) -> OutputPrior | None:
@@ -150,7 +150,7 @@ def _main_directions(vectors: torch.Tensor) -> torch.Tensor:
     return directions[:, -_DIMENSIONS:].T.float()
 
 
-def _background(tasks: Sequence[TrainingRows], part: slice, size: int) -> FloatArray:
+def _background(tasks: Sequence[TaskRows], part: slice, size: int) -> FloatArray:
     """Return the mean over tasks of the distribution of a part of the output tokens."""
     total = np.zeros(size)
     for task in tasks:

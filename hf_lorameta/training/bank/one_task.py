@@ -22,10 +22,11 @@ from hf_lorameta.formats.lora_file import write_tensors
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.training.bank.base import LoadedBase, TrainingBase
 from hf_lorameta.training.bank.forms import Forms
+from hf_lorameta.training.bank.held_out import TaskRows
 from hf_lorameta.training.bank.tasks import Task
 from hf_lorameta.training.checkpoint import Checkpoint
 from hf_lorameta.training.settings import BankSettings
-from hf_lorameta.training.trained import Trained, TrainingRows, encode_rows
+from hf_lorameta.training.trained import Trained, encode_rows
 
 _FORMAT = 4
 """Version of the training; adapters of another version are trained again."""
@@ -105,7 +106,7 @@ class OpenTask:
     task: Task
     key: Mapping[str, object]
     profile: Profile
-    rows: TrainingRows
+    rows: TaskRows
     facts: Mapping[str, Any]
 
     @property
@@ -166,7 +167,7 @@ def open_task(
         **stated_of(task, dataset.license, dataset.private),
     }
     encoded = (encode_rows(evaluator, settings.max_length, part).rows for part in (rows, held))
-    return OpenTask(task, key, profile, TrainingRows(*encoded), facts)
+    return OpenTask(task, key, profile, TaskRows(*encoded), facts)
 
 
 def stated_of(task: Task, license: str | None, private: bool = False) -> dict[str, Any]:

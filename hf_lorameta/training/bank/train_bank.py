@@ -47,6 +47,7 @@ from hf_lorameta.training.bank.general import (
     store_prior,
     train_general,
 )
+from hf_lorameta.training.bank.held_out import train_with_held_out
 from hf_lorameta.training.bank.one_task import (
     TrainingJob,
     finished_adapter,
@@ -56,7 +57,6 @@ from hf_lorameta.training.bank.one_task import (
 from hf_lorameta.training.bank.tasks import Task, with_chat_template
 from hf_lorameta.training.device import find_device, find_dtype
 from hf_lorameta.training.settings import BankSettings
-from hf_lorameta.training.train_rows import train
 from hf_lorameta.training.trainer import TrainedPart
 from hf_lorameta.types import StageProgress, no_progress
 
@@ -167,9 +167,9 @@ def train_tasks(
             yield task, _skipped(task, error)
         else:
             checkpoint = job.checkpoint(task.name, opened.digest)
-            trained = train(
-                model, part, start, opened.rows, lambda _: settings,
-                checkpoint=checkpoint, progress=lambda steps, _: show(number, steps),  # noqa: B023
+            trained = train_with_held_out(
+                model, part, start, opened.rows, settings, checkpoint,
+                progress=lambda steps, _: show(number, steps),  # noqa: B023
             )  # fmt: skip
             base_loss, _ = trained.losses
             if job.general:
