@@ -130,7 +130,7 @@ def validated(request: DatasetRequest) -> DatasetRequest:
         request.columns.with_prompt(instruction, None if template == CHAT else template)
     if request.file:
         if not is_on_page(request.file):
-            raise RequestError(f"{request.name} is not one of {', '.join(ON_PAGE)}")
+            raise RequestError(f"The file {request.name} is not one of {', '.join(ON_PAGE)}")
         return replace(request, dataset=None, config=None)
     name = (request.dataset or "").strip()
     if not name:
