@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -29,6 +29,7 @@ def make_adapter(
     stages: Sequence[Stage] = (),
     *,
     seconds: float = 0.0,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Generation:
     """Combine a plan's adapters, and run the stages that follow.
 
@@ -39,8 +40,9 @@ def make_adapter(
         rows: drawn for it; None means no rows.
         session: runs the base model if a stage needs it; None makes one.
         stages: what is done after the adapters are combined.
-        seconds: wall-clock time for loading the base model and all stages; a download does not
+        seconds: time for loading the base model and all stages; a download does not
             count. 0 is no limit.
+        clock: measures that time, in seconds.
 
     Raises:
         RecipeError: the combiner ``factors`` is asked for with ranks that differ, or with a rank
@@ -59,7 +61,7 @@ def make_adapter(
     unseen = (Unseen(rows.held_out, None, rows.prompt),)
     work = Work(combined=combined, adapter=combined, rows=rows, unseen=unseen)
     started = time.perf_counter()
-    work = _run(stages, work, session, seconds or None)
+    work = _run(stages, work, session, seconds or None, clock)
     adapter = work.adapter
     if adapter.outcome != Outcome():
         outcome = replace(
@@ -73,7 +75,13 @@ def make_adapter(
     return replace(adapter, seconds=adapter.seconds + time.perf_counter() - started)
 
 
-def _run(stages: Sequence[Stage], work: Work, session: Session, seconds: float | None) -> Work:
+def _run(
+    stages: Sequence[Stage],
+    work: Work,
+    session: Session,
+    seconds: float | None,
+    clock: Callable[[], float],
+) -> Work:
     """Run stages, and record how long they took with the base model in memory."""
     end: Deadline | None = None
     loaded, failed = time.perf_counter(), False
@@ -83,7 +91,7 @@ def _run(stages: Sequence[Stage], work: Work, session: Session, seconds: float |
         try:
             if end is None and (work.rows.train or work.rows.check):
                 session.fetch_base_model()  # a download does not count
-                end = Deadline(seconds)
+                end = Deadline(seconds, clock)
                 session.evaluator  # noqa: B018 - loads it
                 loaded = time.perf_counter()
             has_rows = stage.required or any(part.rows for part in work.unseen)

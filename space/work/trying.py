@@ -193,7 +193,7 @@ def improve(
         result: its plan and rows.
         model: the base model.
         job: shows the progress; once it is stopped, the training ends with the steps so far.
-        seconds: how long it may take.
+        seconds: how long it may take, without waiting for tries; with that, twice as long.
 
     Raises:
         LoraMetaError: the base model cannot be loaded, or not by this visitor now.
@@ -201,7 +201,12 @@ def improve(
     """
     ADAPTERS.check(job.call.address)
     with model.one_training(job) as session, _counted(TRAINING_TIME, job):
-        started, ended, steps = time.monotonic(), False, 0
+        started, waited, ended, steps = time.monotonic(), job.waited, False, 0
+
+        def used() -> float:
+            """Return the seconds without those for tries, but at least half of all."""
+            passed = time.monotonic() - started
+            return max(passed - (job.waited - waited), passed / 2)
 
         def progress(stage: str, done: int, total: int) -> None:
             nonlocal ended, steps
@@ -209,7 +214,7 @@ def improve(
             if job.stopped and not ended:
                 ended = True  # what follows goes on: a training that is stopped is checked
                 raise KeyboardInterrupt
-            gone = time.monotonic() - started
+            gone = used()
             left = max(seconds - gone, 0)
             rounded = max(10 * round(left / 10), 10) if left < 95 else left
             steps = done if stage.startswith("Training") else steps
@@ -223,12 +228,12 @@ def improve(
         try:
             made = make_adapter(
                 result.plan, rows_of(result), session.with_progress(progress), stages,
-                seconds=seconds,
+                seconds=seconds, clock=used,
             )  # fmt: skip
         except (KeyboardInterrupt, AdapterError) as error:  # no step, and no bank; or an overflow
             stopped = "The training was stopped before there was anything to keep"
             why = f"Not trained: {error}" if isinstance(error, AdapterError) else stopped
-        over = job.stopped or time.monotonic() - started > _OVER * seconds
+        over = job.stopped or used() > _OVER * seconds
         training = made and made.outcome.training
         if made and training and (not then.outcome.training or _is_as_good(made, then)):
             said = f"Trained on {training.rows} of your rows."

@@ -104,7 +104,7 @@ def until(step: int, now: list[float]) -> Callable[[str, int, int], None]:
 
 def timed_by(now: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the time of an adapter stand still until this changes."""
-    monkeypatch.setattr(making, "Deadline", lambda seconds=None: Deadline(seconds, lambda: now[0]))
+    monkeypatch.setattr(making, "Deadline", lambda seconds, _: Deadline(seconds, lambda: now[0]))
 
 
 @pytest.mark.parametrize(

@@ -3,13 +3,14 @@
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from html import unescape
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -133,7 +134,7 @@ def test_the_page_and_the_command_line_make_the_same_adapter_of_a_file(
 
     def start_clock() -> None:
         clock = partial(next, count(0.0, 0.1))
-        monkeypatch.setattr(make, "Deadline", partial(Deadline, clock=clock))
+        monkeypatch.setattr(make, "Deadline", lambda seconds, _: Deadline(seconds, clock))
 
     start_forkserver()
     job.call.stream.opened = True  # somebody waits, however slow this machine is
@@ -211,6 +212,29 @@ def test_a_try_during_a_training_goes_first_and_sees_nothing_of_it(
     assert time.monotonic() - start < 0.3
 
 
+def test_waiting_for_tries_takes_no_time_of_a_training_but_at_most_doubles_it(
+    result: PlanResult,
+    adapter: generating.Adapter,
+    model: trying.Model,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    job, now, left = jobs.Job(600), [0.0], list[float]()
+
+    def wait(*_: object, seconds: float, clock: Callable[[], float]) -> None:
+        end = Deadline(seconds, clock)
+        for passed, waited in ((30, 10), (170, 150), (40, 40)):
+            now[0] += passed
+            job.waited += waited
+            left.append(end.left())
+        raise AdapterError("Nothing was made")
+
+    model.load(job)
+    monkeypatch.setattr(trying, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(trying, "make_adapter", wait)
+    assert trying.improve(adapter, result, model, job, seconds=120).adapter is adapter
+    assert left == [100, 20, 0]
+
+
 def test_a_training_waits_for_the_thread_of_a_canceled_one(
     result: PlanResult, adapter: generating.Adapter, model: trying.Model
 ) -> None:
@@ -248,12 +272,12 @@ def test_the_time_that_is_left_never_grows(
 ) -> None:
     left, clock, job = list[int](), 0.0, jobs.Job(1000)
 
-    def make(plan: object, rows: object, session: Session, *_: object, seconds: float) -> None:
+    def make(*args: Any, seconds: float, **_: object) -> None:
         nonlocal clock
         started = clock
         while clock < started + seconds + 20:
             clock += 0.9
-            session.progress("Training", 1, 0)
+            args[2].progress("Training", 1, 0)
             left.append(job.step.seconds_left)
         raise AdapterError("it is over")
 

@@ -8,7 +8,6 @@ the extra ``eval``.
 import json
 import sys
 import time
-from functools import partial
 from typing import Any
 
 from hf_lorameta.bank.open_bank import embedded_bank
@@ -38,7 +37,7 @@ def main() -> None:
     result = planning.make_plan(bank, request, Recipe(), 20_000, False, job)
     model = trying.Model(Session(bank, token=False))
     model.load(job)
-    vars(make)["Deadline"] = partial(Deadline, clock=now)
+    vars(make)["Deadline"] = lambda seconds, _: Deadline(seconds, now)
     adapter = generating.make_adapter(result, job)
     made = trying.improve(adapter, result, model, job).adapter.generation
     report, training = made.report, made.outcome.training
