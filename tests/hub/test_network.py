@@ -1,5 +1,6 @@
 """Commands when a variable sends them to the wrong Hub, proxy or certificates."""
 
+import json
 import shutil
 import socket
 import socketserver
@@ -38,17 +39,34 @@ def serving(server: socketserver.BaseServer) -> Iterator[None]:
         thread.join(10)
 
 
-NO_WAITS = "import time; time.sleep = lambda seconds: None"
+NO_WAITS = "import time; time.sleep = lambda seconds: None\n"
 """Code to run before a command: it waits for nothing before it asks again."""
+RUN = """
+import json, sys
+from hf_lorameta.cli import main
+for command in json.loads(sys.argv[1]):
+    try:
+        main(command)
+    except SystemExit as end:
+        if end.code:
+            raise
+"""
 
 
 def run(
-    cli: Shell, *args: object, token: str | None = None, before: str = "", **env: str
+    cli: Shell,
+    *commands: tuple[object, ...],
+    token: str | None = None,
+    before: str = "",
+    **env: str,
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command in a new process, which reads variables that are read at import."""
-    code = f"{before}\nimport sys; from hf_lorameta.cli import main; main(sys.argv[1:])"
+    """Run commands in a new process, which reads variables that are read at import.
+
+    Its exit code is that of the first command that fails.
+    """
+    words = json.dumps([[str(word) for word in command] for command in commands])
     return subprocess.run(
-        [sys.executable, "-c", code, *map(str, args)],
+        [sys.executable, "-c", before + RUN, words],
         env=cli.env(token) | env,
         cwd=cli.cwd,
         capture_output=True,
@@ -79,10 +97,10 @@ def test_an_endpoint_that_is_none_is_named(
 
 
 def test_a_command_checks_the_endpoint_before_the_client_is_imported(cli: Shell) -> None:
-    done = run(cli, "bank", "list", HF_ENDPOINT="http://[::1")
+    done = run(cli, ("--help",), ("bank", "list"), HF_ENDPOINT="http://[::1")
+    assert "Usage:" in done.stdout
     assert done.returncode == 2
     assert "HF_ENDPOINT is not the address of a Hub: Invalid IPv6 URL" in done.stderr
-    assert run(cli, "--help", HF_ENDPOINT="http://[::1").returncode == 0
 
 
 class Forward(socketserver.BaseRequestHandler):
@@ -129,11 +147,11 @@ def test_a_hub_on_an_ipv6_address_is_read_and_written(
     push = ("push", "-d", dataset, "--bank", bank.folder, *named)
     with serving(server):
         here = {"HF_ENDPOINT": f"http://[::1]:{port}", "NO_PROXY": "::1,localhost"}
-        done = run(cli, *push, token=user.token, **here)
-        assert done.stdout == f"http://[::1]:{port}/{target}\n", done.stderr
         pull = (*push, "--rank", "2", "--create-pr", "--overwrite")
-        done = run(cli, *pull, token=user.token, **here)
-        assert done.stdout.endswith("/discussions/1\n"), done.stderr
+        done = run(cli, push, pull, token=user.token, **here)
+        pushed, pulled = done.stdout.splitlines()
+        assert pushed == f"http://[::1]:{port}/{target}", done.stderr
+        assert pulled.endswith("/discussions/1"), done.stderr
     assert len(cli.hub.commits(target)) == 2  # the first is that of the new repo
 
 
@@ -176,13 +194,13 @@ def test_uploads_obey_the_same_variables_as_reads(tmp_path: Path, cli: Shell, ba
         env = hub.env(token, home=home) | {"HTTP_PROXY": "http://127.0.0.1:9"}
         env |= {"HF_HUB_DISABLE_XET": "1"}
         bypass = dict.fromkeys(NO_BYPASS, "127.0.0.1")
-        done = run(cli, *push, before=NO_WAITS, **env | bypass)
+        done = run(cli, push, before=NO_WAITS, **env | bypass)
         assert done.returncode == 6
         storage = hub.url.replace("127.0.0.1", "localhost")
         assert f"no answer from {storage} to PUT /_lfs/" in done.stderr
         assert "check the proxy in HTTP_PROXY, or add localhost to NO_PROXY" in done.stderr
         bypass = dict.fromkeys(NO_BYPASS, "127.0.0.1,localhost")
-        done = run(cli, *push, "--overwrite", **env | bypass)
+        done = run(cli, (*push, "--overwrite"), **env | bypass)
         assert done.returncode == 0, done.stderr
 
 
@@ -221,10 +239,10 @@ def test_a_certificate_that_is_not_trusted_is_named(cli: Shell, certificate: Pat
     hub = f"https://127.0.0.1:{server.server_port}"
     plan = ("plan", "-d", "alice/d")
     with serving(server):
-        done = run(cli, *plan, HF_ENDPOINT=hub)
+        done = run(cli, plan, HF_ENDPOINT=hub)
         assert done.returncode == 6
         assert f"the certificate of {hub} is not trusted (self-signed certificate)" in done.stderr
         assert "set SSL_CERT_FILE to a file with the certificate" in done.stderr
         assert "attempt" not in done.stderr  # the next one would not be trusted either
-        trusted = run(cli, *plan, HF_ENDPOINT=hub, SSL_CERT_FILE=str(certificate))
+        trusted = run(cli, plan, HF_ENDPOINT=hub, SSL_CERT_FILE=str(certificate))
         assert "was not found" in trusted.stderr
