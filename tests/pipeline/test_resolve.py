@@ -233,6 +233,11 @@ def rows(tmp_path: Path) -> Path:
 def test_generate_trains_and_counts_unless_told_not_to(
     cli: Shell, tiny_bank: Bank, rows: Path, tmp_path: Path
 ) -> None:
+    with cli.in_one_process():
+        generate_in_each_way(cli, tiny_bank, rows, tmp_path)
+
+
+def generate_in_each_way(cli: Shell, tiny_bank: Bank, rows: Path, tmp_path: Path) -> None:
     command = ("generate", "-d", rows, "--bank", tiny_bank.folder, "--rank", 4)
     run = partial(cli, before=FAST)
     done = run(*command, "--budget", "60s", "-o", tmp_path / "a", HF_LORAMETA_NO_BASE="")
