@@ -91,19 +91,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the unit tests: in these places, all that start no process and run no model.
 
     The files that take longest come first, so that others run beside them: those of a Space, then
-    all with slow tests.
+    all with slow tests. Short ones come last, so that no process ends long before another.
     """
     slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(
-        key=lambda item: (
-            item.nodeid.partition("::")[0] not in _SPACES, item.path not in slow
-        )
-    )  # fmt: skip
     inside = {
         path
         for path in {item.path for item in items}.difference(_OTHERS)
         if not {path, *path.parents}.isdisjoint(_UNIT)
     }
+    items.sort(
+        key=lambda item: (
+            item.nodeid.partition("::")[0] not in _SPACES, item.path not in slow,
+            item.path in inside,
+        )
+    )  # fmt: skip
     for item in items:
         heavy = _HEAVY.intersection(getattr(item, "fixturenames", ()))
         if item.path in inside and not heavy and not item.get_closest_marker("slow"):
