@@ -10,9 +10,8 @@ from typing import Any
 import pytest
 
 from tests.conftest import Shell, Web
-from tests.space.datasets import lines
+from tests.space.datasets import LABELED, lines
 from tests.support.running_space import SPACE, missing
-from tests.training import tiny
 
 if why := missing("gradio", "gradio_client", "torch", "transformers", "peft"):
     pytest.skip(why, allow_module_level=True)
@@ -24,8 +23,7 @@ CALLS = re.search(r"```bash\n(curl .*?)```", (SPACE / "README.md").read_text("ut
 
 def questions() -> list[dict[str, str]]:
     """Return rows with odd names of columns."""
-    found = tiny.labeled()
-    return [{"question": row["input"], "answer": row["output"]} for row in found]
+    return [{"question": row["input"], "answer": row["output"]} for row in LABELED]
 
 
 @pytest.fixture(scope="module")
@@ -72,26 +70,19 @@ def test_the_stream_states_the_progress_and_ends_with_the_result(made: Path) -> 
     assert any(step.get("steps") for step in training)
 
 
-def test_a_call_waits_in_the_line_of_the_page(tiny_space: Web) -> None:
-    url, rows = tiny_space.space.url, {"train.jsonl": lines(questions())}
-    dataset = tiny_space.owner.dataset("waits", rows)
-    clients = [Client(url, verbose=False) for _ in range(2)]
-    inputs = {"dataset": dataset, "columns": "input=question,output=answer"}
-    jobs = [client.submit(**inputs, api_name="/generate") for client in clients]
-    results = [job.result()[1] for job in jobs]
-    assert [result["training"]["steps"] > 0 for result in results] == [True, True]
-    places = [step[1].get("place") for job in jobs for step in job.outputs()]
-    assert 1 in places, "one training at a time"
-
-
-def test_with_a_token_the_trained_adapter_is_published_in_one_commit(
+def test_a_call_waits_in_the_line_of_the_page_and_with_a_token_publishes_in_one_commit(
     tiny_space: Web, cli: Shell
 ) -> None:
-    owner = tiny_space.owner
+    owner, url = tiny_space.owner, tiny_space.space.url
     dataset = owner.dataset("quiz", {"train.jsonl": lines(questions())})
-    client = Client(tiny_space.space.url, oauth_token=owner.token, verbose=False)
-    columns = "input=question,output=answer"
-    archive, result = client.predict(dataset=dataset, columns=columns, api_name="/generate")
+    clients = [Client(url, oauth_token=token, verbose=False) for token in (None, owner.token)]
+    inputs = {"dataset": dataset, "columns": "input=question,output=answer"}
+    jobs = [client.submit(**inputs, api_name="/generate") for client in clients]
+    results = [job.result() for job in jobs]
+    assert [result["training"]["steps"] > 0 for _, result in results] == [True, True]
+    places = [step[1].get("place") for job in jobs for step in job.outputs()]
+    assert 1 in places, "one training at a time"
+    archive, result = results[1]
     repo = result["published"]["repo_id"]
     with zipfile.ZipFile(archive) as opened:
         for name in ("adapter_model.safetensors", "recipe.json"):

@@ -11,22 +11,15 @@ import pytest
 from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.engines.scoring import Report, Sample
 from tests.conftest import Shell, Web
-from tests.space.datasets import lines
+from tests.space.datasets import LABELED, lines
 from tests.space.forbidden_words import forbidden_words
 from tests.support.running_space import Visitor, missing
 from tests.support.tiny_bank import tiny_bank
-from tests.training import tiny
 
 if why := missing("gradio", "playwright", "torch", "transformers", "peft", browser=True):
     pytest.skip(why, allow_module_level=True)
 
 from playwright.sync_api import expect
-
-LABELED = [
-    {**row, "input": f"{row['input']} {tiny.WORDS[number // 64]}"}
-    for number, row in enumerate(tiny.labeled(104))
-]
-"""Of these, 26 are held out, and 78 are to train on; folds replace none of so many."""
 
 
 @pytest.fixture
