@@ -323,6 +323,7 @@ KINDS = [
     Kind("csv below a comment", {"rows.csv": b"# of the support team\n# 2024\n" + table(labeled)}, "input=text,output=label", "negative"),
     Kind("header with #", {"rows.csv": lines(lambda i: f"{text(i)}, so;{MOODS[i % 3]}", "#text;label\n")}, "input=#text,output=label", "negative"),
     Kind("comment in one of two files", {"folder/train-0.csv": b"# 2024\n" + table(labeled), "folder/train-1.csv": table(labeled)}, refused="remove these lines"),
+    Kind("comment in the second of two files", {"folder/train-0.csv": table(labeled), "folder/train-1.csv": b"# 2024\n" + table(labeled)}, refused="remove these lines"),
     Kind("one column with a colon", {"rows.csv": lines(lambda i: f"Agent:{text(i)}", "Caller:hello there\n")}, "output=Caller:hello there", "Agent:Sun"),
     Kind("colored text", {"rows.txt": lines(lambda i: f"\033[1m{text(i)}")}, "output=text", "\033[1mSun"),
     # --- other forms of rows

@@ -66,3 +66,10 @@ def test_decimal_commas_of_one_file_are_none_in_texts_of_another(tmp_path: Path)
     (tmp_path / "train-1.csv").write_text("score;text\n3,5;so, so\n")
     dataset = open_dataset(tmp_path, columns="input=text,output=score")
     assert [text for text, _ in dataset.head(9)] == ["so, good", "bad", "so, so"]
+
+
+def test_codes_of_a_second_file_keep_their_zeros(tmp_path: Path) -> None:
+    (tmp_path / "train-0.csv").write_text("text,label\nso good,107\nbad,12\n")
+    (tmp_path / "train-1.csv").write_text("text,label\nso so,007\nwell,42\n")
+    dataset = open_dataset(tmp_path, columns="input=text,output=label")
+    assert [label for _, label in dataset.head(9)] == ["107", "12", "007", "42"]

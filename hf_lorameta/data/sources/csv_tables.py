@@ -3,6 +3,7 @@
 import csv
 import glob
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -38,21 +39,29 @@ def as_table(builder: Any, part: str, urls: Sequence[str], guard: Guard) -> Any:
 def fit_to_files(builder: Any, urls: Sequence[str], name: str, guard: Guard) -> list[str]:
     """Make a builder read CSV files of the form that the first one has; return what to tell.
 
+    Codes such as 007 are found in each file on this disk.
+
     Raises:
-        DatasetError: only some of them have lines above their first row.
+        DatasetError: they have different numbers of lines above their first rows.
         DatasetTooLargeError: there are too many columns.
     """
     config = builder.config
     _keep_texts(config)
     lines = _start_of(builder, urls[0], guard)
     form = form_of_table(lines, config.sep)
-    for url in urls[1:] if form.above else ():
-        if form_of_table(_start_of(builder, url, guard), config.sep).above != form.above:
-            first, other = (PurePosixPath(each).name for each in (urls[0], url))
+    for url in urls[1:]:
+        if "://" in url and not form.above:
+            continue  # one request for each file
+        start = _start_of(builder, url, guard)
+        other = form_of_table(start, config.sep)
+        if other.above != form.above:
+            first, second = (PurePosixPath(each).name for each in (urls[0], url))
             raise DatasetError(
-                f"{first} has {form.above} lines above its first row, and {other} has not",
+                f"above its first row, {first} has {form.above} lines, and {second} {other.above}",
                 hint="remove these lines, or name one file",
             )
+        if start[form.above : form.above + 1] == lines[form.above : form.above + 1]:
+            form = replace(form, codes=(*form.codes, *other.codes))
     notes = _fit(config, form, name)
     lines = lines[form.above :]
     if config.sep == _TAB and _has_plain_quotes(builder, urls[0], lines, guard):
