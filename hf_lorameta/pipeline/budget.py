@@ -1,5 +1,6 @@
 """The time to train in: as it is given, by default, and what to try if it was too short."""
 
+import math
 import re
 
 from hf_lorameta.errors import Option, UsageError
@@ -59,7 +60,9 @@ def more_time(budget: float | None) -> Option:
     """Return a longer time to train; None stands for an unknown one.
 
     Example:
-        >>> more_time(2.0).value, more_time(120.0).value, more_time(None).value
-        ('2m', '10m', '10m')
+        >>> [more_time(budget).value for budget in (2.0, 120.0, 600.0, None)]
+        ['2m', '10m', '20m', '10m']
     """
-    return Option("budget", "2m" if budget and budget < DEFAULT_BUDGET else "10m")
+    if budget and budget < DEFAULT_BUDGET:
+        return Option("budget", "2m")
+    return Option("budget", f"{max(10, math.ceil(2 * (budget or 0) / 60))}m")

@@ -167,6 +167,9 @@ STATES: dict[str, tuple[Callable[[Plan], Plan | Generation], str, str | None]] =
         "warning",
         'Time ran out before the first training step. To allow more, add budget="2m"',
     ),
+    "out of more time": (
+        lambda p: made(p, out_of_time=True, budget=600.0), "warning", 'add budget="20m"'
+    ),
     "uncounted": (trained, "note", "not counted. To count them on 16 other rows, add check=16"),
     "one output": (lambda p: trained(p, outputs=1), "warning", "have the same output"),
     "fewer": (lambda p: trained(p, 20, rows=60), "warning", "trained on 60 labeled rows, not 100"),
