@@ -96,7 +96,7 @@ def _run(
                 loaded = time.perf_counter()
             has_rows = stage.required or any(part.rows for part in work.unseen)
             if work.adapter.outcome.interrupted and has_rows:
-                logger.warning("Interrupted. Next: %s; Ctrl-C skips this", stage)
+                logger.warning("Interrupted. Next: %s; interrupt again to skip this", stage)
             work = stage.run(work, session, end or Deadline())
         except LoraMetaError as error:
             if stage.required:

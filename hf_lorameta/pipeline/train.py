@@ -78,8 +78,12 @@ class Train:
             progress=session.progress,
             hint=[Option("train", change="leave out")],
         )
+        unseen = _unseen(result, rows)
         steps = f"this is the adapter after {plural(result.steps, 'step')}"
         stopped = f"{self.stopped}: {steps}. More steps might have made it better."
+        if result.interrupted == "folds":
+            counted = f"{sum(len(part.rows) for part in unseen)} of {len(rows.few)} rows"
+            stopped = f"{self.stopped} in a fold: right answers can be counted on only {counted}."
         outcome = replace(
             adapter.outcome,
             training=_record(result, rows, (few if result.folds else train).cut),
@@ -90,7 +94,7 @@ class Train:
         trained = replace(
             adapter, layout=layout, pairs=tuple(pairs), outcome=outcome, step_seconds=result.seconds
         )
-        return replace(work, adapter=trained, unseen=_unseen(result, rows))
+        return replace(work, adapter=trained, unseen=unseen)
 
 
 def _why_untrained(work: Work) -> str:

@@ -135,7 +135,7 @@ class _Training(Steps):
         """Keep the adapter as it is now, unless it is that of a fold."""
         if self._on:
             self.keep(self.trainer.taken, self._on)
-        self.result.interrupted = True
+        self.result.interrupted = "steps"
 
     # --- time ---
 
@@ -192,8 +192,8 @@ class _Training(Steps):
         self.settings = self._settings_for(len(rows))
         if self.result.interrupted:
             logger.warning(
-                "The training was interrupted after %s. Training on %s for %s; Ctrl-C ends this, "
-                "too",
+                "The training was interrupted after %s. Training on %s for %s; interrupt again to "
+                "end this, too",
                 plural(len(self.result.folds), "fold"), plural(len(rows), "row"),
                 plural(self.settings.steps, "step"),
             )  # fmt: skip
@@ -216,7 +216,7 @@ class _Training(Steps):
                 weights = self.trainer.weights(self.trainer.parameters())
                 finished.append(Fold(indices, weights))
         except KeyboardInterrupt:
-            self.result.interrupted = True
+            self.result.interrupted = "folds"
         return finished
 
     def _train_fold(self, indices: Sequence[int], steps: int, plan: FoldPlan) -> bool:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import ne
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from hf_lorameta.engines.row_tokens import Tokens
 from hf_lorameta.engines.scoring import LoraWeights
@@ -86,7 +86,8 @@ class Trained:
         gain: of held-out rows; None without them.
         folds: adapters that answer rows that they were not trained on; empty without folds.
         seconds: that all steps took.
-        interrupted: whether the user ended the training.
+        interrupted: what the user ended: folds, or after these the steps of the adapter itself; None
+            if neither.
     """
 
     weights: LoraWeights
@@ -98,7 +99,7 @@ class Trained:
     gain: Gain | None = None
     folds: Sequence[Fold] = ()
     seconds: float = 0.0
-    interrupted: bool = False
+    interrupted: Literal["folds", "steps"] | None = None
 
     @property
     def losses(self) -> tuple[float, float]:

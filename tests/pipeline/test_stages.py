@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import count
 from typing import Any, ClassVar
 
 import pytest
@@ -206,9 +207,34 @@ def test_an_interrupted_training_keeps_the_best_adapter_so_far_and_is_checked(
     assert warning.startswith(f"The training was interrupted: this is the adapter after {steps}.")
     assert adapter.to_dict()["interrupted"] == "training"
     assert bool(made.check) == (not both)
-    assert f"Interrupted. Next: {Check(check)}; Ctrl-C skips this" in caplog.messages
+    assert f"Interrupted. Next: {Check(check)}; interrupt again to skip this" in caplog.messages
     assert adapter.replay.steps == made.training.steps > 0
     assert Replay.of(**adapter.replay.model_dump()) == adapter.replay
+
+
+@pytest.mark.usefixtures("model")
+@pytest.mark.parametrize(
+    ("stop", "said"),
+    [
+        (3 + 5, " in a fold: right answers can be counted on only 4 of 16 rows."),
+        (3 + 24 + 5, " in a fold: right answers can be counted on only 4 of 16 rows."),
+        (3 + 5 * 24, ": this is the adapter after 24 steps. More steps might have made it better."),
+    ],
+)
+def test_an_interruption_says_what_may_be_missing(tiny_bank: Bank, stop: int, said: str) -> None:
+    """In the first fold, in the second one, and in the last step of all."""
+    steps = count(1)
+
+    def progress(title: str, done: int, total: int) -> None:
+        if title.startswith("Training") and next(steps) == stop:
+            raise KeyboardInterrupt
+
+    lines = [{"input": f"say {word} {i}", "output": word} for i in range(8) for word in "ab"]
+    adapter = generate(lines, tiny_bank, Recipe(rank=4), budget=600, progress=progress)
+    assert adapter.outcome.training
+    assert adapter.outcome.training.steps == 24
+    [text] = [r.text for r in adapter.remarks if "interrupted" in r.text]
+    assert text == f"The training was interrupted{said}"
 
 
 @pytest.mark.usefixtures("model")

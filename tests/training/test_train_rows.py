@@ -413,7 +413,7 @@ def test_numbers_that_overflow_are_an_error(
 
 def test_an_interrupted_training_keeps_its_steps(base: Path) -> None:
     result = train(base, progress=interrupting(8))
-    assert (result.interrupted, result.steps) == (True, 8)
+    assert (result.interrupted, result.steps) == ("steps", 8)
     assert content(train_again(base, result).weights) == content(result.weights)
 
 
@@ -435,13 +435,22 @@ def test_an_interruption_within_folds_trains_on_all_rows_if_one_is_finished_else
     base: Path, caplog: pytest.LogCaptureFixture, step: int, folds: int, rows: int
 ) -> None:
     result = train(base, FOLDED, progress=interrupting(step))
-    assert (result.interrupted, len(result.folds), result.rows) == (True, folds, rows)
+    assert (result.interrupted, len(result.folds), result.rows) == ("folds", folds, rows)
     assert caplog.messages == [
         f"The training was interrupted after {plural(folds, 'fold')}. Training on {rows} rows for "
-        f"{result.steps} steps; Ctrl-C ends this, too"
+        f"{result.steps} steps; interrupt again to end this, too"
     ]
     again = train_again(base, result, TrainingRows(FEW[:rows]))
     assert content(again.weights) == content(result.weights)
+
+
+def test_an_interruption_of_folds_is_told_from_that_of_steps_that_time_left_out(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Timed(monkeypatch, *[1.0] * 20, 10.0)
+    result = train(base, FOLDED, deadline=clock.deadline(75), progress=interrupting(20))
+    assert result.schedule > result.steps
+    assert result.interrupted == "folds"
 
 
 @pytest.mark.parametrize(("stops", "folds"), [([3 + 4 * 12 + 1], 4), ([3 + 12 + 5, 21], 1)])
@@ -449,7 +458,7 @@ def test_an_interrupted_training_on_all_rows_keeps_its_steps(
     base: Path, stops: list[int], folds: int
 ) -> None:
     result = train(base, FOLDED, progress=interrupting(*stops))
-    assert (result.interrupted, result.steps, result.rows) == (True, 1, 16)
+    assert (result.interrupted, result.steps, result.rows) == ("steps", 1, 16)
     assert len(result.folds) == folds
     again = train_again(base, result, TrainingRows(FEW))
     assert content(again.weights) == content(result.weights)
