@@ -86,8 +86,7 @@ class Trained:
         gain: of held-out rows; None without them.
         folds: adapters that answer rows that they were not trained on; empty without folds.
         seconds: that all steps took.
-        interrupted: what the user ended: folds, or after these the steps of the adapter itself; None
-            if neither.
+        interrupted: what the user ended, folds or the steps of this adapter; the latter, if both.
     """
 
     weights: LoraWeights
