@@ -43,7 +43,7 @@ def test_signed_out_verdict_adapter_and_download(
     repo, page = user.dataset("book", {"train.jsonl": TRAIN}), visitor.page
     visitor.plan(repo)
     plan = cli("plan", "-d", repo, "--json").json
-    expect(page.locator("#lm-verdict")).to_contain_text("right answers have not been counted")
+    expect(page.locator("#lm-verdict")).to_contain_text("until right answers are counted")
     visitor.open_section("Details")
     expect(page.locator("#lm-figures tr")).to_have_count(10)
     best = plan["neighbors"][0]
