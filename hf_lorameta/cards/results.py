@@ -9,7 +9,6 @@ from hf_lorameta.engines.scoring import (
     ADAPTER_METHOD,
     BASE_METHOD,
     CHAT_METHOD,
-    MEASURES,
     Report,
 )
 from hf_lorameta.tables import plural
@@ -266,7 +265,7 @@ def check_result(report: Report) -> CheckResult:
     """
     order = dict.fromkeys((ADAPTER_METHOD, BASE_METHOD, CHAT_METHOD, *report.scores))
     scores = {method: report.scores[method] for method in order if method in report.scores}
-    measure = report.measure if report.measure in MEASURES else None
+    measure = report.measure
     counted = {
         method: Counted(s.right, s.loss, getattr(s, measure) if measure else None)
         for method, s in scores.items()

@@ -97,7 +97,7 @@ class Report:
         scores: of each method.
         samples: rows with the answers of all methods.
         most_frequent: how many rows the most frequent output would answer right.
-        measure: what judges the answers: one of `MEASURES`, or ``exact_match``.
+        measure: what grades the answers, one of `MEASURES`; None if they are only right or wrong.
         classified: how many rows a classifier on words answers right; None if none was tried.
 
     Example:
@@ -115,7 +115,7 @@ class Report:
     scores: Mapping[str, Scores]
     samples: tuple[Sample, ...] = ()
     most_frequent: int = 0
-    measure: str = "exact_match"
+    measure: str | None = None
     classified: int | None = None
 
     def is_right(self, sample: Sample, method: str) -> bool:
@@ -304,11 +304,11 @@ def are_texts(rows: Sequence[Row]) -> bool:
     return sum(words) >= _TEXT_WORDS * len(rows) and 2 * different > len(rows)
 
 
-def measure_of(rows: Sequence[Row], form: Form) -> str:
-    """Return what judges answers to rows, see `Report`."""
+def measure_of(rows: Sequence[Row], form: Form) -> str | None:
+    """Return what grades answers to rows, see `Report`."""
     if form == "several":
         return "label_f1"
-    return "rouge_l" if are_texts(rows) else "exact_match"
+    return "rouge_l" if are_texts(rows) else None
 
 
 def stripped(answer: str, first_line: bool) -> str:

@@ -11,7 +11,6 @@ from hf_lorameta.engines.scoring import (
     ADAPTER_METHOD,
     BASE_METHOD,
     CHAT_METHOD,
-    MEASURES,
     LoraWeights,
     Report,
     is_right,
@@ -92,7 +91,7 @@ class Check:
         def show(method: str, done: int, total: int) -> None:
             session.progress(f"{title}, {method_in_words(method)}", done, total)
 
-        complete = self.samples or measure_of(rows, form) in MEASURES
+        complete = bool(self.samples or measure_of(rows, form))
         report = compare(
             session.evaluator,
             groups,
@@ -102,7 +101,7 @@ class Check:
             form=form,
             deadline=deadline,
         )
-        if report.measure != "exact_match":
+        if report.measure:
             return report
         scored = report.scores[ADAPTER_METHOD].rows
         return replace(report, classified=_classified(unseen, scored))

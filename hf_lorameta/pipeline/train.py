@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from hf_lorameta.cards.results import Interruption, Training
 from hf_lorameta.deadline import Deadline
-from hf_lorameta.engines.scoring import MEASURES, LoraWeights, measure_of
+from hf_lorameta.engines.scoring import LoraWeights, measure_of
 from hf_lorameta.errors import AdapterError, Option
 from hf_lorameta.pipeline.budget import more_time, time_to_check
 from hf_lorameta.pipeline.rows import SHOTS, Rows
@@ -62,7 +62,7 @@ class Train:
 
         adapter, rows, evaluator = work.adapter, work.rows, session.evaluator
         to_check = rows.few or rows.held_out  # time is left to count right answers on them
-        texts = bool(to_check) and measure_of(to_check, adapter.plan.dataset.form) in MEASURES
+        texts = bool(to_check and measure_of(to_check, adapter.plan.dataset.form))
         reserved = partial(time_to_check, len(to_check), texts, seconds=end.left())
         train, few = (encode_rows(evaluator, MAX_TRAINED_TOKENS, r) for r in (rows.train, rows.few))
         result = train_further(
