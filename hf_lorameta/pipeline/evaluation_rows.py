@@ -145,7 +145,7 @@ def rows_to_evaluate(
         taken = ", ".join(f"{count} {reason}" for reason, count in counts.items() if count)
         raise EmptyDatasetError(
             f"no row is left to score: {taken}",
-            hint=_OTHER_ROWS,
+            hint=[*([Option("shots", 0)] if examples else ()), *_OTHER_ROWS],
         )
     if train:
         examples = _draw(train, shots, set(rows))[0]
@@ -153,8 +153,11 @@ def rows_to_evaluate(
     if skipped:
         notes.append(f"Skipping {skipped} rows that were used to make or check an adapter.")
     if len(rows) < count:
-        others = "; the examples of the prompt are other rows" if examples else ""
-        notes.append(f"The split has only {len(rows)} rows to score{others}.")
+        notes.append(f"The split has only {plural(len(rows), 'row')} to score.")
+    if examples:
+        split = (train or dataset).split
+        others = plural(len(examples), "other row")
+        notes.append(f"Examples in the few-shot prompt: {others} of split {split}.")
     remarks = (*(Remark("note", note) for note in notes), *warnings)
     return RowsToEvaluate(rows, examples, remarks)
 

@@ -67,6 +67,7 @@ def test_columns_and_split_come_from_the_adapters_recipe(
     assert "The split has only 30 rows to score.\n" in messages
     few = cli("evaluate", "a", "--max-rows", 30, "--shots", 0, before=fake_evaluator()).err
     assert "rows to score" not in few
+    assert "few-shot" not in few
     assert "Warning" not in messages
     messages = cli("evaluate", "a", "--split", "train", "-q", before=fake_evaluator()).err
     warning = "An adapter was generated for split train: its rows are not new to it."
@@ -74,7 +75,7 @@ def test_columns_and_split_come_from_the_adapters_recipe(
     other = user.dataset("other", {"test.jsonl": rows(1)})
     messages = cli("evaluate", "a", "-d", other, before=fake_evaluator()).err
     assert "input=input,output=output" in messages
-    assert "rows to score; the examples of the prompt are other rows.\n" in messages
+    assert "Examples in the few-shot prompt: 3 other rows of split test.\n" in messages
 
 
 def test_the_commit_of_the_dataset_comes_from_the_adapters_recipe(

@@ -178,6 +178,12 @@ def test_rows_are_drawn_from_a_bounded_beginning(
     assert any(row in chosen.rows for row in read[30:])
 
 
+def test_a_split_of_too_few_rows_can_be_scored_without_examples(file: Path) -> None:
+    with pytest.raises(EmptyDatasetError, match="3 needed as examples in the prompt\n") as error:
+        rows_to_evaluate(open_dataset(file, split="train[:3]"), [], 9, 3, Hub(False))
+    assert error.value.hint.startswith("add --shots 0, or name a file")
+
+
 def test_examples_of_a_folder_are_rows_of_its_train_split(tmp_path: Path) -> None:
     for split, number in (("train", 9), ("test", 4)):
         rows = [{"input": f"{split} {i}", "output": str(i)} for i in range(number)]
