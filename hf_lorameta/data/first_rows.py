@@ -79,7 +79,8 @@ def _notes(
         yield f"Rows with false in column {reader.verdict} are left out as bad examples."
     output = columns.answer
     if not columns.choices and TableView(raw.columns, raw.labels, raw.sample).holds_codes(output):
-        yield f"Column {output} holds numbers: a model learns more from class names."
+        of_classes = "if they stand for classes, a model learns more from the names of these"
+        yield f"Column {output} holds numbers: {of_classes}."
     if reader.form == "several":
         yield "Some rows have several labels: they are read in a fixed order, with commas."
     if respelled := reader.labels.respelled:
