@@ -11,7 +11,7 @@ from typing import Any, TypedDict, Unpack
 from hf_lorameta.data.chat_form import ChatForm
 from hf_lorameta.data.columns.columns import Columns, ColumnsLike, as_columns, require_columns
 from hf_lorameta.data.columns.labels import Form
-from hf_lorameta.data.columns.layouts import find_columns, unread_columns
+from hf_lorameta.data.columns.layouts import find_columns, likely_columns, unread_columns
 from hf_lorameta.data.columns.rows import RowReader, read_rows
 from hf_lorameta.data.columns.table_view import TableView
 from hf_lorameta.data.first_rows import read_first_rows
@@ -222,7 +222,7 @@ def as_dataset(
     try:
         found = columns is None
         columns = columns or find_columns(table)
-        require_columns(columns, raw.columns)
+        require_columns(columns, raw.columns, partial(likely_columns, table))
         columns = columns.with_prompt(instruction, template)
         reader = RowReader(raw, columns)
         first_rows, remarks = read_first_rows(raw, reader)

@@ -431,12 +431,13 @@ def test_a_misspelled_column_is_answered_with_all_columns() -> None:
     with pytest.raises(ColumnsError) as caught:
         open_dataset(rows, columns="input=text,output=lable")
     assert caught.value.hint == "add --columns input=text,output=label"
+    for named in ("input=missing", "input=text,output=answer", "input=txt,output=texts"):
+        with pytest.raises(ColumnsError, match="all columns: text, label") as caught:
+            open_dataset(rows, columns=named)
+        assert caught.value.hint == "add --columns input=text,output=label"
     with pytest.raises(ColumnsError) as caught:
-        open_dataset(rows, columns="input=text,output=answer")
-    assert caught.value.hint == "add --columns input=text,output=COLUMN"
-    with pytest.raises(ColumnsError) as caught:
-        open_dataset(rows, columns="input=txt,output=texts")
-    assert caught.value.hint == "add --columns input=text,output=COLUMN"
+        open_dataset([{"a": 1, "b": 2}], columns="input=a,output=missing")
+    assert caught.value.hint == "add --columns input=a,output=COLUMN"
 
 
 @pytest.mark.parametrize(

@@ -353,8 +353,16 @@ def split_path(path: str, names: Collection[str]) -> tuple[str, tuple[str, ...]]
         steps = (last, *steps)
 
 
-def require_columns(columns: Columns, names: Collection[str]) -> None:
-    """Raise `ColumnsError` if a dataset with columns `names` lacks one of the columns to read."""
+def require_columns(
+    columns: Columns, names: Collection[str], likely: Callable[[], Columns | None]
+) -> None:
+    """Raise `ColumnsError` if a dataset lacks one of the columns to read.
+
+    Args:
+        columns: to read.
+        names: of the dataset's columns.
+        likely: finds columns to propose where no name is similar to a missing one.
+    """
     missing = [name for name in columns.names() if split_path(name, names) is None]
     if missing:
         others = [name for name in islice(names, _LISTED) if name not in columns.names()]
@@ -362,7 +370,11 @@ def require_columns(columns: Columns, names: Collection[str]) -> None:
         for name in missing:
             [named[name]] = get_close_matches(name, others, 1) or ["COLUMN"]
             others = [other for other in others if other != named[name]]  # has one role
-        raise ColumnsError(
-            f"no column {', '.join(missing)}; all columns: {all_of(names)}",
-            hint=Option("columns", str(columns.renamed(lambda name: named.get(name, name)))),
-        )
+        unknown = "COLUMN" in named.values()
+        other = likely() if unknown else None
+        meant = other or columns.renamed(lambda name: named.get(name, name))
+        option = Option("columns", str(meant))
+        all_columns = f"all columns: {all_of(names)}"
+        error = ColumnsError(f"no column {', '.join(missing)}; {all_columns}", hint=option)
+        error.option = option if other or not unknown else None
+        raise error

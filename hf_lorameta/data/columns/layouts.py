@@ -67,6 +67,15 @@ def find_columns(table: TableView) -> Columns:
     raise ask(table)
 
 
+def likely_columns(table: TableView) -> Columns | None:
+    """Return the columns to read, or those that would be proposed; None if there are none."""
+    try:
+        return find_columns(table)
+    except DatasetError as error:
+        proposed: Columns | None = error.columns
+        return proposed
+
+
 def ask(table: TableView, problem: str = "") -> DatasetError:
     """Return an error that proposes the likeliest columns, and a reading without that output."""
     inputs, outputs = table.named(known.INPUTS), output_columns(table)
@@ -266,10 +275,7 @@ def _columns_inside(table: TableView) -> Columns | None:
     if list(paths) == list(paths.values()) or len(paths) > _MOST_PATHS:
         return None
     flat = TableView(list(paths), {}, [{n: row.get(p) for n, p in paths.items()} for row in rows])
-    try:
-        found: Columns | None = find_columns(flat)
-    except DatasetError as error:
-        found = error.columns
+    found = likely_columns(flat)
     return found and found.renamed(lambda name: paths.get(name, name))
 
 
