@@ -114,10 +114,13 @@ def _drawn(rows: Mapping[str, int]) -> Iterator[list[str]]:
         yield ["rows drawn", f"{', '.join(drawn)}; from {rows['pool']:,}"]
 
 
+_PRIVATE = (
+    "its dataset, base model and adapters are not all public: push makes a private repo by default"
+)
 _OWN_ROWS: Mapping[str, Callable[[Any], Iterable[list[str]]]] = {
     "recipe": _settings, "dataset": _dataset, "fit": _training, "training": _training,
     "rows": _drawn,
-    "private": lambda _: [["sources", "not all of them are public"]],
+    "private": lambda _: [["sources", _PRIVATE]],
     "merge": lambda recipe: [["combination", recipe["combine"]]],
     "kept": lambda share: [["share of the weighted sum's squared norm kept", f"{share:.1%}"]],
     "general_coefficient": lambda share: [["coefficient of the general adapter", f"{share:z.1%}"]],

@@ -53,7 +53,8 @@ def test_inspect_shows_other_coefficients_and_what_stages_did(cli: Shell) -> Non
     assert shown["coefficient of the general adapter"] == f"{plan.general_coefficient:.1%}"
     assert shown["strength of the output prior"] == f"{plan.output_strength:.2g}"
     assert shown["scale of all coefficients"] == f"{plan.scale:.2f}"
-    assert shown["sources"] == "not all of them are public"
+    not_public = "its dataset, base model and adapters are not all public"
+    assert shown["sources"].startswith(f"{not_public}: push makes a private repo")
     assert not {name for name in shown if "_" in name or name.endswith("private")}
     assert shown["verdict"].startswith("Unsure until right answers are counted")
     assert shown["settings"] == "--train 16 --steps 12"
