@@ -43,6 +43,8 @@ from hf_lorameta.quoting import shell
 
 _WITH_DATASET = ("plan", "generate", "push", "evaluate")
 """Commands that read a dataset: after an error, the same command with an option is proposed."""
+_SAVE_AT_THE_END = ("generate", "push", "merge", "export")
+"""Commands that say what they keep if they are interrupted; else they have saved nothing."""
 _ARGUMENTS_ERROR: Any = typer.BadParameter.__base__
 """Of all that is wrong with arguments; only one that is left over has exactly this class."""
 _TYPO = re.compile(r"No such command '(.*)'\. Did you mean '(\S*)'\?")
@@ -151,7 +153,9 @@ def main(arguments: list[str] | None = None) -> None:
             _complete_usage_error(end.__context__, arguments)
         cause = getattr(end.__context__, "__cause__", None)
         if isinstance(cause, KeyboardInterrupt):
-            for note in getattr(cause, "__notes__", ["Interrupted"]):
+            saves = "".join(arguments[:1]) in _SAVE_AT_THE_END
+            unsaved = "Interrupted" + ": nothing was saved. Run it again" * saves
+            for note in getattr(cause, "__notes__", [unsaved]):
                 typer.echo(printable(note), err=True)
         raise
     except KeyboardInterrupt:

@@ -116,6 +116,8 @@ def test_an_interrupted_command_says_how_to_resume(cli: Shell) -> None:
     assert "resume with: hf-lorameta push --from a" in stopped.err
     without_note = INTERRUPTED.replace("    error.add_note", "    str")
     assert cli("inspect", "a", before=without_note, code=130).err == "Interrupted\n"
+    unsaved = "Interrupted: nothing was saved. Run it again\n"
+    assert cli("export", "a", before=without_note, code=130).err == unsaved
 
 
 def test_control_characters_of_a_dataset_do_not_reach_the_terminal(cli: Shell) -> None:
