@@ -170,6 +170,7 @@ def render_merge_card(
         settings={k: v for k, v in provenance["merge"].items() if v is not None},
         rank=provenance["rank"],
         kept=provenance["kept"],
+        warnings=provenance["remarks"],
         library=provenance["library"],
         gguf=gguf,
         unknown_license=not all(stated),

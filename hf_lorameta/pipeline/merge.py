@@ -6,7 +6,7 @@ that of the result.
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -35,8 +35,10 @@ from hf_lorameta.method.merging import COMBINERS, DEFAULT_RANK, shared_rank
 from hf_lorameta.pipeline.adapter_folder import RECIPE_FILE
 from hf_lorameta.pipeline.named_adapters import NamedAdapter, common_layout, open_named
 from hf_lorameta.pipeline.progress import bars_unless
+from hf_lorameta.pipeline.remarks import FOUR_BIT
 from hf_lorameta.pipeline.save import SavableAdapter, as_json
 from hf_lorameta.recipe import MAX_RANK, MergeRecipe
+from hf_lorameta.remarks import Remark, log_remarks
 from hf_lorameta.tables import plural
 from hf_lorameta.types import FactorPair, StageProgress
 
@@ -98,6 +100,8 @@ def merge(
             show("Merging", len(pairs), len(layout))
     base_model = configs[0].base_model
     rows = [{**a.facts, "weight": c} for a, c in zip(opened.values(), coefficients, strict=True)]
+    remarks = tuple(_remarks(base_model, opened.values()))
+    log_remarks(remarks)
     columns, licenses = _shared_columns(rows), {row["base_license"] for row in rows} - {None}
     provenance = {
         "schema_version": 1,
@@ -108,6 +112,7 @@ def merge(
         "adapters": rows,
         "columns": columns and columns.model_dump(),
         "private": any(row["private"] for row in rows),
+        "remarks": [remark.to_dict() for remark in remarks],
         "rank": rank,
         "kept": _kept(stack, layout, coefficients, pairs) if recipe.combine == "exact" else None,
     }
@@ -167,7 +172,7 @@ def _kept(
 def _warn_of_outliers(adapters: Mapping[str, NamedAdapter], weights: Mapping[str, float]) -> None:
     """Warn of adapters that look odd beside the others, each with its weight."""
     norms = {}
-    for name, (config, file, _) in adapters.items():
+    for name, (config, file, *_) in adapters.items():
         norms[name] = Norms.of(file, config.scaling * weights[name], config.base_model)
     for name, reason in outliers(norms).items():
         logger.warning(
@@ -175,6 +180,15 @@ def _warn_of_outliers(adapters: Mapping[str, NamedAdapter], weights: Mapping[str
             "adapters on your rows: hf-lorameta evaluate MERGED ADAPTER -d DATASET",
             sanitize(name), reason,
         )  # fmt: skip
+
+
+def _remarks(base_model: str, adapters: Iterable[NamedAdapter]) -> Iterator[Remark]:
+    if names := [adapter.facts["adapter"] for adapter in adapters if adapter.of_four_bit]:
+        yield Remark(
+            "warning",
+            f"{FOUR_BIT} were used in place of those of {base_model} to make "
+            f"{', '.join(names)}: on the original weights, the merge may give other answers.",
+        )
 
 
 def _shared_columns(rows: Sequence[Mapping[str, Any]]) -> Columns | None:

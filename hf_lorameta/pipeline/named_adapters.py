@@ -23,6 +23,7 @@ from hf_lorameta.pipeline.adapter_folder import (
     read_provenance,
     similar_adapter,
 )
+from hf_lorameta.pipeline.remarks import FOUR_BIT
 
 UNKNOWN = "unknown"
 """Written for a license that is not stated."""
@@ -42,11 +43,13 @@ class NamedAdapter(NamedTuple):
             on the Hub; ``base_license``, of the base model, None if it is not known;
             ``generated``, which rows it was made with, see
             `hf_lorameta.pipeline.adapter_folder.generated_adapters`.
+        of_four_bit: whether it was made with 4-bit weights of the base model, as it says itself.
     """
 
     config: LoraConfig
     weights: AdapterFile
     facts: Mapping[str, Any]
+    of_four_bit: bool = False
 
 
 def open_named(name: str, hub: Hub, open_bank: Callable[[], Bank]) -> NamedAdapter:
@@ -98,7 +101,8 @@ def _in_folder(folder: Path, name: str) -> NamedAdapter:
         "base_license": (provenance or {}).get("base_license"),
         "generated": generated_adapters(provenance),
     }
-    return NamedAdapter(config, weights, facts)
+    remarks = (provenance or {}).get("remarks", ())
+    return NamedAdapter(config, weights, facts, any(FOUR_BIT in r["text"] for r in remarks))
 
 
 def _in_bank(name: str, bank: Bank) -> NamedAdapter:

@@ -26,6 +26,8 @@ from hf_lorameta.remarks import Remark
 from hf_lorameta.tables import plural
 from hf_lorameta.training.settings import MAX_TRAINED_TOKENS, Settings, most_of_output
 
+FOUR_BIT = "4-bit weights"
+"""Words of the warning that they were used, by which a merge finds it in recipe.json."""
 _FEW_ROWS = 20
 _MOST_NAMED = 3
 _LOW_RETENTION = 0.9
@@ -153,7 +155,7 @@ def _on_weights(index: Index, outcome: Outcome) -> Iterator[Remark]:
         if weights and weights.suffix == ".gguf":
             yield Remark(
                 "warning",
-                f"4-bit weights were used in place of those of {index.base_model}, which were not "
+                f"{FOUR_BIT} were used in place of those of {index.base_model}, which were not "
                 "on this machine: on the original weights, the adapter may give other answers.",
             )
 

@@ -95,6 +95,7 @@ def test_a_merge_keeps_what_its_sources_agree_on(cli: Shell, tmp_path: Path) -> 
         columns = json.loads((tmp_path / "m" / RECIPE_FILE).read_bytes())["columns"]
         assert (columns and columns["instruction_text"]) == prompt
         assert "Base model: `apache-2.0`" in card
+        assert "## Warnings" not in card
 
 
 def test_a_repo_without_safetensors_is_refused(cli: Shell, user: Account) -> None:

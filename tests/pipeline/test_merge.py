@@ -20,6 +20,7 @@ from hf_lorameta.formats.peft_config import CONFIG_FILE
 from hf_lorameta.hub.packaged_model import SMOLLM2
 from hf_lorameta.method.merging import COMBINERS, exact
 from hf_lorameta.pipeline.adapter_folder import RECIPE_FILE, locate_adapter
+from hf_lorameta.pipeline.remarks import FOUR_BIT
 from tests.conftest import LAYOUT, adapter_files, write_files
 from tests.support.random_adapter import random_pairs, write_adapter
 from tests.training import tiny
@@ -277,6 +278,25 @@ def test_a_folder_is_recorded_with_its_license_and_without_its_name(
     (row,) = merge({folder: 1.0}).provenance["adapters"]
     assert row["adapter"] == f"local adapter {row['sha256'][:8]}"
     assert row["licenses"] == [license_]
+
+
+def test_a_merge_says_which_of_its_sources_were_made_with_4_bit_weights(
+    save: Callable[..., Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    quantized, other = save("a"), save("b", seed=1)
+    remark = {"level": "warning", "text": f"{FOUR_BIT} were used in place of those of x."}
+    recipe = {"library": "hf-lorameta 1", "private": True, "merge": {}, "adapters": []}
+    (quantized / RECIPE_FILE).write_text(json.dumps(recipe | {"remarks": [remark]}))
+    once = merge({quantized: 1.0, other: 1.0}).save_pretrained(tmp_path / "once")
+    twice = merge({once: 1.0, other: 1.0})
+    for made in (once, twice.save_pretrained(tmp_path / "twice")):
+        card = (made / "README.md").read_text()
+        assert card.count(f"- {FOUR_BIT} were used in place of those of") == 1
+    name = twice.provenance["adapters"][0]["adapter"]
+    [warning] = twice.provenance["remarks"]
+    assert f"to make {name}: on the original weights, the merge" in warning["text"]
+    assert warning["text"] in caplog.text
+    assert merge({other: 1.0}).provenance["remarks"] == []
 
 
 # --- banks --------------------------------------------------------------------------------------
