@@ -146,15 +146,22 @@ class _Training(Steps):
 
     @property
     def _time(self) -> float:
-        """Seconds that are left for steps: up to half of the last one may be reserved ones."""
-        step = self._step_seconds
+        """Seconds that are left for steps."""
+        return self._time_for(self._step_seconds)
+
+    def _time_for(self, step: float) -> float:
+        """Return the seconds left for steps of so many: half of the last may be reserved ones."""
         return self._deadline.left() - max(self._reserved(step) - step / 2, 0)
 
     def _likely_steps(self) -> int:
-        """Return how many steps there will be, if they take as long as the latest."""
+        """Return how many steps there will be, if they take as long as all so far: it is shown.
+
+        The latest decide what is done, but their number would jump.
+        """
         more: float = self.settings.steps - self.trainer.taken
-        if self._step_seconds:
-            more = min(more, max(self._time / self._step_seconds, 0))
+        if self.durations:
+            step = fmean(self.durations[1:] or self.durations)
+            more = min(more, max(self._time_for(step) / step, 0))
         return self.done + int(more)
 
     def _has_time(self, kept: float = 0.0) -> bool:

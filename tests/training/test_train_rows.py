@@ -390,6 +390,20 @@ def test_time_is_left_for_what_follows_a_training(
     assert clock.now == 80
 
 
+def test_the_likely_number_of_steps_does_not_jump(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fast_training(monkeypatch.setattr, steps=99, rows=4)
+    clock, shown = Timed(monkeypatch, *[1.0, 3.0, 3.0, 1.0] * 9), list[int]()
+    result = train(
+        base,
+        deadline=clock.deadline(60),
+        progress=lambda title, done, most: shown.append(most),
+    )
+    assert shown[-1] == result.steps
+    assert max(abs(most - result.steps) for most in shown[4:]) <= 4
+
+
 @pytest.mark.parametrize("rows", [ROWS, FOLDED])
 @pytest.mark.parametrize(("seconds", "steps"), [(5, 1), (30, 1), (36, 2)])
 def test_time_is_left_for_what_follows_however_slow_steps_are(
