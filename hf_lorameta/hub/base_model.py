@@ -171,7 +171,8 @@ def base_file(base_model: str, name: str, revision: str | None = None, token: To
     if path := local_path(base_model):
         folder = path if path.is_dir() else dequantized(path)
         if not (folder / name).is_file():
-            raise NotFoundError(f"{path} has no {name}")
+            whole = "name the folder of a model that transformers reads"
+            raise NotFoundError(f"{path} has no {name}", hint=whole)
         return folder / name
     try:
         return _from_hub(base_model, revision, token, partial(hf_hub_download, filename=name))

@@ -87,9 +87,9 @@ class Hub(Connection):
             AuthError: the token is not valid.
             ConnectionLostError: the Hub did not answer.
         """
-        if is_offline_mode():
-            return cached_repo(repo_id, repo_type, revision)
         with translated(repo_id, revision):
+            if is_offline_mode():
+                return cached_repo(repo_id, repo_type, revision)
             return fetch_repo(self, repo_id, repo_type, revision, blobs=blobs)
 
     def existing(

@@ -56,10 +56,14 @@ def locate_adapter(
 
     Raises:
         AdapterError: the repo holds no safetensors adapter.
+        UsageError: a revision of a folder.
         HubError: the repo is missing or cannot be reached.
     """
     folder = expanded(name)
     if folder.is_dir() and str(name):
+        if revision:
+            leave_out = Option("revision", change="leave out")
+            raise UsageError(f"{name} is a folder: it has no revision", hint=leave_out)
         return folder
     if folder.exists() or not is_repo_id(str(name)):
         data = shell_word(str(name)) if is_local(name) else "user/name"

@@ -104,6 +104,8 @@ def test_inspect_refuses_what_is_not_a_lora_adapter(cli: Shell, user: Account) -
     cli("inspect", "missing", code=5)
     write_files(cli.cwd / "a", adapter_files())
     assert cli("inspect", f"a/{WEIGHTS_FILE}", code=5).err.endswith("Next:  name a\n")
+    at_revision = cli("inspect", "a", "--revision", "main", code=2).err
+    assert at_revision == "Error: a is a folder: it has no revision\nNext:  leave out --revision\n"
     cli("inspect", f"{user.name}/missing", code=6)
     pickle = user.adapter("pickle", {"adapter_model.bin": b"x", "adapter_config.json": b"{}"})
     cli("inspect", pickle, code=5)
@@ -131,6 +133,8 @@ def test_without_the_hub_the_cache_is_used(cli: Shell, published: Published) -> 
     absolute = cli("inspect", published.repo, "--revision", "/x", before=OFFLINE, code=6).err
     assert "at /x is not in the cache" in absolute
     assert "neither a folder nor a Hub id" in cli("inspect", "a b/c", before=OFFLINE, code=5).err
+    search = ("bank", "search", "--base", "")
+    assert "is not a valid repo id" in cli(*search, before=OFFLINE, code=2).err
     assert "--dataset 'a b.jsonl' -o" in cli("inspect", "a b.jsonl", code=5).err
     message = cli("inspect", "user/other", before=OFFLINE, code=6).err
     assert "user/other is not in the cache, and HF_HUB_OFFLINE is set" in message

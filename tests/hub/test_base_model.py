@@ -85,7 +85,7 @@ def no_package(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_local_folder_is_returned_unchanged(tmp_path: Path) -> None:
     assert locate(str(tmp_path)) == tmp_path
-    with pytest.raises(NotFoundError, match=r"has no config.json"):
+    with pytest.raises(NotFoundError, match=r"has no config.json\nname the folder of a model"):
         config_json(str(tmp_path))
     (tmp_path / "config.json").write_bytes(b'{"a": 1}')
     assert config_json(str(tmp_path)) == {"a": 1}
