@@ -377,6 +377,21 @@ def test_a_folder_that_cannot_be_listed_holds_no_similar_file(
     assert other_name(tmp_path / "rows.jsonl") == ["name a file", "a Hub id: user/name"]
 
 
+def test_a_folder_of_a_similar_name_is_named_only_if_that_of_the_file_is_missing(
+    tmp_path: Path,
+) -> None:
+    for name in ("data", "data2"):
+        (tmp_path / name).mkdir()
+    assert other_name(tmp_path / "data" / "no.csv")[0] == "name a file"
+    assert other_name(tmp_path / "data22" / "no.csv")[0] == f"name {tmp_path / 'data2'}"
+
+
+def test_the_link_of_a_dataset_is_answered_with_its_id() -> None:
+    with pytest.raises(DatasetError, match="neither a local file nor a Hub id") as caught:
+        open_dataset("https://huggingface.co/datasets/user/name/viewer")
+    assert caught.value.hint == "name it user/name"
+
+
 def test_json_lines_are_told_by_their_first_two_lines() -> None:
     assert rows_by_path(io.BytesIO(LINES + b"{oops"), "rows.json") == {}
 

@@ -96,9 +96,10 @@ def other_name(path: Path) -> list[str]:
 
 
 def similar_file(path: Path) -> list[str]:
-    """Suggest a file with a similar name, or else a folder with a similar name."""
-    similar = similar_name(path, lambda other: ending(other) in FORMATS)
-    return similar or similar_name(path.parent, Path.is_dir)
+    """Suggest a file with a similar name, or a folder with one if that of the file is missing."""
+    if not expanded(path.parent).exists():
+        return similar_name(path.parent, Path.is_dir)
+    return similar_name(path, lambda other: ending(other) in FORMATS)
 
 
 def _wild(text: str) -> bool:
