@@ -37,7 +37,7 @@ from hf_lorameta.errors import (
     UsageError,
 )
 from hf_lorameta.hub.client import Hub
-from hf_lorameta.hub.repo import ON_HUB, is_hub_id, is_repo_id, on_hub
+from hf_lorameta.hub.repo import DATASET_LINK, ON_HUB, is_hub_id, is_repo_id, on_hub
 from hf_lorameta.remarks import Remark
 from hf_lorameta.types import Row
 
@@ -299,9 +299,10 @@ def open_rows(name: Any, hub: Hub, options: ReadingOptions) -> RawDataset:
     refuse_stream(Path(name))
     repo_id = str(name).removeprefix(ON_HUB)
     if not is_repo_id(repo_id):
+        link = DATASET_LINK.match(str(name))
         raise DatasetError(
             f"{name} is neither a local file nor a Hub id of the form user/name",
-            hint=other_name(Path(name)),
+            hint=f"name it {link[1]}" if link else other_name(Path(name)),
         )
     try:
         repo = hub.resolve(repo_id, "dataset", revision)

@@ -14,6 +14,10 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from hf_lorameta.errors import ConflictError, Option
 
+DATASET_LINK = re.compile(
+    r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/datasets/([^/?#]+/[^/?#]+)"
+)
+"""Address of a dataset's page, or of one below it; its group is the repo id."""
 _HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?")
 
 Token = str | Literal[False] | None

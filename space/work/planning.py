@@ -4,7 +4,6 @@ Only token counts and up to `SAMPLES` clipped rows leave the process that reads 
 `PlanResult` is stored for the visitor, so it holds no token and no open stream.
 """
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -22,7 +21,7 @@ from hf_lorameta.data.sources.hub_repos import repo_choices
 from hf_lorameta.data.sources.reading_limits import ReadingLimits
 from hf_lorameta.errors import LoraMetaError
 from hf_lorameta.hub.client import Hub
-from hf_lorameta.hub.repo import Token, is_repo_id, on_hub
+from hf_lorameta.hub.repo import DATASET_LINK, Token, is_repo_id, on_hub
 from hf_lorameta.pipeline.plan import Plan, plan_from_reading
 from hf_lorameta.pipeline.progress import with_progress
 from hf_lorameta.pipeline.read import Reading, TokenCounting, read_dataset, token_counting
@@ -37,7 +36,6 @@ from work.reader_process import read, report
 
 CHOICES = ("config", "split", "columns", "instruction", "template")
 """What can be chosen about a dataset, by the names that links and the command line share."""
-LINK = re.compile(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/datasets/([^/?#]+/[^/?#]+)")
 TEXT_CHARACTERS = 4000
 """Most characters of an instruction or a template."""
 SAMPLES = POOL_ROWS
@@ -160,7 +158,7 @@ def prompt_text(text: str | None, kind: str) -> str | None:
 
 def _validated_id(text: str) -> str:
     """Return the Hub id in a name or link; raise if it could be a path or URL on this machine."""
-    link = LINK.match(text)
+    link = DATASET_LINK.match(text)
     name = link[1] if link else text.removesuffix("/")
     if not is_repo_id(name):
         raise RequestError(f"{name[:80]!r} is not a dataset id of the form user/name")
