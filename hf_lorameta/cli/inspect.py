@@ -51,7 +51,7 @@ def _describe(saved: "SavedAdapter") -> str:
         ["dtype", ", ".join(saved.dtypes)],
     ]
     if saved.provenance is None:
-        fields.append(["library", "unknown: not made by hf-lorameta"])
+        fields.append(["library", "unknown: not made by hf-lorameta, or recipe.json is damaged"])
         return table(["field", "value"], fields)
     shown = {k: v for k, v in saved.provenance.items() if v and k not in _LISTED_APART}
     if (shown.get("training") or {}).get("folds"):

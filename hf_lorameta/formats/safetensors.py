@@ -23,6 +23,7 @@ from hf_lorameta.types import FloatArray
 
 MAX_HEADER_BYTES = 16 << 20
 """Largest header accepted; PEFT writes about 100 bytes a tensor."""
+_DAMAGED = "fetch or copy the file again"
 Read = Callable[[int, int], bytes]
 """Returns bytes [start, stop) of a file, exactly stop − start of them."""
 
@@ -75,13 +76,14 @@ def read_header(read: Read, size: int) -> bytes:
         AdapterError: the file is too short, or claims a longer header.
     """
     if size < 8:
-        raise AdapterError(f"{size} bytes are too few for a safetensors file")
+        raise AdapterError(f"{size} bytes are too few for a safetensors file", hint=_DAMAGED)
     (length,) = struct.unpack("<Q", read(0, 8))
     limit = min(size - 8, MAX_HEADER_BYTES)
     if length > limit:
         raise AdapterError(
             f"the safetensors header claims {length} bytes, expected at most {limit} in a file of "
-            f"{size}"
+            f"{size}",
+            hint=_DAMAGED,
         )
     return read(0, 8 + length)
 
@@ -101,7 +103,7 @@ def parse_header(
     try:
         header = json.loads(head[8:])
     except (ValueError, RecursionError):
-        raise AdapterError("the safetensors header is not JSON") from None
+        raise AdapterError("the safetensors header is not JSON", hint=_DAMAGED) from None
     if not isinstance(header, dict):
         raise AdapterError("the safetensors header is not a JSON object")
     header.pop("__metadata__", None)
@@ -115,7 +117,8 @@ def parse_header(
             )
         position = info.stop
     if position != size:
-        raise AdapterError(f"the header describes {position} bytes, the file has {size}")
+        text = f"the header describes {position} bytes, the file has {size}"
+        raise AdapterError(text, hint=_DAMAGED)
     return infos
 
 

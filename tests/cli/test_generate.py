@@ -409,6 +409,7 @@ def test_push_from_publishes_a_complete_adapter_alone(
         ((*push, "missing"), 5, "missing"),
         (("push", "--repo-id", "a/b/c", "--from", "a"), 2, "Next:  name a repo: user/name"),
         ((*push, "weights"), 5, "the header describes"),
+        (("inspect", "weights"), 5, "Next:  fetch or copy the file again"),
     ):
         assert message in cli(*words, token=user.token, code=code).err
     for content in ("{", "[]", "{}", '{"library": 1, "bank": 2}'):

@@ -118,7 +118,9 @@ def _opening_error(name: str, error: Exception) -> errors.LoraMetaError | None:
                 return gated_error(name, f"datasets/{name}")
             return errors.NotFoundError(f"{name} cannot be opened as a dataset: {message[:200]}")
         case datasets.exceptions.DataFilesNotFoundError() | datasets.data_files.EmptyDatasetError():
-            return errors.EmptyDatasetError(f"{name} has no data files")
+            return errors.EmptyDatasetError(
+                f"{name} has no data files", hint="name a dataset, a folder or a file that has rows"
+            )
         case RuntimeError() if "scripts are no longer supported" in message:
             return errors.ScriptDatasetError(
                 f"{name} needs a loading script, and scripts are no longer supported",
