@@ -19,6 +19,7 @@ from hf_lorameta.cli.output import print_json, stage_bars
 from hf_lorameta.data.prompt import from_option
 from hf_lorameta.data.sources.formats import FORMATS
 from hf_lorameta.network import check_endpoint
+from hf_lorameta.paths import expanded
 from hf_lorameta.pipeline.budget import SHARE_FOR_CHECK, budget_seconds
 from hf_lorameta.recipe import REGISTRIES, Recipe
 
@@ -310,7 +311,9 @@ def _with_output_options(command: Callable[..., None]) -> Callable[..., None]:
     def run(*, json: bool, quiet: bool, **options: Any) -> None:
         check_endpoint()  # before `huggingface_hub` is imported, which fails with another one
         check_caches()
-        command(**options)
+        # a shell leaves ~ as it is in --output=~/a
+        paths = {name: expanded(v) for name, v in options.items() if isinstance(v, Path)}
+        command(**options | paths)
 
     own = inspect.signature(command).parameters.values()
     flags = [parameter(name, flag, False) for name, flag in _OUTPUT_FLAGS.items()]

@@ -21,7 +21,7 @@ from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.formats.peft_config import CONFIG_FILE, write_config
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.repo import Token
-from hf_lorameta.paths import resolved
+from hf_lorameta.paths import expanded, resolved
 from hf_lorameta.pipeline.adapter_folder import (
     COEFFICIENTS_FILE,
     RECIPE_FILE,
@@ -120,7 +120,8 @@ class SavableAdapter(WithProvenance, ABC):
             HubError: an adapter or, with `export`, the base model's config.json cannot be fetched.
             MissingExtraError: with `export`, the package `gguf` is not installed.
         """
-        target = resolved(Path(folder))
+        folder = expanded(folder)
+        target = resolved(folder)
         require_free_target(target, overwrite)
         base_config = export_config(self.base_model, self.base_revision, export, token)
         with new_folder(target) as new:
@@ -131,7 +132,7 @@ class SavableAdapter(WithProvenance, ABC):
             read_adapter(new).require_provenance()
             if base_config is not None:
                 gguf_adapter.export(new, new / GGUF_FILE, base_config)
-        return Path(folder)
+        return folder
 
     def push_to_hub(
         self,

@@ -64,6 +64,18 @@ def test_the_home_of_an_unknown_user_is_no_folder(cli: Shell, data: Path) -> Non
         assert "Error: ~no-such-user/" in done.err
 
 
+def test_an_output_in_the_home_folder_is_written_where_it_is_read(
+    cli: Shell, data: Path, bank: Built
+) -> None:
+    home = cli.home / "of user"
+    at_home = f"import os; os.environ['HOME'] = {str(home)!r}"
+    generate = ("generate", "-d", data, "--bank", bank.folder, "--output=~/a")
+    assert cli(*generate, before=at_home).out == f"{home / 'a'}\n"
+    assert cli("merge", "~/a:1", "--output=~/m", before=at_home).out == f"{home / 'm'}\n"
+    cli("inspect", "~/m", before=at_home)
+    assert not (cli.cwd / "~").exists()
+
+
 def test_names_of_255_bytes_are_written_and_read(
     cli: Shell, data: Path, tmp_path: Path, bank: Built
 ) -> None:
