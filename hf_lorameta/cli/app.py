@@ -188,8 +188,11 @@ def _complete_usage_error(error: Any, arguments: Sequence[str]) -> None:
     options = [flag for option in parameters for flag in option.opts]
     prompt = type(error) is _ARGUMENTS_ERROR and "--prompt" in options
     named = error.ctx is not None and error.ctx.help_option_names  # by typer, see `_Group`
-    help_of_it = None if named else f"{_command_in(arguments)[1]} --help"
+    command, called = _command_in(arguments)
+    help_of_it = None if named else f"{called} --help"
     hint = "put the prompt after --prompt" if prompt else help_of_it
+    if type(error).__name__ == "NoSuchOption" and error.option_name in _flags(command):
+        hint = f"put {error.option_name} after {called}"  # it was put before the command
     if message.startswith("Missing option"):
         hint = f"add {error.param.opts[-1]} PATH"  # others have defaults
     if typo := _TYPO.fullmatch(message):
@@ -203,12 +206,15 @@ def _complete_usage_error(error: Any, arguments: Sequence[str]) -> None:
 
 def _hint(error: LoraMetaError, arguments: Sequence[str]) -> str:
     """Return an error's advice, without options that the command that was run lacks."""
-    command, _ = _command_in(arguments)
-    flags = {flag for option in command.params for flag in (*option.opts, *option.secondary_opts)}
+    flags = _flags(_command_in(arguments)[0])
     known = [
         part for part in error.advice if isinstance(part, str) or as_flag(part).split()[0] in flags
     ]
     return in_words(known, command_line)
+
+
+def _flags(command: Any) -> set[str]:
+    return {flag for option in command.params for flag in (*option.opts, *option.secondary_opts)}
 
 
 def _command_in(arguments: Sequence[str]) -> tuple[Any, str]:

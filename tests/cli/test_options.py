@@ -146,6 +146,8 @@ def test_errors_are_json_where_results_are(cli: Shell) -> None:
     bare = cli("try", "adapter", "--json", "--prompt", code=2)
     assert bare.json["error"]["message"] == "Option '--prompt' requires an argument."
     assert bare.err.endswith("Next:  hf-lorameta try --help\n")
+    early = cli("bank", "--json", "list", code=2)
+    assert early.json["error"]["hint"] == "put --json after hf-lorameta bank list"
 
 
 @pytest.mark.parametrize(
