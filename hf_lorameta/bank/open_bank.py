@@ -8,7 +8,7 @@ from hf_lorameta.bank.bank_files import Remote
 from hf_lorameta.bank.index import EMBEDDED_BANK, INDEX_FILE, NO_BANK, TOKENIZER_FILE, Index
 from hf_lorameta.data.counts.tokenizer import vocab_size
 from hf_lorameta.embedded import EMBEDDED
-from hf_lorameta.errors import BankError, Option, UsageError
+from hf_lorameta.errors import BankError, LoraMetaError, Option, UsageError
 from hf_lorameta.files import sha256
 from hf_lorameta.hub.base_model_info import BaseModelInfo
 from hf_lorameta.hub.client import Hub
@@ -173,7 +173,12 @@ def _bank_for(
 
 def _named_bank(name: str | Path | None, revision: str | None, hub: Hub) -> Bank:
     """Open a bank folder, a bank repo on the Hub, or the default bank."""
-    name = name or os.environ.get(BANK_VARIABLE) or None
+    if not name and (default := os.environ.get(BANK_VARIABLE)):
+        try:
+            return _named_bank(default, revision, hub)
+        except LoraMetaError as error:
+            error.advise(f"unset {BANK_VARIABLE}, which names {default}")
+            raise
     folder = expanded(name) if name else None
     if folder is None or folder.is_dir():
         refuse_revision(revision)

@@ -59,6 +59,10 @@ def test_the_bank_of_the_environment_comes_before_the_embedded_one(
     (folder / "bank.json").write_text(json.dumps(index))
     assert open_bank(None, "org/other").folder == folder
     assert open_bank(None, SMOLLM2).id == "embedded bank"
+    shutil.rmtree(folder)
+    with pytest.raises(BankError, match="is neither a folder nor a Hub id") as caught:
+        open_bank()
+    assert caught.value.hint.endswith(f", or unset {BANK_VARIABLE}, which names {folder}")
 
 
 def test_no_bank_can_be_asked_for(tmp_path: Path) -> None:
