@@ -20,7 +20,7 @@ from hf_lorameta.cli.options import (
 from hf_lorameta.cli.output import emit, stage_bars
 from hf_lorameta.errors import BankError, IntegrityError
 from hf_lorameta.paths import resolved
-from hf_lorameta.tables import table
+from hf_lorameta.tables import plural, table
 
 if TYPE_CHECKING:
     from hf_lorameta.bank.bank import Bank
@@ -169,7 +169,7 @@ def verify(folder: FolderArgument) -> None:
     )
     if problems:
         raise IntegrityError(
-            f"{len(problems)} files of {folder} do not match their checksums",
+            f"the checksums of {plural(len(problems), 'file')} of {folder} do not match",
             hint="delete them, and build or download the bank again",
         )
 

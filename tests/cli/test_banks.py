@@ -360,6 +360,7 @@ def test_verify_names_the_file_with_a_flipped_bit(cli: Shell, bank: Built, tmp_p
         (copy / name).write_bytes(raw)
         done = cli("bank", "verify", copy, code=4)
         assert name in done.out
+        assert f"the checksums of 1 file of {copy} do not match" in done.err
         assert cli("bank", "verify", copy, "--json", code=4).json["problems"] == [
             f"{name}: checksum differs from the index"
         ]

@@ -275,7 +275,7 @@ def test_settings_that_cannot_train_are_refused(settings: dict[str, Any], messag
 
 def test_a_folder_without_a_base_model_is_refused(tmp_path: Path) -> None:
     tasks = tiny.write_tasks(tmp_path / "tasks", 1)
-    with pytest.raises(LoraMetaError, match=r"has no tokenizer\.json, which a bank needs"):
+    with pytest.raises(LoraMetaError, match=r"has no tokenizer\.json, which a bank needs\nname"):
         train(tasks, tasks, tmp_path / "new")
     assert not (tmp_path / "new").exists()
 

@@ -211,7 +211,10 @@ def _read_tokenizer(folder: Path) -> bytes:
     try:
         return (folder / TOKENIZER_FILE).read_bytes()
     except OSError:
-        raise BankError(f"{folder} has no {TOKENIZER_FILE}, which a bank needs") from None
+        raise BankError(
+            f"{folder} has no {TOKENIZER_FILE}, which a bank needs",
+            hint="name the folder of a model that transformers reads",
+        ) from None
 
 
 def _skipped(task: Task, error: Exception) -> Skipped:
