@@ -123,7 +123,7 @@ CASES = [
         "sorted labels without names",
         lambda i: {"text": text(i), "label": i // 12},
         (text(0), "0"),
-        says=("Column label holds numbers",),
+        says=("Column label holds numbers: if they stand for classes",),
     ),
     case(
         "labels in several spellings",
