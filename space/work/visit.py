@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from hf_lorameta.errors import LoraMetaError
 from limits.kept import KEPT, PLAN_BYTES, StoredRows
 from limits.uploads import Upload
 from work.background import Background
@@ -56,7 +57,7 @@ class Visit:
         plan_result: its plan.
         adapter: the best so far.
         answers: of the adapter and the base model to what was tried last, as HTML.
-        said: a sentence about its training.
+        said: a sentence about its training, or why that failed.
         more: whether more time might make it better.
         version: number of adapters and reports so far.
         results: number of adapters that the visitor has asked for and got.
@@ -80,7 +81,7 @@ class Visit:
     plan_result: PlanResult | None = None
     adapter: Adapter | None = None
     answers: str = ""
-    said: str = ""
+    said: str | LoraMetaError = ""
     more: bool = False
     version: int = 0
     results: int = 0

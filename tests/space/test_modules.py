@@ -489,13 +489,14 @@ def test_all_views_escape_names(tickets: Plan, title: str | None) -> None:
         assert "cript" in page
 
 
-def test_an_unsure_verdict_has_its_reason_beside_the_counts(tickets: Plan) -> None:
+def test_an_unsure_verdict_has_its_reason_and_that_of_a_failed_training(tickets: Plan) -> None:
     doubt = "Blank inputs among the first 8: 3."
     remarks = (Remark("doubt", doubt), Remark("note", "A note."))
     doubted = replace(tickets, dataset=replace(tickets.dataset, remarks=remarks))
     made = Generation(doubted, doubted.layout, 16, (), 1.0, outcome=Outcome(check=CHECK))
-    page = plan_view.verdict_html(made, "rows", "", busy=False)
+    page = plan_view.verdict_html(made, "rows", LoraMetaError("no time left"), busy=False)
     assert doubt in page
+    assert f"No time left. {jobs.TRY_AGAIN}" in page
     assert "A note." not in page
 
 
