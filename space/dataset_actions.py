@@ -123,10 +123,14 @@ class DatasetActions(AdapterActions):
         visit.request = request
         return self._read(visit, token)
 
-    @last_wins
+    @in_turn
     def _resume(self, visit: Visit, number: int, profile: gr.OAuthProfile | None) -> Updates:
         """Show the visit of an earlier page, such as the one before signing in."""
-        c = self.components
+        if number <= visit.number:
+            return self.nothing(visit)
+        self.leave(visit)
+        c, left = self.components, visit.left
+        visit.accept(number)
 
         def show(job: Job) -> Updates:
             result, request = known(visit.plan_result), known(visit.request)
@@ -134,9 +138,11 @@ class DatasetActions(AdapterActions):
             updates = {c.columns_form: form} | self._show_plan(visit, result, request, job)
             if visit.adapter:
                 updates |= self.show_result(visit, profile)
-            return updates
+            said = {place: html + updates.get(place, "") for place, html in visit.left.items()}
+            return updates | said
 
         begun = self.begin(visit, "plan", lambda job: job.show(lambda: show(job)), c.status)
+        visit.left = left
         return self._no_plan() | begun
 
     # --- reading and planning -------------------------------------------------------------------

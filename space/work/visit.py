@@ -17,7 +17,7 @@ from limits.kept import KEPT, PLAN_BYTES, StoredRows
 from limits.uploads import Upload
 from work.background import Background
 from work.generating import Adapter, Saved
-from work.jobs import Job, LineName
+from work.jobs import Job, LineName, Updates
 from work.planning import DatasetRequest, PlanResult, RequestError, Source
 
 T = TypeVar("T")
@@ -48,6 +48,7 @@ class Visit:
         number: of the page's latest request; the page counts them, so that an earlier request that
             arrives late can be told from a new one.
         task: the one that waits or runs; None if there is none.
+        left: what the next page says of the task that was not done when the page was left.
         canceled: whether the latest request was Cancel, and ended all that went on.
         request: the dataset that was asked for.
         linked: what a link has chosen about it, by the names of `CHOICES`.
@@ -72,6 +73,7 @@ class Visit:
 
     number: int = 0
     task: Task | None = None
+    left: Updates = field(default_factory=dict)
     canceled: bool = False
     request: DatasetRequest | None = None
     linked: dict[str, str] = field(default_factory=dict)
@@ -124,7 +126,7 @@ class Visit:
         """Return whether a request is later than all before it; if so, cancel what runs."""
         if number <= self.number:
             return False
-        self.number, self.canceled = number, False
+        self.number, self.canceled, self.left = number, False, {}
         self.drop_task()
         return True
 

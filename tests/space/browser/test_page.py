@@ -212,9 +212,14 @@ def test_signing_in_or_reloading_keeps_the_adapter_of_an_uploaded_file(
     path, page = tmp_path / "mine.jsonl", visitor.page
     path.write_bytes(TRAIN)
     visitor.upload(path)
+    page.locator("#lm-make").click()
+    page.locator("#lm-cancel").wait_for()
+    page.reload()
+    expect(page.locator("#lm-problem")).to_contain_text("The page was left, which ended")
     visitor.make()
     visitor.sign_in(web.owner.name, web.owner.token)
     expect(page.get_by_role("heading", name="Your adapter is ready")).to_be_visible()
+    expect(page.locator("#lm-problem")).to_be_empty()
     expect(page.locator("#lm-verdict [data-announce^='mine.jsonl']")).to_have_count(1)
     expect(page.get_by_role("button", name="Save to Hub")).to_be_visible()
     page.reload()
@@ -437,7 +442,14 @@ def test_cancel_saves_nothing_and_a_private_dataset_defaults_to_a_private_repo(
     cli.hub.clear_faults()
     assert web.space.settled() == [], "the canceled job has ended"
     assert cli.hub.repo(target) is None
-    visitor.save()
+    cli.hub.add_fault(Fault("hold", path=f"api/models/{target}/commit"))
+    page.get_by_role("button", name="Save to Hub").click()
+    page.get_by_text("this can no longer be canceled").wait_for()
+    page.reload()
+    expect(page.locator("#lm-saved")).to_contain_text("left while the adapter was being saved")
+    cli.hub.clear_faults()
+    assert web.space.settled() == []
+    page.reload()
     page.get_by_text("(private)").wait_for()
     view = cli.hub.repo(target)
     assert view is not None
