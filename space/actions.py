@@ -33,6 +33,7 @@ _SAVING = note(
     "The page was left while the adapter was being saved",
     ["Reload it in a moment to see where it is. If that shows nothing, save it again."],
 )
+_ELSEWHERE = note("error", "This page goes on in another tab", ["To go on here, reload it."])
 _AGAIN = note("warning", "All places in the line are taken", ["Asking again in a few seconds."])
 _AGAIN_SECONDS, _ASKING_SECONDS = 5.0, 60.0
 """How often, and for how long, a place is asked for."""
@@ -60,7 +61,7 @@ def last_wins(answer: F) -> F:
     @functools.wraps(answer)
     def accepted(actions: "Actions", visit: Visit, number: int, *values: Any) -> Updates:
         if not visit.accept(number):
-            return actions.nothing(visit)
+            return actions.refuse(visit, number)
         return answer(actions, visit, number, *values)
 
     return in_turn(cast(F, accepted))
@@ -209,6 +210,12 @@ class Actions:
         """
         visit.filled |= values | {"answers": visit.filled.get("answers", 0) + 1}
         return {self.components.filled: dict(visit.filled)}
+
+    def refuse(self, visit: Visit, number: int) -> Updates:
+        """Answer a request that is not the last one; a copy of the page's tab may go on with it."""
+        if number >= visit.opened:
+            return self.nothing(visit)
+        return {self.components.visit: visit, self.components.problem: _ELSEWHERE}
 
     def nothing(self, visit: Visit) -> Updates:
         """Change nothing. A handler that yields no updates at all would empty the whole page."""

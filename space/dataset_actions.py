@@ -80,8 +80,10 @@ class DatasetActions(AdapterActions):
         """Plan with the roles of the columns form, or read another configuration or split."""
         values = dict(event._data or {})
         of_another = values.get("dataset_number") != str(visit.dataset_number)
-        if (visit.request and (of_another or visit.source is None)) or not visit.accept(number):
+        if visit.request and (of_another or visit.source is None):
             return self.nothing(visit)
+        if not visit.accept(number):
+            return self.refuse(visit, number)
         visit.forget_plan()
         try:
             request = known(visit.request)
@@ -131,6 +133,7 @@ class DatasetActions(AdapterActions):
         self.leave(visit)
         c, left = self.components, visit.left
         visit.accept(number)
+        visit.opened = number
 
         def show(job: Job) -> Updates:
             result, request = known(visit.plan_result), known(visit.request)

@@ -47,6 +47,7 @@ class Visit:
     Attributes:
         number: of the page's latest request; the page counts them, so that an earlier request that
             arrives late can be told from a new one.
+        opened: the number of the request with which its latest page went on with it.
         task: the one that waits or runs; None if there is none.
         left: what the next page says of the task that was not done when the page was left.
         canceled: whether the latest request was Cancel, and ended all that went on.
@@ -72,6 +73,7 @@ class Visit:
     """
 
     number: int = 0
+    opened: int = 0
     task: Task | None = None
     left: Updates = field(default_factory=dict)
     canceled: bool = False

@@ -235,9 +235,19 @@ def test_signing_in_or_reloading_keeps_the_adapter_of_an_uploaded_file(
         Object.defineProperty(document, "hidden", {configurable: true, get: () => hidden});
         document.dispatchEvent(new Event("visibilitychange"));
     }"""
-    for hidden in (True, False):  # a browser may discard a hidden tab without another event
+    for hidden in (True, False, True):  # a browser may discard a hidden tab without another event
         page.evaluate(hide, hidden)
         assert bool(page.evaluate(stored)) is hidden
+    with page.expect_popup() as opened:  # goes on with what this tab has, and may replace it
+        page.evaluate("open(location.href)")
+    ready = opened.value.get_by_role("heading", name="Your adapter is ready")
+    expect(ready).to_be_visible()
+    page.get_by_role("button", name="Save to Hub").click()
+    expect(page.locator("#lm-problem")).to_contain_text("goes on in another tab", timeout=20_000)
+    opened.value.close()
+    page.reload()
+    expect(page.get_by_role("heading", name="Your adapter is ready")).to_be_visible()
+    visitor.save()
 
 
 def test_a_reload_after_the_clock_was_set_back_takes_another_dataset(
