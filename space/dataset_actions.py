@@ -111,7 +111,7 @@ class DatasetActions(AdapterActions):
         """Plan with another instruction or form of the prompt; a kept proposal is no choice."""
         try:
             request = known(visit.request)
-            shown = _shown_prompt(known(visit.plan_result), request)
+            shown = [visit.filled.get(name, "") for name in ("instruction", "template")]
             chosen = (request.instruction or "", request.template or "")
             given = [
                 kept if text == proposed else text

@@ -202,7 +202,7 @@ def test_the_proposed_instruction_is_filled_in_and_no_choice_until_it_is_changed
     visitor.wait_for_plan(repo)
     assert page.locator("[data-link*='instruction']").count() == 0
     box.fill("Is it sun or rain?")
-    page.get_by_role("button", name="Use this prompt").click()
+    page.get_by_role("button", name="Use this prompt").dblclick()
     page.locator("[data-link*='instruction=Is+it+sun']").wait_for(state="attached")
 
 
