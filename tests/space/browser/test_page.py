@@ -142,6 +142,9 @@ def test_a_link_chooses_a_dataset_and_its_reading_in_sight_and_verdicts_come_int
     page.get_by_role("button", name="Use this prompt").click()
     page.locator("[data-link*='template=%7Bprompt%7D+%3D']").wait_for(state="attached")
     expect(status).not_to_contain_text("link")
+    page.goto(link)  # rather than what this tab had of the dataset
+    expect(status).to_contain_text("Template: {prompt} <")
+    visitor.wait_for_plan(repo)
     page.evaluate("scrollTo(0, 0)")
     visitor.plan(user.dataset("next", {"train.jsonl": TRAIN}))
     page.wait_for_function(VERDICT_IN_VIEW)
