@@ -366,6 +366,15 @@ def test_signing_in_keeps_the_dataset_and_saving_creates_a_repo_which_no_other_n
     target = f"{web.owner.name}/guests-SmolLM2-135M-Instruct-lorameta"
     expect(name).to_have_value(target)
     expect(save).to_have_class(re.compile(r"\bprimary\b"))
+    visitor.context.clear_cookies()  # as a sign-in that has expired
+    save.click()
+    expect(saved).to_contain_text("Saving needs an account: sign in first")
+    page.route(login := re.compile("/login/huggingface"), lambda route: route.fulfill(status=204))
+    with page.expect_request(login) as asked:
+        page.get_by_role("link", name="sign in again").click()
+    assert asked.value.url.endswith(f"?dataset={repo}"), "where the sign-in returns to"
+    visitor.sign_in(web.owner.name, web.owner.token)
+    page.get_by_role("heading", name="Your adapter is ready").wait_for()
     visitor.save()
     link = saved.get_by_role("link", name=target)
     assert link.get_attribute("href") == f"{cli.hub.url}/{target}"
