@@ -33,7 +33,13 @@ from work.planning import (
     validated,
 )
 from work.reader_process import read
-from work.visit import Visit, earlier_visit, known
+from work.visit import Visit, earlier_visit, is_kept, known
+
+_GONE = note(
+    "info",
+    "What this tab had is no longer kept",
+    ["The server was restarted, or an hour has passed. Make the adapter again."],
+)
 
 
 class DatasetActions(AdapterActions):
@@ -49,12 +55,13 @@ class DatasetActions(AdapterActions):
     ) -> Updates:
         """Read the dataset that the data form names, and plan; or go on with an earlier visit."""
         values = dict(event._data or {})
-        user = profile.username if profile else None
-        if earlier := earlier_visit(str(values.get("resume")), user):
+        user, key = profile.username if profile else None, values.get("resume")
+        gone = {self.components.problem: _GONE} if key and not is_kept(str(key)) else {}
+        if earlier := earlier_visit(str(key), user):
             earlier.user = user
             return self._resume(earlier, number, profile)
         visit.user = user
-        return self._choose(visit, number, values, token)
+        return self._choose(visit, number, values, token) | gone
 
     @last_wins
     def _choose(

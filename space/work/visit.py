@@ -175,6 +175,11 @@ _VISITS: weakref.WeakValueDictionary[str, Visit] = weakref.WeakValueDictionary()
 """Visits by their keys, as long as Gradio keeps them: an hour."""
 
 
+def is_kept(key: str) -> bool:
+    """Return whether a visit still exists."""
+    return key in _VISITS
+
+
 def earlier_visit(key: str, user: str | None) -> Visit | None:
     """Return the visit of an earlier page, if that has a plan, and forget it if its user left.
 

@@ -871,7 +871,9 @@ def test_a_key_that_is_no_longer_known_reads_the_dataset_of_the_link_if_there_is
     page = actions.choose(visit, 1, event, None, None)
     assert visit.task is None
     assert "status" not in page, "no error"
-    event._data["dataset"] = "user/name"
-    actions.choose(visit, 2, event, None, None)
+    assert "What this tab had is no longer kept" in page["problem"]
+    event._data = {"resume": (without_plan := Visit()).key, "dataset": "user/name"}
+    page = actions.choose(visit, 2, event, None, None)
+    assert page["problem"] == "", f"{without_plan.key} is kept"
     assert visit.task is not None
     assert visit.request == DatasetRequest("user/name")
