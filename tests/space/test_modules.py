@@ -127,7 +127,7 @@ def test_the_command_for_a_terminal_has_all_that_was_chosen() -> None:
 
 
 ANSWERS = ("base", "adapter", "expected", "text")
-NAMES = ["a,b", "c=d", "instruction", "x"]
+NAMES = ["a,b", "c=d", "instruction", " "]
 
 
 def test_roles_of_a_form_become_columns_whatever_their_names() -> None:
@@ -138,6 +138,7 @@ def test_roles_of_a_form_become_columns_whatever_their_names() -> None:
     request = DatasetRequest(NASTY, instruction=NASTY, template=NASTY)
     form = html_forms.columns_form(Source([], [], found), 7, request)
     assert "<script" not in form
+    assert 'aria-label="Role of (no name)"' in form
     assert re.findall(r'value="(\w*)" selected', form) == ["input", "output", "instruction", ""]
     with pytest.raises(UsageError, match="no column has a role") as caught:
         html_forms.columns_from_form({}, NAMES, None)
