@@ -25,6 +25,15 @@ from work.jobs import Canceled, Job, LineName, Step, Updates, known_error
 from work.visit import Task, Visit
 
 _CANCELED = f'<div data-announce="Canceled">{note("info", "Canceled")}</div>'
+_LEFT = note(
+    "info", "The page was left, which ended what it did", ["To go on, press the button again."]
+)
+_SAVING = note(
+    "info",
+    "The page was left while the adapter was being saved",
+    ["Reload it in a moment to see where it is. If that shows nothing, save it again."],
+)
+_ELSEWHERE = note("error", "This page goes on in another tab", ["To go on here, reload it."])
 _AGAIN = note("warning", "All places in the line are taken", ["Asking again in a few seconds."])
 _AGAIN_SECONDS, _ASKING_SECONDS = 5.0, 60.0
 """How often, and for how long, a place is asked for."""
@@ -52,7 +61,7 @@ def last_wins(answer: F) -> F:
     @functools.wraps(answer)
     def accepted(actions: "Actions", visit: Visit, number: int, *values: Any) -> Updates:
         if not visit.accept(number):
-            return actions.nothing(visit)
+            return actions.refuse(visit, number)
         return answer(actions, visit, number, *values)
 
     return in_turn(cast(F, accepted))
@@ -127,20 +136,21 @@ class Actions:
             yield self.nothing(visit)
             return
         task.job.call = call or task.job.call
-        updates: Updates = {}
+        updates, ended = Updates(), False
         try:
             yield self._shown(visit, task, lambda: self._running(visit))
             for news in task.job.run(task.work):
                 yield self._shown(visit, task, news)
+            ended = True
         except Canceled:
             pass
         except Exception as error:  # noqa: BLE001 - shown as a message
-            found = known_error(error)
+            found, ended = known_error(error), True
             updates = {task.problem: error_html(found, visit.offered)}
         finally:  # Gradio closes this generator if it takes the page for closed
             with visit.lock:
                 if visit.task is task:
-                    visit.task = None
+                    self.leave(visit, ended)
         with visit.lock:
             if visit.task is None:
                 updates = self.idle(visit) | updates
@@ -150,6 +160,13 @@ class Actions:
         # Gradio sends the last updates again when an event ends. These change nothing, so they
         # cannot replace what a later event has shown by then.
         yield self.nothing(visit)
+
+    def leave(self, visit: Visit, ended: bool = False) -> None:
+        """Drop the task; if it has not ended, its page was left, which the next one says."""
+        task = visit.task
+        if task and not ended and task.job.line != "plan":
+            visit.left = {task.problem: _SAVING if task.job.committed else _LEFT}
+        visit.drop_task()
 
     def _shown(self, visit: Visit, task: Task, news: Step | Callable[[], Updates]) -> Updates:
         """Return the updates for a step or a result, none if a later task has begun."""
@@ -193,6 +210,12 @@ class Actions:
         """
         visit.filled |= values | {"answers": visit.filled.get("answers", 0) + 1}
         return {self.components.filled: dict(visit.filled)}
+
+    def refuse(self, visit: Visit, number: int) -> Updates:
+        """Answer a request that is not the last one; a copy of the page's tab may go on with it."""
+        if number >= visit.opened:
+            return self.nothing(visit)
+        return {self.components.visit: visit, self.components.problem: _ELSEWHERE}
 
     def nothing(self, visit: Visit) -> Updates:
         """Change nothing. A handler that yields no updates at all would empty the whole page."""

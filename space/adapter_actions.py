@@ -132,12 +132,14 @@ class AdapterActions(Actions):
             target = find_target(result, repo_id or "", consent, credential, job)
             saved = publish(adapter, target, credential, job)
             usage = view.usage_markdown(result, request, target.repo_id, self.settings)
+            with visit.lock:
+                if visit.plan_result is result:  # also if the page was left meanwhile
+                    visit.saved, visit.left = saved, {}
 
             def show() -> Updates:
                 there = {c.saved: render("result.published", published=saved.published)}
-                if visit.plan_result is not result:  # something else was chosen meanwhile
+                if visit.saved is not saved:  # something else was chosen meanwhile
                     return there
-                visit.saved = saved
                 # this may reach the page after a later version, which it then asks for again
                 shown = there | {c.usage: usage, c.version: version}
                 filled = self.fill(visit, repo_id=target.repo_id, overwrite=False)

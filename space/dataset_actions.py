@@ -33,7 +33,13 @@ from work.planning import (
     validated,
 )
 from work.reader_process import read
-from work.visit import Visit, earlier_visit, known
+from work.visit import Visit, earlier_visit, is_kept, known
+
+_GONE = note(
+    "info",
+    "What this tab had is no longer kept",
+    ["The server was restarted, or an hour has passed. Make the adapter again."],
+)
 
 
 class DatasetActions(AdapterActions):
@@ -49,12 +55,13 @@ class DatasetActions(AdapterActions):
     ) -> Updates:
         """Read the dataset that the data form names, and plan; or go on with an earlier visit."""
         values = dict(event._data or {})
-        user = profile.username if profile else None
-        if earlier := earlier_visit(str(values.get("resume")), user):
+        user, key = profile.username if profile else None, values.get("resume")
+        gone = {self.components.problem: _GONE} if key and not is_kept(str(key)) else {}
+        if earlier := earlier_visit(str(key), user):
             earlier.user = user
             return self._resume(earlier, number, profile)
         visit.user = user
-        return self._choose(visit, number, values, token)
+        return self._choose(visit, number, values, token) | gone
 
     @last_wins
     def _choose(
@@ -80,8 +87,10 @@ class DatasetActions(AdapterActions):
         """Plan with the roles of the columns form, or read another configuration or split."""
         values = dict(event._data or {})
         of_another = values.get("dataset_number") != str(visit.dataset_number)
-        if (visit.request and (of_another or visit.source is None)) or not visit.accept(number):
+        if visit.request and (of_another or visit.source is None):
             return self.nothing(visit)
+        if not visit.accept(number):
+            return self.refuse(visit, number)
         visit.forget_plan()
         try:
             request = known(visit.request)
@@ -109,7 +118,7 @@ class DatasetActions(AdapterActions):
         """Plan with another instruction or form of the prompt; a kept proposal is no choice."""
         try:
             request = known(visit.request)
-            shown = _shown_prompt(known(visit.plan_result), request)
+            shown = [visit.filled.get(name, "") for name in ("instruction", "template")]
             chosen = (request.instruction or "", request.template or "")
             given = [
                 kept if text == proposed else text
@@ -123,10 +132,15 @@ class DatasetActions(AdapterActions):
         visit.request = request
         return self._read(visit, token)
 
-    @last_wins
+    @in_turn
     def _resume(self, visit: Visit, number: int, profile: gr.OAuthProfile | None) -> Updates:
         """Show the visit of an earlier page, such as the one before signing in."""
-        c = self.components
+        if number <= visit.number:
+            return self.nothing(visit)
+        self.leave(visit)
+        c, left = self.components, visit.left
+        visit.accept(number)
+        visit.opened = number
 
         def show(job: Job) -> Updates:
             result, request = known(visit.plan_result), known(visit.request)
@@ -134,9 +148,11 @@ class DatasetActions(AdapterActions):
             updates = {c.columns_form: form} | self._show_plan(visit, result, request, job)
             if visit.adapter:
                 updates |= self.show_result(visit, profile)
-            return updates
+            said = {place: html + updates.get(place, "") for place, html in visit.left.items()}
+            return updates | said
 
         begun = self.begin(visit, "plan", lambda job: job.show(lambda: show(job)), c.status)
+        visit.left = left
         return self._no_plan() | begun
 
     # --- reading and planning -------------------------------------------------------------------

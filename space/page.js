@@ -77,6 +77,12 @@
     sent.forEach((id) => typed.delete(id));
   });
 
+  // Signing in returns to the same address
+  document.addEventListener("click", ({ target }) => {
+    const link = target.closest("a[href*='login/huggingface']");
+    if (link) link.search = location.search;
+  });
+
   // What was typed before this page is filled in once, if it goes on with the same visit
   window.lorametaFill = (names, filled, values) => {
     const { visit, texts } = window.lorametaResumed ?? {};

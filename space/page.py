@@ -19,12 +19,12 @@ from work.visit import Visit
 
 _NUMBER_REQUESTS = """(...values) => {
     const last = Number(sessionStorage.getItem("lm-requests"));
-    values[1] = Math.max(last + 1, Date.now());
+    values[1] = Math.max(last + 1, 1000 * Math.round(performance.timeOrigin));
     sessionStorage.setItem("lm-requests", values[1]);
     return values;
 }"""
 """Sets the second input to the number of the page's request, as requests may change order; a later
-page of the same tab has higher ones, also if the clock was set back."""
+page has higher ones than all of an earlier one, in the same tab also if the clock was set back."""
 _FILL = f"(filled, ...values) => window.lorametaFill({json.dumps(FILLED)}, filled, values)"
 """Returns the new values of `FILLED`; only the browser knows what was typed meanwhile, or before
 the page was reloaded."""

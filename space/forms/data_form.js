@@ -116,7 +116,9 @@ form.addEventListener("drop", (event) => {
 // the key with which the server finds what this tab had
 let link = new URLSearchParams(location.search);
 const stored = new URLSearchParams(sessionStorage.getItem("lm-link") ?? "");
-const same = (link.get("dataset") ?? "") === (stored.get("dataset") ?? "");
+const names = ["dataset", "config", "split", "columns", "instruction", "template"];  // that it may choose
+const same = !names.slice(1).some((name) => link.get(name))  // else it was opened, not this tab's
+  && (link.get("dataset") ?? "") === (stored.get("dataset") ?? "");
 const resume = window.lorametaVisit = same ? sessionStorage.getItem("lm-visit") : null;
 window.lorametaResumed = { visit: resume, texts: JSON.parse(sessionStorage.getItem("lm-typed") ?? "{}") };
 sessionStorage.removeItem("lm-typed");
@@ -124,8 +126,6 @@ sessionStorage.removeItem("lm-visit");
 if (same) link = stored;
 if (link.get("dataset") || resume) {
   input.value = link.get("dataset") ?? "";
-  // what a link may choose, and nothing else
-  const names = ["dataset", "config", "split", "columns", "instruction", "template"];
   const chosen = names.filter((name) => link.get(name)).map((name) => [name, link.get(name)]);
-  request({ ...Object.fromEntries(chosen), linked: true, resume });
+  request({ ...Object.fromEntries(chosen), linked: !same, resume });
 }

@@ -2,10 +2,11 @@
 
 from hf_lorameta.cards.results import CheckResult, method_in_words
 from hf_lorameta.engines.scoring import MEASURES
+from hf_lorameta.errors import LoraMetaError
 from hf_lorameta.pipeline.plan import Plan
 from hf_lorameta.pipeline.rows import Rows
 from hf_lorameta.pipeline.save import Generation
-from views.blocks import place_of, render
+from views.blocks import advice, message_of, place_of, render
 
 BARS = 10
 
@@ -22,16 +23,18 @@ def expected_html(plan: Plan, name: str, rows: Rows) -> str:
     return render("plan.expected", name=name, rows=rows, verdict=verdict, warnings=_warnings(plan))
 
 
-def verdict_html(made: Generation, name: str, said: str, *, busy: bool) -> str:
+def verdict_html(made: Generation, name: str, said: str | LoraMetaError, *, busy: bool) -> str:
     """Return the right answers, one sentence about them, and the warnings.
 
     Args:
         made: the adapter, with what was measured.
         name: of the dataset.
-        said: another sentence.
+        said: another sentence, or why the training failed.
         busy: whether the adapter is being trained, or they are being counted.
     """
     verdict, check = made.verdict, made.outcome.check
+    if not isinstance(said, str):
+        said = " ".join([f"{message_of(said)}.", *advice(said)])
     doubts = " ".join(remark.text for remark in made.remarks if remark.level == "doubt")
     level, title, reason = verdict.level, verdict.title, doubts if check else verdict.reason
     if busy and check:

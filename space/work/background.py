@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from hf_lorameta.errors import LoraMetaError
 from limits.callers import Call
 from limits.lines import Line
-from views.blocks import advice, message_of
 from work.jobs import Canceled, Job, Step, known_error
 from work.trying import Improved
 
@@ -71,7 +71,8 @@ class Background:
         self._call.stream = call.stream if call else self._call.stream
 
     async def _run(self) -> None:
-        visit, job, improved, said = self._visit, self.job, list[Improved](), ""
+        visit, job, improved = self._visit, self.job, list[Improved]()
+        failed: LoraMetaError | None = None
 
         def wanted() -> bool:
             return not (job.stopped or job.canceled)
@@ -89,11 +90,12 @@ class Background:
         except Canceled:
             pass
         except Exception as error:  # noqa: BLE001 - shown as a sentence
-            known = known_error(error)
-            said = " ".join([f"{message_of(known)}.", *advice(known)])
+            failed = known_error(error)
         with visit.lock:
             if visit.background is self:
-                found = improved or [Improved(visit.adapter, said or visit.said, True)]
-                visit.adapter, visit.said, visit.more = found[0]
+                if improved:
+                    visit.adapter, visit.said, visit.more = improved[0]
+                else:
+                    visit.said, visit.more = failed or visit.said, True
                 visit.background = None
                 visit.version += 1

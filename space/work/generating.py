@@ -125,7 +125,7 @@ def find_target(
         LoraMetaError: as `target_for_dataset` raises.
     """
     if credential is False:
-        raise SpaceError("Saving needs an account: sign in first", hint="The button is above.")
+        raise SpaceError("Saving needs an account: sign in first", hint="The link is above.")
     plan, hub = result.plan, Hub(credential)
     job.report("Checking the repo")
     name = chosen_name(result, repo_id, hub.user())

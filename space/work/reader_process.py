@@ -11,7 +11,6 @@ import multiprocessing
 import multiprocessing.forkserver
 import os
 import pickle
-import shutil
 import sys
 import tempfile
 from collections.abc import Callable
@@ -83,19 +82,19 @@ def read(job: Job, function: Callable[..., T], *arguments: object) -> T:
         SpaceError: anything else failed.
     """
     receiver, sender = _CONTEXT.Pipe(duplex=False)
-    scratch = tempfile.mkdtemp(prefix="reader-")  # a process that is killed deletes no files
-    target = (sender, scratch, job.time_limit, function, arguments)
-    process = _CONTEXT.Process(target=_send_result, args=target, daemon=True)
-    process.start()
-    sender.close()
-    try:
-        return cast(T, _receive_result(receiver, process, job))
-    finally:
-        receiver.close()
-        process.kill()
-        process.join()
-        process.close()
-        shutil.rmtree(scratch, ignore_errors=True)
+    # a process that is killed deletes no files
+    with tempfile.TemporaryDirectory(prefix="reader-", ignore_cleanup_errors=True) as scratch:
+        target = (sender, scratch, job.time_limit, function, arguments)
+        process = _CONTEXT.Process(target=_send_result, args=target, daemon=True)
+        process.start()
+        sender.close()
+        try:
+            return cast(T, _receive_result(receiver, process, job))
+        finally:
+            receiver.close()
+            process.kill()
+            process.join()
+            process.close()
 
 
 def report(stage: str, done: int, total: int) -> None:

@@ -12,11 +12,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from hf_lorameta.errors import LoraMetaError
 from limits.kept import KEPT, PLAN_BYTES, StoredRows
 from limits.uploads import Upload
 from work.background import Background
 from work.generating import Adapter, Saved
-from work.jobs import Job, LineName
+from work.jobs import Job, LineName, Updates
 from work.planning import DatasetRequest, PlanResult, RequestError, Source
 
 T = TypeVar("T")
@@ -46,7 +47,9 @@ class Visit:
     Attributes:
         number: of the page's latest request; the page counts them, so that an earlier request that
             arrives late can be told from a new one.
+        opened: the number of the request with which its latest page went on with it.
         task: the one that waits or runs; None if there is none.
+        left: what the next page says of the task that was not done when the page was left.
         canceled: whether the latest request was Cancel, and ended all that went on.
         request: the dataset that was asked for.
         linked: what a link has chosen about it, by the names of `CHOICES`.
@@ -56,7 +59,7 @@ class Visit:
         plan_result: its plan.
         adapter: the best so far.
         answers: of the adapter and the base model to what was tried last, as HTML.
-        said: a sentence about its training.
+        said: a sentence about its training, or why that failed.
         more: whether more time might make it better.
         version: number of adapters and reports so far.
         results: number of adapters that the visitor has asked for and got.
@@ -70,7 +73,9 @@ class Visit:
     """
 
     number: int = 0
+    opened: int = 0
     task: Task | None = None
+    left: Updates = field(default_factory=dict)
     canceled: bool = False
     request: DatasetRequest | None = None
     linked: dict[str, str] = field(default_factory=dict)
@@ -80,7 +85,7 @@ class Visit:
     plan_result: PlanResult | None = None
     adapter: Adapter | None = None
     answers: str = ""
-    said: str = ""
+    said: str | LoraMetaError = ""
     more: bool = False
     version: int = 0
     results: int = 0
@@ -123,7 +128,7 @@ class Visit:
         """Return whether a request is later than all before it; if so, cancel what runs."""
         if number <= self.number:
             return False
-        self.number, self.canceled = number, False
+        self.number, self.canceled, self.left = number, False, {}
         self.drop_task()
         return True
 
@@ -168,6 +173,11 @@ class Visit:
 
 _VISITS: weakref.WeakValueDictionary[str, Visit] = weakref.WeakValueDictionary()
 """Visits by their keys, as long as Gradio keeps them: an hour."""
+
+
+def is_kept(key: str) -> bool:
+    """Return whether a visit still exists."""
+    return key in _VISITS
 
 
 def earlier_visit(key: str, user: str | None) -> Visit | None:

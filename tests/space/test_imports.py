@@ -1,4 +1,4 @@
-"""The Space needs nothing but its requirements, and its modules have no import cycle."""
+"""The Space needs nothing but its requirements; its modules have layers and no import cycle."""
 
 import ast
 import sys
@@ -15,6 +15,8 @@ MODULES = {
     if path.stem != "__init__"
 }
 OWN = {name.split(".")[0] for name in MODULES}
+LAYERS = ("limits", "work", "views", "forms")
+"""The packages of the Space, the lowest first; the other modules are above them."""
 PACKAGES = {"gradio", "hf_lorameta", "jinja2", "markupsafe", "numpy", "starlette"}
 PACKAGES |= {*OWN, *sys.stdlib_module_names}
 
@@ -43,7 +45,9 @@ def test_the_modules_import_each_other_without_a_cycle() -> None:
     TopologicalSorter(graph).prepare()
 
 
-def test_limits_import_nothing_of_what_they_limit() -> None:
-    inside = {name for name in MODULES if name.startswith("limits.")}
-    imported = set().union(*(imports(MODULES[name]) for name in inside)) & MODULES.keys()
-    assert imported - inside == {"settings", "space_error"}
+@pytest.mark.parametrize("layer", LAYERS)
+def test_a_layer_imports_only_those_below_it(layer: str) -> None:
+    inside = [path for name, path in MODULES.items() if name.startswith(f"{layer}.")]
+    imported = set().union(*map(imports, inside)) & MODULES.keys()
+    below = {"settings", "space_error", *LAYERS[: LAYERS.index(layer) + 1]}
+    assert {name.split(".")[0] for name in imported} <= below

@@ -127,7 +127,7 @@ def test_the_command_for_a_terminal_has_all_that_was_chosen() -> None:
 
 
 ANSWERS = ("base", "adapter", "expected", "text")
-NAMES = ["a,b", "c=d", "instruction", "x"]
+NAMES = ["a,b", "c=d", "instruction", " "]
 
 
 def test_roles_of_a_form_become_columns_whatever_their_names() -> None:
@@ -138,6 +138,7 @@ def test_roles_of_a_form_become_columns_whatever_their_names() -> None:
     request = DatasetRequest(NASTY, instruction=NASTY, template=NASTY)
     form = html_forms.columns_form(Source([], [], found), 7, request)
     assert "<script" not in form
+    assert 'aria-label="Role of (no name)"' in form
     assert re.findall(r'value="(\w*)" selected', form) == ["input", "output", "instruction", ""]
     with pytest.raises(UsageError, match="no column has a role") as caught:
         html_forms.columns_from_form({}, NAMES, None)
@@ -489,13 +490,14 @@ def test_all_views_escape_names(tickets: Plan, title: str | None) -> None:
         assert "cript" in page
 
 
-def test_an_unsure_verdict_has_its_reason_beside_the_counts(tickets: Plan) -> None:
+def test_an_unsure_verdict_has_its_reason_and_that_of_a_failed_training(tickets: Plan) -> None:
     doubt = "Blank inputs among the first 8: 3."
     remarks = (Remark("doubt", doubt), Remark("note", "A note."))
     doubted = replace(tickets, dataset=replace(tickets.dataset, remarks=remarks))
     made = Generation(doubted, doubted.layout, 16, (), 1.0, outcome=Outcome(check=CHECK))
-    page = plan_view.verdict_html(made, "rows", "", busy=False)
+    page = plan_view.verdict_html(made, "rows", LoraMetaError("no time left"), busy=False)
     assert doubt in page
+    assert f"No time left. {jobs.TRY_AGAIN}" in page
     assert "A note." not in page
 
 

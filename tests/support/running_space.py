@@ -69,7 +69,8 @@ class RunningSpace:
 
     def leftovers(self) -> list[str]:
         """Return the folders of requests that were not removed."""
-        return sorted(path.name for path in self.scratch.glob("*lorameta-*"))
+        names = (path.name for path in self.scratch.iterdir())
+        return sorted(name for name in names if name.startswith(("lorameta-", "reader-")))
 
     def settled(self, seconds: float = 180.0) -> list[str]:
         """Return the `leftovers` after finished requests had time to clean up."""

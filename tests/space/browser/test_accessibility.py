@@ -140,9 +140,12 @@ def test_a_narrow_or_zoomed_page_does_not_scroll_sideways_and_axe_finds_no_barri
             page.emulate_media(color_scheme=scheme)
             expect(page.locator(".dark")).to_have_count(int(scheme == "dark"))
             page.wait_for_function(FITS, arg=width)
+            file = page.locator("#lm-upload").bounding_box()
+            assert file["x"] + file["width"] <= width, "the name of a file is broken into lines"
             yield width, height
         page.set_viewport_size({"width": 1280, "height": 900})
 
+    page.locator("#lm-upload").evaluate("(name) => { name.textContent = 'n'.repeat(200); }")
     assert [*each_window()]
     visitor.sign_in(
         web.owner.name, web.owner.token

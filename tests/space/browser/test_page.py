@@ -142,6 +142,9 @@ def test_a_link_chooses_a_dataset_and_its_reading_in_sight_and_verdicts_come_int
     page.get_by_role("button", name="Use this prompt").click()
     page.locator("[data-link*='template=%7Bprompt%7D+%3D']").wait_for(state="attached")
     expect(status).not_to_contain_text("link")
+    page.goto(link)  # rather than what this tab had of the dataset
+    expect(status).to_contain_text("Template: {prompt} <")
+    visitor.wait_for_plan(repo)
     page.evaluate("scrollTo(0, 0)")
     visitor.plan(user.dataset("next", {"train.jsonl": TRAIN}))
     page.wait_for_function(VERDICT_IN_VIEW)
@@ -202,7 +205,7 @@ def test_the_proposed_instruction_is_filled_in_and_no_choice_until_it_is_changed
     visitor.wait_for_plan(repo)
     assert page.locator("[data-link*='instruction']").count() == 0
     box.fill("Is it sun or rain?")
-    page.get_by_role("button", name="Use this prompt").click()
+    page.get_by_role("button", name="Use this prompt").dblclick()
     page.locator("[data-link*='instruction=Is+it+sun']").wait_for(state="attached")
 
 
@@ -212,9 +215,14 @@ def test_signing_in_or_reloading_keeps_the_adapter_of_an_uploaded_file(
     path, page = tmp_path / "mine.jsonl", visitor.page
     path.write_bytes(TRAIN)
     visitor.upload(path)
+    page.locator("#lm-make").click()
+    page.locator("#lm-cancel").wait_for()
+    page.reload()
+    expect(page.locator("#lm-problem")).to_contain_text("The page was left, which ended")
     visitor.make()
     visitor.sign_in(web.owner.name, web.owner.token)
     expect(page.get_by_role("heading", name="Your adapter is ready")).to_be_visible()
+    expect(page.locator("#lm-problem")).to_be_empty()
     expect(page.locator("#lm-verdict [data-announce^='mine.jsonl']")).to_have_count(1)
     expect(page.get_by_role("button", name="Save to Hub")).to_be_visible()
     page.reload()
@@ -230,9 +238,19 @@ def test_signing_in_or_reloading_keeps_the_adapter_of_an_uploaded_file(
         Object.defineProperty(document, "hidden", {configurable: true, get: () => hidden});
         document.dispatchEvent(new Event("visibilitychange"));
     }"""
-    for hidden in (True, False):  # a browser may discard a hidden tab without another event
+    for hidden in (True, False, True):  # a browser may discard a hidden tab without another event
         page.evaluate(hide, hidden)
         assert bool(page.evaluate(stored)) is hidden
+    with page.expect_popup() as opened:  # goes on with what this tab has, and may replace it
+        page.evaluate("open(location.href)")
+    ready = opened.value.get_by_role("heading", name="Your adapter is ready")
+    expect(ready).to_be_visible()
+    page.get_by_role("button", name="Save to Hub").click()
+    expect(page.locator("#lm-problem")).to_contain_text("goes on in another tab", timeout=20_000)
+    opened.value.close()
+    page.reload()
+    expect(page.get_by_role("heading", name="Your adapter is ready")).to_be_visible()
+    visitor.save()
 
 
 def test_a_reload_after_the_clock_was_set_back_takes_another_dataset(
@@ -348,6 +366,15 @@ def test_signing_in_keeps_the_dataset_and_saving_creates_a_repo_which_no_other_n
     target = f"{web.owner.name}/guests-SmolLM2-135M-Instruct-lorameta"
     expect(name).to_have_value(target)
     expect(save).to_have_class(re.compile(r"\bprimary\b"))
+    visitor.context.clear_cookies()  # as a sign-in that has expired
+    save.click()
+    expect(saved).to_contain_text("Saving needs an account: sign in first")
+    page.route(login := re.compile("/login/huggingface"), lambda route: route.fulfill(status=204))
+    with page.expect_request(login) as asked:
+        page.get_by_role("link", name="sign in again").click()
+    assert asked.value.url.endswith(f"?dataset={repo}"), "where the sign-in returns to"
+    visitor.sign_in(web.owner.name, web.owner.token)
+    page.get_by_role("heading", name="Your adapter is ready").wait_for()
     visitor.save()
     link = saved.get_by_role("link", name=target)
     assert link.get_attribute("href") == f"{cli.hub.url}/{target}"
@@ -437,7 +464,14 @@ def test_cancel_saves_nothing_and_a_private_dataset_defaults_to_a_private_repo(
     cli.hub.clear_faults()
     assert web.space.settled() == [], "the canceled job has ended"
     assert cli.hub.repo(target) is None
-    visitor.save()
+    cli.hub.add_fault(Fault("hold", path=f"api/models/{target}/commit"))
+    page.get_by_role("button", name="Save to Hub").click()
+    page.get_by_text("this can no longer be canceled").wait_for()
+    page.reload()
+    expect(page.locator("#lm-saved")).to_contain_text("left while the adapter was being saved")
+    cli.hub.clear_faults()
+    assert web.space.settled() == []
+    page.reload()
     page.get_by_text("(private)").wait_for()
     view = cli.hub.repo(target)
     assert view is not None

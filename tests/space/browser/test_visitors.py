@@ -6,6 +6,7 @@ import time
 import urllib.error
 from collections.abc import Callable
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,7 +16,7 @@ from tests.conftest import Account, Shell, Web
 from tests.space.datasets import TRAIN
 from tests.support.caller import Caller
 from tests.support.fault_hub import Fault
-from tests.support.running_space import RunningSpace, Visitor, missing
+from tests.support.running_space import RunningSpace, Visitor, missing, running_space
 
 if why := missing("gradio"):
     pytest.skip(why, allow_module_level=True)
@@ -148,6 +149,17 @@ def test_a_caller_who_leaves_gives_up_the_place(
         assert last.is_alive()
     last.join(WAIT_SECONDS)
     assert not last.is_alive()
+
+
+def test_a_server_that_is_ended_leaves_no_files(
+    cli: Shell, slow: str, reading: threading.Semaphore, tmp_path: Path
+) -> None:
+    with running_space(cli.hub, tmp_path) as space, Caller(space, VISITOR).stream(dataset=slow):
+        assert reading.acquire(timeout=WAIT_SECONDS)
+        assert space.leftovers()
+        space.process.terminate()
+        space.process.wait(WAIT_SECONDS)
+        assert [*space.scratch.iterdir()] == []
 
 
 @pytest.mark.skipif(NO_BROWSER != "", reason=NO_BROWSER)
