@@ -36,6 +36,7 @@ OUTPUTS = (
     "simplification", "corrected", "correction", "paraphrase", "canonical_solution", "keywords",
     "corrections", "chosen", "completions", "responses", "solutions", "positive", "doctor",
 )  # fmt: skip
+LABELS = ("label", "labels", "tag", "tags", "category", "categories", "class", "classes", "topics")
 NOT_MEANT = re.compile(r"(hard_)?(rejected|neg|negatives?)(_.*|\d*)")
 DAMAGED = re.compile(
     r"((dis|in|un|non|mis|ill)_?(fluent|correct|grammatical|formed|spelled|clean|formal)"
