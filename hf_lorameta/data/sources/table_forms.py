@@ -114,6 +114,7 @@ def form_of_table(lines: Sequence[str], mark: str = _SEPARATORS[0]) -> TableForm
     lines = lines[above:]
     found, quote = _marks_of(lines)
     wrong = mark == "\t" and mark not in "".join(lines) and _are_even(_cells(lines, found, quote))
+    wrong = wrong and not (found in ",;" and all(f"{found} " in line for line in lines))  # prose
     if mark == _SEPARATORS[0] or wrong:
         mark = stated[1] if stated else found
     else:
@@ -145,7 +146,20 @@ def are_codes(cells: Sequence[Any]) -> bool:
 
 
 def _are_decimals(cells: Sequence[str]) -> bool:
-    return all(map(DECIMAL.fullmatch, cells)) and not all(map(_THOUSANDS.fullmatch, cells))
+    """Whether numbers have decimal commas, rather than commas of thousands or between labels.
+
+    Labels are in ascending order, and also there without another.
+
+    Example:
+        >>> _are_decimals(["4,5", "3", "5"]), _are_decimals(["1,2", "3", "2", "2,3"])
+        (True, False)
+    """
+    if not all(map(DECIMAL.fullmatch, cells)) or all(map(_THOUSANDS.fullmatch, cells)):
+        return False
+    pairs = [cell.split(",") for cell in cells if "," in cell]
+    second = {after for _, after in pairs}
+    ascending = all(int(before) < int(after) for before, after in pairs)
+    return len(second) < 2 or not ascending or not second <= {cell.split(",")[0] for cell in cells}
 
 
 def _number_of_comments(lines: Sequence[str]) -> int:
