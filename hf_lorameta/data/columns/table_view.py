@@ -12,7 +12,7 @@ from hf_lorameta.data.columns.conversations import (
     is_conversation,
     is_transcript,
 )
-from hf_lorameta.data.sources.table_forms import are_codes
+from hf_lorameta.data.sources.table_forms import DATE, are_codes
 
 Kind = Literal["text", "number", "class", "list", "fields", "turns", "other", "empty"]
 
@@ -27,9 +27,7 @@ _ABOUT = {
 }  # fmt: skip
 _WITH_SUBJECT = ("body", "message", "email", "mail")
 _GOAL = re.compile(r"target|(ref|reference)s?_?[0-9]?")
-_DATE_OR_URL = re.compile(
-    r"\d{1,4}[-./]\d{1,2}[-./]\d{1,4}(\b|T\d).{0,24}|https?://\S+|\d{2}:\d{2}.{0,6}"
-)
+_DATE_OR_URL = re.compile(rf"{DATE}|https?://\S+|\d{{2}}:\d{{2}}.{{0,6}}")
 _NAME = re.compile(r"[^\W\d]+([ -][^\W\d]+){0,2}")
 LEAST_ROWS = 6
 """Fewest rows that show whether a column's values repeat."""
