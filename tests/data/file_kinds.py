@@ -306,7 +306,7 @@ KINDS = [
     Kind("folder with train and test tables", {f"folder/{s}.txt": lines(lambda i: f"{i}\t{text(i)}\t{MOODS[i % 3]}", "id\ttext\tlabel\n") for s in ("train", "test")}, "input=text,output=label", 'negative'),
     Kind("folder of parallel", {"folder/all.cm": lines(lambda i: f"ls {i}"), "folder/all.nl": lines(text)}, "input=input,output=output", "Sun snow", asks=1),
     Kind("orc", {"rows.orc": b"ORC\n\x01\0\0"}, refused="save it as CSV or JSON lines"),
-    Kind("xml absa", {"Restaurants_Train.xml": b"<sentences><sentence id='1'><text>Good food</text></sentence></sentences>"}, refused="save its rows as CSV"),
+    Kind("xml absa", {"Restaurants_Train.xml": b"<sentences><sentence id='1'><text>Good food</text></sentence></sentences>"}, refused="pandas.read_xml("),
     # --- CSV files that are not what their names or first lines say
     Kind("decimal commas", {"rows.csv": table(lambda i: {"text": text(i), "label": ["4,5", "3", "5"][i % 3]}, ";")}, "input=text,output=label", "4.5"),
     Kind("thousands", {"rows.csv": table(lambda i: {"text": text(i), "label": ["1,500", "900"][i % 2]}, ";")}, "input=text,output=label", "1,500"),
@@ -373,6 +373,9 @@ KINDS = [
     Kind("spacy tuples", {"rows.jsonl": as_json([[text(i), {"cats": {m: m == INTENTS[i % 3] for m in INTENTS}}] for i in range(ROWS)])}, "input=column_1,output=column_2.cats.card_arrival,output=column_2.cats.lost_card,output=column_2.cats.top_up", "card_arrival", asks=1),
     Kind("prodigy yes or no", {"rows.jsonl": jsonl(rows(lambda i: {"text": text(i), "label": "SPAM", "_input_hash": i, "_task_hash": -i, "answer": ["accept", "reject"][i % 2], "_timestamp": 17 + i}))}, "input=text,output=answer", "accept"),
     Kind("prodigy spans", {"rows.jsonl": jsonl(rows(lambda i: {"text": text(i), "_input_hash": i, "tokens": [{"text": w, "id": k} for k, w in enumerate(text(i).split())], "spans": [{"start": 0, "end": 3, "label": "ORG", "token_start": 0}], "answer": "accept"}))}, refused="for span in row['spans'])"),
+    Kind("prodigy choices", {"rows.jsonl": jsonl(rows(lambda i: {"text": text(i), "options": [{"id": m, "text": m.title()} for m in MOODS], "_view_id": "choice", "accept": [MOODS[i % 3]], "answer": ["reject", "accept"][i % 2]}))}, "input=text,output=accept,choices=options", "Neutral"),
+    Kind("doccano csv", {"rows.csv": table(lambda i: {"id": i, "text": text(i), "label": ["a", "b", "b#a", "a#c", "c"][i % 5]})}, "input=text,output=label", "a"),
+    Kind("json lines with commas", {"rows.jsonl": lines(lambda i: '{"text": "so", "label": "a"},')}, refused="remove the commas at the ends"),
     Kind("mturk", {"Batch_1_results.csv": table(lambda i: {"HITId": f"3X{i // 3}", "Title": "Judge a text", "Keywords": "sentiment text", "Reward": "$0.05", "WorkerId": f"W{i % 7}", "AssignmentStatus": "Approved", "Input.text": text(i), "Answer.sentiment.label": MOODS[i % 3], "Approve": "x", "Reject": ""})}, "input=Input.text,output=Answer.sentiment.label", "negative"),
     Kind("intercom", {"conversations.json": as_json({"type": "conversation.list", "conversations": rows(lambda i: {"type": "conversation", "id": f"{i}", "source": {"type": "conversation", "subject": "", "body": text(i), "author": {"id": "9", "name": "Ann"}}, "tags": {"type": "tag.list", "tags": [{"type": "tag", "id": "1", "name": MOODS[i % 3]}]}, "state": "closed"})})}, "input=source.body,output=tags.tags.0.name", "negative", asks=1),
     Kind("github issues", {"issues.json": as_json(rows(lambda i: {"body": text(i, 20), "labels": [{"id": f"LA_{i % 2}", "name": ["bug", "docs"][i % 2], "description": f"about {i % 2} of many", "color": "d73a4a"}], "title": text(i, 4)}))}, "input=body,output=labels.name", "bug"),

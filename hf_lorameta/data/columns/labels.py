@@ -13,7 +13,7 @@ NONE = "none"
 """The output of a row to which no label applies."""
 JOINED = {"one": "\n", "several": ", ", "tags": " "}
 """What separates the labels of an output."""
-_MARKS = (",", ";", "|")
+_MARKS = (",", ";", "|", "#")
 _DECIMAL = re.compile(r"\d+,\d+")
 _MAX = 1000
 """Labels whose spelling is remembered."""

@@ -173,7 +173,7 @@ def input_columns(table: TableView, outputs: set[str]) -> list[str]:
     nested = [n for n in (*asking, *table.named(("premise",))) if table.kind(n) == "fields"]
     texts += [n for n in nested if n not in outputs]
     spans = [path for n in table.usable for path in table.numbered_fields(n)]
-    if texts and all(map(table.is_placeholder, texts)):
+    if texts and all(_is_fact(table, name) for name in texts):
         return []
     if len(texts) == 1:
         return [*texts, *spans]
@@ -195,6 +195,11 @@ def input_columns(table: TableView, outputs: set[str]) -> list[str]:
     if len(main) == 1 and titles and all(table.repeats(n) for n in outputs):
         return [*titles[:1], *main]
     return main
+
+
+def _is_fact(table: TableView, name: str) -> bool:
+    """Whether a column has the same word in all rows, such as completed, and no name of a text."""
+    return table.is_placeholder(name) and normalized(name) not in (*known.TEXTS, *known.INPUTS)
 
 
 def compared_pair(texts: Sequence[str]) -> list[str] | None:
@@ -284,7 +289,7 @@ def guess_columns(table: TableView) -> Columns | None:
     known_inputs = input_columns(table, {output})
     longest = max(inputs, key=lambda n: (table.is_filled(n), table.mean_length(n)))
     read = known_inputs or compared_pair(inputs) or [longest]
-    if not few and all(table.repeats(n) or table.is_placeholder(n) for n in read):
+    if not few and all(table.repeats(n) or _is_fact(table, n) for n in read):
         return None  # facts about a row, without any text
     paths = tuple(map(table.text_field, read))
     return Columns(input=paths, output=table.text_field(output))

@@ -26,7 +26,7 @@ from hf_lorameta.data.columns.conversations import (
     unknown_roles,
 )
 from hf_lorameta.data.columns.labels import NONE, Form, Labels, separator
-from hf_lorameta.data.columns.names import VERDICTS
+from hf_lorameta.data.columns.names import JUDGED, JUDGMENTS, REFUSED, VERDICTS
 from hf_lorameta.data.columns.table_view import TableView, are_flags, are_numbered
 from hf_lorameta.data.sources.raw_dataset import RawDataset
 from hf_lorameta.data.sources.reading_errors import refusing_deep_rows
@@ -109,6 +109,9 @@ class RowReader:
         flags = (n for n in others if all(isinstance(v, bool) for v in table.values(n)))
         flags = (name for name in flags if table.kind(name) == "number")
         self.verdict = None if table.repeats(path) else next(flags, None)
+        judged = (n for n in table.named(JUDGMENTS) if n not in columns.names())
+        judged = (n for n in judged if table.values(n) and JUDGED.issuperset(table.values(n)))
+        self.verdict = self.verdict or next(judged, None)
 
     @cached_property
     def _separator(self) -> str | None:
@@ -159,7 +162,7 @@ class RowReader:
 
     def is_bad(self, row: Mapping[str, Any]) -> bool:
         """Whether a row is an example of what a model should not answer."""
-        return self.verdict is not None and row.get(self.verdict) is False
+        return self.verdict is not None and row.get(self.verdict) in REFUSED
 
     def is_unknown(self, row: Mapping[str, Any]) -> bool:
         """Whether the label of a row is the number or the dash for no label, as in SNLI."""
