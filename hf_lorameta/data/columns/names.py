@@ -34,7 +34,7 @@ OUTPUTS = (
     "outputs", "output_text", "response", "completion", "translation", "intent", "emotion", "gold",
     "solution", "correct_answer", "assistant", "reply", "tgt", "tags", "ner_tags", "simplified",
     "simplification", "corrected", "correction", "paraphrase", "canonical_solution", "keywords",
-    "corrections", "chosen", "completions", "responses", "solutions", "positive", "doctor",
+    "corrections", "ideal", "chosen", "completions", "responses", "solutions", "positive", "doctor",
 )  # fmt: skip
 LABELS = ("label", "labels", "tag", "tags", "category", "categories", "class", "classes", "topics")
 NOT_MEANT = re.compile(r"(hard_)?(rejected|neg|negatives?)(_.*|\d*)")
