@@ -173,8 +173,7 @@ def input_columns(table: TableView, outputs: set[str]) -> list[str]:
     nested = [n for n in (*asking, *table.named(("premise",))) if table.kind(n) == "fields"]
     texts += [n for n in nested if n not in outputs]
     spans = [path for n in table.usable for path in table.numbered_fields(n)]
-    if texts and all(_is_fact(table, name) for name in texts):
-        return []
+    texts = [n for n in texts if not _is_fact(table, n)]
     if len(texts) == 1:
         return [*texts, *spans]
     pair = compared_pair(texts)
