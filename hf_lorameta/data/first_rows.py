@@ -75,8 +75,10 @@ def _notes(
         answering, _ = unknown_roles([value_at(row, columns.messages) for row in sample])
         if answering:
             yield f"Turns of {', '.join(sorted(answering))} are read as the answers."
-    if reader.verdict:
-        yield f"Rows with false in column {reader.verdict} are left out as bad examples."
+    if name := reader.verdict:
+        refused = dict.fromkeys(str(row[name]).lower() for row in raw.sample if reader.is_bad(row))
+        listed = " or ".join(refused) or "false"
+        yield f"Rows with {listed} in column {name} are left out as bad examples."
     output = columns.answer
     if not columns.choices and TableView(raw.columns, raw.labels, raw.sample).holds_codes(output):
         of_classes = "if they stand for classes, a model learns more from the names of these"

@@ -68,15 +68,25 @@ def conversation_turns(value: object) -> tuple[list[Turn], str] | None:
         ([('user', 'hi')], 'hello')
         >>> conversation_turns("\\n\\nHuman: hi\\n\\nAssistant: hello")
         ([('user', 'hi')], 'hello')
+        >>> conversation_turns([*turns, {"role": "user", "content": "so"},
+        ...                     {"role": "assistant", "content": "no", "weight": 0}])
+        ([('user', 'hi')], 'hello')
     """
     if isinstance(value, str):
         value = _parsed(value)
     if not isinstance(value, (list, tuple)):
         return None
+    if any(isinstance(turn, Mapping) and turn.get("weight") == 0 for turn in value):
+        value = value[: max((i for i, turn in enumerate(value, 1) if _is_learned(turn)), default=0)]
     turns = _sides(value)
     answers = [i for i, (role, _) in enumerate(turns) if role == ASSISTANT]
     last = answers[-1] if answers else len(turns)
     return turns[:last], turns[last][1] if answers else ""
+
+
+def _is_learned(turn: object) -> bool:
+    """Whether a turn is an answer to learn from, of which OpenAI's weight is not 0."""
+    return isinstance(turn, Mapping) and turn.get("weight") != 0 and _turn(turn)[0] in _ANSWERERS
 
 
 def conversation_sides(value: Sequence[Any]) -> list[Turn]:

@@ -13,7 +13,7 @@ NONE = "none"
 """The output of a row to which no label applies."""
 JOINED = {"one": "\n", "several": ", ", "tags": " "}
 """What separates the labels of an output."""
-_MARKS = (",", ";", "|")
+_MARKS = (",", ";", "|", "#")
 _DECIMAL = re.compile(r"\d+,\d+")
 _MAX = 1000
 """Labels whose spelling is remembered."""
@@ -63,14 +63,17 @@ class Labels:
         >>> labels = Labels([["Joy"], ["joy ", "awe"], ["Joy"], ["awe"]] * 2)
         >>> labels.respelled, labels.joined(["joy", "AWE", "Joy"])
         (2, 'awe, Joy')
+        >>> Labels([[" ham"], [" spam"]] * 4).respelled
+        0
     """
 
     def __init__(self, cells: Sequence[Sequence[str]], names: Sequence[str] = ()) -> None:
         found = [label for cell in cells for label in cell if label.strip()]
         counts = Counter(found if are_labels(found) else ()).most_common()
-        self._known = {_key(label): label.strip() for label, _ in reversed(counts)}
+        frequent = {_key(label): label for label, _ in reversed(counts)}
+        self._known = {key: label.strip() for key, label in frequent.items()}
         self._order = {name: number for number, name in enumerate(names)}
-        self.respelled = sum(count for label, count in counts if self.spelled(label) != label)
+        self.respelled = sum(n for label, n in counts if frequent[_key(label)] != label)
         self.several = any(len(set(cell)) > 1 for cell in cells)
 
     def spelled(self, label: str) -> str:

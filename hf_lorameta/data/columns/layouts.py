@@ -89,7 +89,8 @@ def ask(table: TableView, problem: str = "") -> DatasetError:
         return unclear(table, problem)
     if len(spoken := [n for n in texts if known.TWO_LETTERS.fullmatch(normalized(n))]) > 2:
         return unclear(table, f"{', '.join(spoken)} may be translated into each other")
-    if not (guess and guess.input) and (spans := spans_error(table)):
+    clear = guess and guess.input and not table.is_same(guess.answer)
+    if not clear and (spans := spans_error(table)):
         return spans
     if len(texts) > 1 < len(table.sample) and len(set(map(str, table.sample))) == 1:
         guess = None  # equal rows do not tell what is asked and what is answered
@@ -270,7 +271,8 @@ def _columns_inside(table: TableView) -> Columns | None:
     paths: dict[str, str] = {}
     for path in sorted((path for row in rows for path in row), key=lambda path: path.count(".")):
         *above, last = [s for s in path.split(".") if not s.isdecimal()] or [path]
-        named = last in ("text", "value") and above and normalized(above[-1]) in known.OUTPUTS
+        held = last in ("text", "value") or path.endswith(".0.name")
+        named = held and above and normalized(above[-1]) in known.OUTPUTS
         paths.setdefault(above[-1] if named else last, path)
     if list(paths) == list(paths.values()) or len(paths) > _MOST_PATHS:
         return None
@@ -356,7 +358,7 @@ def _plain_text(table: TableView) -> Columns | None:
 def _beside_text(table: TableView, text: str) -> list[str]:
     """Return the columns next to a text that may be its output."""
     lists = [n for n in table.usable if table.kind(n) == "list" and table.has_text(n)]
-    others = [*table.ratings, *lists]
+    others = [*lists, *table.ratings]
     if len(table.usable) == 2:  # a text and another one
         titles = table.named(known.TITLES)
         others += [

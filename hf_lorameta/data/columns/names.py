@@ -34,8 +34,9 @@ OUTPUTS = (
     "outputs", "output_text", "response", "completion", "translation", "intent", "emotion", "gold",
     "solution", "correct_answer", "assistant", "reply", "tgt", "tags", "ner_tags", "simplified",
     "simplification", "corrected", "correction", "paraphrase", "canonical_solution", "keywords",
-    "corrections", "chosen", "completions", "responses", "solutions", "positive", "doctor",
+    "corrections", "ideal", "chosen", "completions", "responses", "solutions", "positive", "doctor",
 )  # fmt: skip
+LABELS = ("label", "labels", "tag", "tags", "category", "categories", "class", "classes", "topics")
 NOT_MEANT = re.compile(r"(hard_)?(rejected|neg|negatives?)(_.*|\d*)")
 DAMAGED = re.compile(
     r"((dis|in|un|non|mis|ill)_?(fluent|correct|grammatical|formed|spelled|clean|formal)"
@@ -58,6 +59,10 @@ CODE = ("code", "sql", "snippet", "program")
 STATED = ("prompt", "question", "instruction", "query", "problem", "question_stem", "claim")
 SUMMARIES = ("summary", "highlights", "abstract", "tldr")
 VERDICTS = ("label", "is_correct", "correct", "is_answer", "is_safe")
+JUDGMENTS = ("answer", "assignment_status")
+REFUSED = (False, "reject", "ignore", "rejected", "Rejected")
+JUDGED = {"accept", "approved", "Approved", "Submitted", *REFUSED[1:]}
+"""What an annotator or a client said of a row, as in files of Prodigy and MTurk."""
 LABEL_ENDINGS = ("_label", "_sentiment", "_class", "_category", "_intent", "_emotion", "_topic")
 WEAK_OUTPUTS = (
     "topic", "type", "stars", "star", "rating", "score", "overall", "headline", "toxicity",

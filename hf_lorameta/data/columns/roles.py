@@ -63,6 +63,7 @@ def _named_outputs(table: TableView) -> list[str] | None:
     for short, spelled in combinations(outputs[::-1], 2):
         if normalized(spelled) in (f"{normalized(short)}_text", f"{normalized(short)}_name"):
             outputs = [n for n in outputs if n != short]
+    outputs = [n for n in outputs if not table.is_same(n)] or _labels(table) or outputs
     code = [n for n in table.named(known.CODE) if n in _texts(table)]
     if code and outputs == table.named(("intent",)) and not any(map(table.repeats, outputs)):
         return code[:1]  # an intent is what the code is to do
@@ -113,7 +114,7 @@ def _undamaged(table: TableView) -> list[str] | None:
 
 def _weak(table: TableView) -> list[str] | None:
     usable, longest = _usable(table), _longest(table)
-    weak = [n for n in table.named(known.WEAK_OUTPUTS) if n in usable]
+    weak = [n for n in table.named(known.WEAK_OUTPUTS) if n in usable and not table.is_same(n)]
     return [n for n in weak if n != longest or n not in table.named(known.TITLES)] or None
 
 
@@ -172,6 +173,7 @@ def input_columns(table: TableView, outputs: set[str]) -> list[str]:
     nested = [n for n in (*asking, *table.named(("premise",))) if table.kind(n) == "fields"]
     texts += [n for n in nested if n not in outputs]
     spans = [path for n in table.usable for path in table.numbered_fields(n)]
+    texts = [n for n in texts if not _is_fact(table, n)]
     if len(texts) == 1:
         return [*texts, *spans]
     pair = compared_pair(texts)
@@ -192,6 +194,11 @@ def input_columns(table: TableView, outputs: set[str]) -> list[str]:
     if len(main) == 1 and titles and all(table.repeats(n) for n in outputs):
         return [*titles[:1], *main]
     return main
+
+
+def _is_fact(table: TableView, name: str) -> bool:
+    """Whether a column has the same word in all rows, such as completed, and no name of a text."""
+    return table.is_placeholder(name) and normalized(name) not in (*known.TEXTS, *known.INPUTS)
 
 
 def compared_pair(texts: Sequence[str]) -> list[str] | None:
@@ -258,8 +265,10 @@ def guess_columns(table: TableView) -> Columns | None:
             return Columns(input=table.text_field(asking[0]))
         return Columns(input=tuple(input_columns(table, {output})), output=output)
     repeated = [n for n in usable if table.repeats(n) or separator(table.values(n))]
-    outputs += sorted(repeated, key=table.holds_codes)  # words before numbers
+    # filled ones first, and words before numbers
+    outputs += sorted(repeated, key=lambda n: (not table.is_filled(n), table.holds_codes(n)))
     outputs = [n for n in outputs if table.kind(n) != "list" or table.has_text(n)]
+    outputs = [n for n in outputs if not table.is_same(n)] or outputs
     scores = [n for n in usable if any(isinstance(v, float) and v % 1 for v in table.values(n))]
     scored = [n for n in scores if normalized(n).rpartition("_")[2] in known.WEAK_OUTPUTS]
     if not outputs and len(scores) == 1 and (len(texts) == 2 or (scored and len(texts) == 1)):
@@ -279,7 +288,7 @@ def guess_columns(table: TableView) -> Columns | None:
     known_inputs = input_columns(table, {output})
     longest = max(inputs, key=lambda n: (table.is_filled(n), table.mean_length(n)))
     read = known_inputs or compared_pair(inputs) or [longest]
-    if not few and all(map(table.repeats, read)):
+    if not few and all(table.repeats(n) or _is_fact(table, n) for n in read):
         return None  # facts about a row, without any text
     paths = tuple(map(table.text_field, read))
     return Columns(input=paths, output=table.text_field(output))

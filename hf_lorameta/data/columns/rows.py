@@ -26,8 +26,8 @@ from hf_lorameta.data.columns.conversations import (
     unknown_roles,
 )
 from hf_lorameta.data.columns.labels import NONE, Form, Labels, separator
-from hf_lorameta.data.columns.names import VERDICTS
-from hf_lorameta.data.columns.table_view import TableView, are_numbered
+from hf_lorameta.data.columns.names import JUDGED, JUDGMENTS, REFUSED, VERDICTS
+from hf_lorameta.data.columns.table_view import TableView, are_flags, are_numbered
 from hf_lorameta.data.sources.raw_dataset import RawDataset
 from hf_lorameta.data.sources.reading_errors import refusing_deep_rows
 from hf_lorameta.data.sources.reading_limits import cut
@@ -85,8 +85,9 @@ class RowReader:
         path, named = columns.answer, columns.named("output")
         several = len(named) > 1
         self._alternatives = named if several and are_numbered(named) else ()
-        self._flags = named if several and not self._alternatives else ()
-        if not all(map(table.is_flag, self._flags)):
+        self._flags = _flag_names(named, table) if several and not self._alternatives else {}
+        given = ([v for v in found[name] if v is not None] for name in self._flags)
+        if not (self._flags.keys().isdisjoint(raw.labels) and all(map(are_flags, given))):
             raise UsageError(
                 f"several outputs are given, {' and '.join(named)}, and not all hold 0 and 1, or "
                 "are called like ref1 and ref2",
@@ -108,6 +109,9 @@ class RowReader:
         flags = (n for n in others if all(isinstance(v, bool) for v in table.values(n)))
         flags = (name for name in flags if table.kind(name) == "number")
         self.verdict = None if table.repeats(path) else next(flags, None)
+        judged = (n for n in table.named(JUDGMENTS) if n not in columns.names())
+        judged = (n for n in judged if table.values(n) and JUDGED.issuperset(table.values(n)))
+        self.verdict = self.verdict or next(judged, None)
 
     @cached_property
     def _separator(self) -> str | None:
@@ -132,7 +136,7 @@ class RowReader:
     @property
     def classes(self) -> tuple[str, ...]:
         """All labels, if their names are stated."""
-        return self._flags or tuple(self._names_of(self._path))
+        return tuple(self._flags.values() or self._names_of(self._path))
 
     @cached_property
     def _is_tagged(self) -> bool:
@@ -158,7 +162,7 @@ class RowReader:
 
     def is_bad(self, row: Mapping[str, Any]) -> bool:
         """Whether a row is an example of what a model should not answer."""
-        return self.verdict is not None and row.get(self.verdict) is False
+        return self.verdict is not None and row.get(self.verdict) in REFUSED
 
     def is_unknown(self, row: Mapping[str, Any]) -> bool:
         """Whether the label of a row is the number or the dash for no label, as in SNLI."""
@@ -240,7 +244,7 @@ class RowReader:
             others = self.other_outputs(row)
             spelled = self.labels.spelled(found[0])
             return Output(spelled, others) if others else spelled
-        names = self._flags or (self._path,)
+        names = tuple(self._flags) or (self._path,)
         stated = any(value_at(row, name) not in (None, "") for name in names)
         return self.labels.joined([label for label in found if label]) or (NONE if stated else "")
 
@@ -248,7 +252,7 @@ class RowReader:
         """Return the labels of a row, or its output, as they are spelled there."""
         path = self._path
         if not path:
-            return [name for name in self._flags if value_at(row, name) == 1] or [""]
+            return [name for path, name in self._flags.items() if value_at(row, path) == 1] or [""]
         if self._choices:
             return [self._choices.right(row)]
         if self._alternatives:
@@ -297,6 +301,18 @@ class RowReader:
     def _names_of(self, path: str) -> Sequence[str]:
         found = split_path(path, list(self._classes))
         return self._classes[found[0]] if found and set(found[1]) <= {"*"} else ()
+
+
+def _flag_names(paths: Sequence[str], table: TableView) -> dict[str, str]:
+    """Return the labels that columns of 0 and 1 stand for; of fields of one column, their names.
+
+    Example:
+        >>> _flag_names(["cats.spam", "cats.ham"], TableView(["cats"]))
+        {'cats.spam': 'spam', 'cats.ham': 'ham'}
+    """
+    parts = [path.rpartition(".") for path in paths]
+    inside = len({above for above, *_ in parts}) == 1 and set(table.names).isdisjoint(paths)
+    return {path: last if inside else path for path, (*_, last) in zip(paths, parts, strict=True)}
 
 
 def join_inputs(names: Sequence[str], texts: Sequence[str]) -> str:

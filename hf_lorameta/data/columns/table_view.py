@@ -12,7 +12,7 @@ from hf_lorameta.data.columns.conversations import (
     is_conversation,
     is_transcript,
 )
-from hf_lorameta.data.sources.table_forms import are_codes
+from hf_lorameta.data.sources.table_forms import DATE, are_codes
 
 Kind = Literal["text", "number", "class", "list", "fields", "turns", "other", "empty"]
 
@@ -27,9 +27,7 @@ _ABOUT = {
 }  # fmt: skip
 _WITH_SUBJECT = ("body", "message", "email", "mail")
 _GOAL = re.compile(r"target|(ref|reference)s?_?[0-9]?")
-_DATE_OR_URL = re.compile(
-    r"\d{1,4}[-./]\d{1,2}[-./]\d{1,4}\b.{0,20}|https?://\S+|\d{2}:\d{2}.{0,6}"
-)
+_DATE_OR_URL = re.compile(rf"{DATE}|https?://\S+|\d{{2}}:\d{{2}}.{{0,6}}")
 _NAME = re.compile(r"[^\W\d]+([ -][^\W\d]+){0,2}")
 LEAST_ROWS = 6
 """Fewest rows that show whether a column's values repeat."""
@@ -95,7 +93,7 @@ class TableView:
     def is_about(self, name: str) -> bool:
         """Whether a column only describes the row, such as an id, a date or a URL."""
         key = normalized(name)
-        if key in IDS or key.endswith(("_id", "_ids")) or key.startswith("unnamed"):
+        if key in IDS or key.endswith(("_id", "_ids")) or key.startswith(("unnamed", "__index_")):
             return True
         texts = [value for value in self.values(name) if isinstance(value, str)]
         if texts and all(map(_DATE_OR_URL.fullmatch, texts)):
@@ -147,9 +145,8 @@ class TableView:
         return len(self.values(name)) == len(self.sample)
 
     def is_placeholder(self, name: str) -> bool:
-        """Whether a column has the same word in capitals in all rows, such as NO_QUERY."""
-        values = self.values(name)[:1] if self.is_same(name) else []
-        return any(str(v).isupper() and len(str(v).split()) == 1 for v in values)
+        """Whether a column has the same word in all rows, such as NO_QUERY or completed."""
+        return self.is_same(name) and self.holds_single_words(name)
 
     def holds_codes(self, name: str) -> bool:
         """Whether a column holds few different whole numbers, which may stand for classes.
@@ -189,15 +186,30 @@ class TableView:
 
     @property
     def flags(self) -> list[str]:
-        """The columns of 0 and 1, or of true and false, if there are several, not all 0."""
+        """The columns of 0 and 1, or fields of one column, if there are several and they vary."""
         flags = [name for name in self.usable if self.is_flag(name)]
-        held = any(1 in self.values(name) for name in flags)
-        return flags if held and len(flags) >= _RATINGS else []
+        held = any(1 in self.values(name) and not self.is_same(name) for name in flags)
+        if held and len(flags) >= _RATINGS:
+            return flags
+        return next(filter(None, map(self._flags_in, self.usable)), [])
+
+    def _flags_in(self, name: str) -> list[str]:
+        """Return the paths of the fields in a column if each holds 0 or 1, as spaCy's ``cats``.
+
+        Example:
+            >>> rows = [{"cats": {"spam": 1.0, "ham": 0.0}}, {"cats": {"spam": 0.0, "ham": 1.0}}]
+            >>> TableView(["cats"], {}, rows)._flags_in("cats")
+            ['cats.spam', 'cats.ham']
+        """
+        cells = self.values(name) if self.kind(name) == "fields" else []
+        alike = all(isinstance(cell, Mapping) and cell.keys() == cells[0].keys() for cell in cells)
+        flags = [list(cell.values()) for cell in cells if alike and len(cell) > 1]
+        varied = all(map(are_flags, flags)) and any(values != flags[0] for values in flags)
+        return [f"{name}.{key}" for key in cells[0]] if varied else []
 
     def is_flag(self, name: str) -> bool:
         """Whether a column holds nothing but 0 and 1, or true and false."""
-        values = self.values(name)
-        return name not in self.labels and bool(values) and all(v in (0, 1) for v in values)
+        return name not in self.labels and are_flags(self.values(name))
 
     @property
     def ratings(self) -> list[str]:
@@ -260,7 +272,14 @@ class TableView:
         same = {path.partition(".")[2] for path in like}
         best = max(
             lengths,
-            key=lambda key: (key in same, key in ("text", "value"), lengths[key]),
+            key=lambda key: (
+                key in same,
+                key in ("text", "value"),
+                key == "name" and self.kind(name) == "list" and normalized(name) in known.LABELS,
+                not (key in IDS or key.endswith("_id")),
+                all(_is_text(fields.get(key)) for fields in values),
+                lengths[key],
+            ),
             default="",
         )
         return f"{name}.{best}" if lengths.get(best) else name
@@ -305,6 +324,16 @@ class TableView:
         return all(self.is_within(other, [name]) for other in others if self.values(other))
 
 
+def are_flags(values: Sequence[Any]) -> bool:
+    """Whether values are nothing but 0 and 1, or true and false.
+
+    Example:
+        >>> are_flags([0, 1.0, True]), are_flags([0, 2]), are_flags([])
+        (True, False, False)
+    """
+    return bool(values) and all(value in (0, 1) for value in values)
+
+
 def are_labels(texts: Sequence[str]) -> bool:
     """Whether texts are few different short ones, whatever their case and surrounding space.
 
@@ -335,16 +364,23 @@ def normalized(name: str) -> str:
     """Return a column's name as it is compared with known ones.
 
     Example:
-        >>> normalized(" Review Text"), normalized("answerKey"), normalized("question-1")
-        ('review_text', 'answer_key', 'question_1')
+        >>> [normalized(name) for name in (" Review Text", "answerKey", "Input.text", "question-1")]
+        ['review_text', 'answer_key', 'input_text', 'question_1']
     """
     name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name.strip())
-    return re.sub(r"[\s\-]+", "_", name).lower()
+    return re.sub(r"[\s\-.]+", "_", name).lower()
 
 
 def _is_whole_number(value: object) -> bool:
     """Whether a cell is a whole number, which may be a text."""
     return value.strip().isdecimal() if isinstance(value, str) else is_whole(value)
+
+
+def _is_text(value: object) -> bool:
+    """Whether a value is a text, missing, or a list of such."""
+    if isinstance(value, (list, tuple)):
+        return all(map(_is_text, value))
+    return value is None or isinstance(value, str)
 
 
 def _mixes_kinds(value: object) -> bool:

@@ -47,14 +47,19 @@ def spans_error(table: TableView) -> DatasetError | None:
         first = next(iter(table.values(name)), None)
         if isinstance(first, list) and first and all(map(_is_span, first)):
             text = max(texts, key=table.mean_length)
-            span = f"row[{text!r}][start:end] + ': ' + label"
-            listed = f"'; '.join({span} for start, end, label in row[{name!r}])"
+            each, parts = "start, end, label", ("start", "end", "label")
+            if isinstance(first[0], Mapping):
+                each, parts = "span", ("span['start']", "span['end']", "span['label']")
+            span = f"row[{text!r}][{parts[0]}:{parts[1]}] + ': ' + {parts[2]}"
+            listed = f"'; '.join({span} for {each} in row[{name!r}])"
             problem = f"each row has spans of {text} in {name}"
             return unreadable(table, problem, f"make one text of them first, such as {listed}")
     return None
 
 
 def _is_span(value: object) -> bool:
+    if isinstance(value, Mapping):
+        value = [value.get(key) for key in ("start", "end", "label")]
     return isinstance(value, list) and list(map(type, value)) == [int, int, str]
 
 

@@ -50,12 +50,17 @@ def fit_to_files(builder: Any, urls: Sequence[str], name: str, guard: Guard) -> 
     lines = _start_of(builder, urls[0], guard)
     form = form_of_table(lines, config.sep)
     for url in urls[1:]:
-        if "://" in url and not form.above:
+        if "://" in url and not form.above and not form.below:
             continue  # one request for each file
         start = _start_of(builder, url, guard)
         other = form_of_table(start, config.sep)
+        first, second = (PurePosixPath(each).name for each in (urls[0], url))
+        if other.below != form.below:
+            raise DatasetError(
+                f"the header of {first} has {form.below + 1} rows, of {second} {other.below + 1}",
+                hint="remove all but the first, or name one file",
+            )
         if other.above != form.above:
-            first, second = (PurePosixPath(each).name for each in (urls[0], url))
             raise DatasetError(
                 f"above its first row, {first} has {form.above} lines, and {second} {other.above}",
                 hint="remove these lines, or name one file",
@@ -92,6 +97,10 @@ def _fit(config: Any, form: TableForm, name: str) -> list[str]:
     if form.above:
         config.skiprows = form.above
         notes.append(f"{name} is read from line {form.above + 1} on: those above it are no rows")
+    if form.below:
+        config.skiprows = [*range(form.above), *range(form.above + 1, form.above + form.below + 1)]
+        rows = f"{form.below} row{'s' * (form.below > 1)}"
+        notes.append(f"{name} has {rows} below its header that name columns, too: left out")
     if form.decimals:
         notes.append(f"{name} has numbers with decimal commas: 4,5 is read as 4.5")
     if form.names:

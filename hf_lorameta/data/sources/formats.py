@@ -116,7 +116,7 @@ UNREAD = {
     **dict.fromkeys((".xlsm", ".xlsb", ".numbers"), "save it as .xlsx or CSV"),
     **dict.fromkeys((".tar", ".tgz", ".7z", ".rar"), _UNPACK),
     **dict.fromkeys(
-        (".pdf", ".doc", ".docx", ".html", ".xml"),
+        (".pdf", ".doc", ".docx", ".html"),
         "save its rows as CSV, or its texts as lines of a .txt file",
     ),
     **dict.fromkeys(
@@ -125,6 +125,8 @@ UNREAD = {
         "for group in yaml.safe_load(pathlib.Path({name}).read_text())['nlu'] if 'intent' in group "
         f"for line in group['examples'].splitlines()]; then {_THEN}",
     ),
+    ".xml": "if each element below the root is a row: pandas.read_xml({name}, parser='etree')."
+    f"{_TO_CSV}; else save its rows as CSV, or its texts as lines of a .txt file",
     ".tmx": "rows = [[''.join(seg.itertext()) for seg in unit.iter('seg')] for unit in "
     "xml.etree.ElementTree.parse({name}).iter('tu')]; then pandas.DataFrame(rows, columns=['source'"
     f", 'target']).{_TO_CSV}",

@@ -12,6 +12,7 @@ from typing import IO, Any
 from hf_lorameta.data.sources.split_names import USUAL
 from hf_lorameta.data.sources.text_formats import UTF8, as_text
 from hf_lorameta.errors import DatasetError
+from hf_lorameta.quoting import shell
 
 Rows = list[dict[str, Any]]
 _ESCAPED = "\\ud"
@@ -98,7 +99,8 @@ def _parsed(text: str, name: str, first: int) -> Any:
     try:
         return _loads(text.rstrip())  # else the end may be taken for one more line
     except (ValueError, RecursionError) as error:
-        raise _malformed(name, first - 1 + getattr(error, "lineno", 1)) from None
+        line = first - 1 + getattr(error, "lineno", 1)
+        raise _malformed(name, line, comma=text.rstrip().endswith(",")) from None
 
 
 def _loads(text: str) -> Any:
@@ -110,12 +112,17 @@ def _loads(text: str) -> Any:
     return value
 
 
-def _malformed(name: str, line: int) -> DatasetError:
-    return DatasetError(
-        f"{name} cannot be read: line {line} is not a JSON value in UTF-8",
-        hint="correct that line: each row is an object on a line of its own, as jq -c writes it, "
-        'such as {"input": "…", "output": "…"}',
+def _malformed(name: str, line: int, *, comma: bool) -> DatasetError:
+    without = shell("sed", "s/,[[:space:]]*$//", name)
+    advice = (
+        "correct that line: each row is an object on a line of its own, as jq -c writes it, "
+        'such as {"input": "…", "output": "…"}'
     )
+    if comma:
+        new = "without-commas.jsonl"
+        advice = f"remove the commas at the ends of lines: {without} > {new}, and name {new}"
+    problem = f"{name} cannot be read: line {line} is not a JSON value in UTF-8"
+    return DatasetError(problem, hint=advice)
 
 
 def _row(value: Any, place: str) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import csv
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice, product, takewhile
+from itertools import chain, islice, product, takewhile
 from typing import IO, Any
 
 from hf_lorameta.data.sources.text_formats import as_text
@@ -22,6 +22,9 @@ _LABELS = re.compile(r".*(labels|tags|categories|classes|genres|topics|emotions)
 _FIRST_LINE = 1 << 24
 """Most characters of a line that are read to count its columns."""
 _NUMBERS = re.compile(r"\d{1,3}([,;|/ ]\d{1,3})*")
+DATE = r"\d{1,4}[-./]\d{1,2}[-./]\d{1,4}(\b|T\d).{0,24}"
+_HEADER_ROWS, _LEAST_ROWS, _MEASURED = 2, 6, 2
+"""Most rows of a header below its first one, and fewest rows and columns that show it."""
 _ENDS = (".", "!")  # a question may be the name of a column
 _WORDS, _LENGTH = 4, 25
 """Fewest words and characters of a name that is a sentence."""
@@ -81,6 +84,7 @@ class TableForm:
         codes: columns of numbers of which some begin with a zero.
         decimals: columns of numbers of which some have a decimal comma.
         names: of the columns, if there are spaces around the marks.
+        below: number of rows below its first one that are no rows, but belong to its header.
     """
 
     mark: str
@@ -89,6 +93,7 @@ class TableForm:
     codes: tuple[int, ...] = ()
     decimals: tuple[int, ...] = ()
     names: tuple[str, ...] = ()
+    below: int = 0
 
 
 def form_of_table(lines: Sequence[str], mark: str = _SEPARATORS[0]) -> TableForm:
@@ -101,7 +106,7 @@ def form_of_table(lines: Sequence[str], mark: str = _SEPARATORS[0]) -> TableForm
 
     Example:
         >>> form_of_table(["sep=;", "id;label", "007;4,5", "012;3", "005;3"])
-        TableForm(mark=';', quote='"', above=1, codes=(0,), decimals=(1,), names=())
+        TableForm(mark=';', quote='"', above=1, codes=(0,), decimals=(1,), names=(), below=0)
         >>> form_of_table(["# of 2024", "text,label", "so,1"]).above, form_of_table(["#,a"]).above
         (1, 0)
         >>> form_of_table(["text;n;labels", "so;1,000;1,2", "so;900;2"]).decimals
@@ -114,14 +119,16 @@ def form_of_table(lines: Sequence[str], mark: str = _SEPARATORS[0]) -> TableForm
     lines = lines[above:]
     found, quote = _marks_of(lines)
     wrong = mark == "\t" and mark not in "".join(lines) and _are_even(_cells(lines, found, quote))
+    wrong = wrong and not (found in ",;" and all(f"{found} " in line for line in lines))  # prose
     if mark == _SEPARATORS[0] or wrong:
         mark = stated[1] if stated else found
     else:
         quote = '"'
     codes, decimals = list[int](), list[int]()
     rows = _cells(lines, mark, quote)
+    below = _rows_of_header(rows)
     for i, column in enumerate(zip(*rows, strict=False)):
-        cells = [cell for cell in map(str.strip, column[1:]) if cell]
+        cells = [cell for cell in map(str.strip, column[below + 1 :]) if cell]
         if are_codes(cells):
             codes.append(i)
         elif mark == ";" and _are_decimals(cells) and not _LABELS.fullmatch(column[0].strip()):
@@ -130,7 +137,38 @@ def form_of_table(lines: Sequence[str], mark: str = _SEPARATORS[0]) -> TableForm
     names = tuple(map(str.strip, rows[0]))
     wide = max(map(len, rows)) > len(names)
     names = () if not spaced or wide or len(set(names)) < len(names) else names
-    return TableForm(mark, quote, above, tuple(codes), tuple(decimals), names)
+    return TableForm(mark, quote, above, tuple(codes), tuple(decimals), names, below)
+
+
+def _rows_of_header(rows: Sequence[Sequence[str]]) -> int:
+    """Return how many rows below the first one name columns, too, as those of surveys do.
+
+    They have no number or date, and all rows below them have, in several columns.
+
+    Example:
+        >>> names = [["id", "q1", "on"], ["", "Why?", ""]]
+        >>> dates = [[f"{i}", "so", "2024-03-01 10:00"] for i in range(9)]
+        >>> _rows_of_header(names + dates), _rows_of_header(names[:1] + dates)
+        (1, 0)
+    """
+    for count in range(_HEADER_ROWS, 0, -1):
+        above, below = rows[1 : count + 1], rows[count + 1 :]
+        measured = sum(all(map(_is_measured, cells)) for cells in zip(*below, strict=False))
+        if len(below) < _LEAST_ROWS or measured < _MEASURED:
+            continue
+        if not any(map(_is_measured, chain.from_iterable(above))):
+            return count
+    return 0
+
+
+def _is_measured(cell: str) -> bool:
+    """Whether a cell is a number or a date.
+
+    Example:
+        >>> _is_measured("4"), _is_measured("2024-03-01 10:00"), _is_measured("Why?")
+        (True, True, False)
+    """
+    return bool(cell) and (_is_number(cell) or re.fullmatch(DATE, cell) is not None)
 
 
 def are_codes(cells: Sequence[Any]) -> bool:
@@ -145,7 +183,20 @@ def are_codes(cells: Sequence[Any]) -> bool:
 
 
 def _are_decimals(cells: Sequence[str]) -> bool:
-    return all(map(DECIMAL.fullmatch, cells)) and not all(map(_THOUSANDS.fullmatch, cells))
+    """Whether numbers have decimal commas, rather than commas of thousands or between labels.
+
+    Labels are in ascending order, and also there without another.
+
+    Example:
+        >>> _are_decimals(["4,5", "3", "5"]), _are_decimals(["1,2", "3", "2", "2,3"])
+        (True, False)
+    """
+    if not all(map(DECIMAL.fullmatch, cells)) or all(map(_THOUSANDS.fullmatch, cells)):
+        return False
+    pairs = [cell.split(",") for cell in cells if "," in cell]
+    second = {after for _, after in pairs}
+    ascending = all(int(before) < int(after) for before, after in pairs)
+    return len(second) < 2 or not ascending or not second <= {cell.split(",")[0] for cell in cells}
 
 
 def _number_of_comments(lines: Sequence[str]) -> int:
