@@ -63,7 +63,10 @@ def _named_outputs(table: TableView) -> list[str] | None:
     for short, spelled in combinations(outputs[::-1], 2):
         if normalized(spelled) in (f"{normalized(short)}_text", f"{normalized(short)}_name"):
             outputs = [n for n in outputs if n != short]
-    outputs = [n for n in outputs if not table.is_same(n)] or _labels(table) or outputs
+    # a label that is the same in all of them may be that of rows in order of their labels
+    likely = [n for n in outputs if not table.is_same(n) or normalized(n) in known.LABELS
+              or table.is_placeholder(n)]  # fmt: skip
+    outputs = likely or _labels(table) or outputs
     code = [n for n in table.named(known.CODE) if n in _texts(table)]
     if code and outputs == table.named(("intent",)) and not any(map(table.repeats, outputs)):
         return code[:1]  # an intent is what the code is to do
@@ -114,7 +117,7 @@ def _undamaged(table: TableView) -> list[str] | None:
 
 def _weak(table: TableView) -> list[str] | None:
     usable, longest = _usable(table), _longest(table)
-    weak = [n for n in table.named(known.WEAK_OUTPUTS) if n in usable and not table.is_same(n)]
+    weak = [n for n in table.named(known.WEAK_OUTPUTS) if n in usable]
     return [n for n in weak if n != longest or n not in table.named(known.TITLES)] or None
 
 
