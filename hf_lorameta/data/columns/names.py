@@ -61,7 +61,7 @@ SUMMARIES = ("summary", "highlights", "abstract", "tldr")
 VERDICTS = ("label", "is_correct", "correct", "is_answer", "is_safe")
 JUDGMENTS = ("answer", "assignment_status")
 REFUSED = (False, "reject", "ignore", "rejected", "Rejected")
-JUDGED = {"accept", "approved", "Approved", "Submitted", *REFUSED[1:]}
+JUDGED = ("accept", "approved", "Approved", "Submitted", *REFUSED[1:])
 """What an annotator or a client said of a row, as in files of Prodigy and MTurk."""
 LABEL_ENDINGS = ("_label", "_sentiment", "_class", "_category", "_intent", "_emotion", "_topic")
 WEAK_OUTPUTS = (

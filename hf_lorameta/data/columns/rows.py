@@ -110,7 +110,7 @@ class RowReader:
         flags = (name for name in flags if table.kind(name) == "number")
         self.verdict = None if table.repeats(path) else next(flags, None)
         judged = (n for n in table.named(JUDGMENTS) if n not in columns.names())
-        judged = (n for n in judged if table.values(n) and JUDGED.issuperset(table.values(n)))
+        judged = (n for n in judged if (said := table.values(n)) and all(v in JUDGED for v in said))
         self.verdict = self.verdict or next(judged, None)
 
     @cached_property
