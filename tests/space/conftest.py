@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -60,3 +61,13 @@ def tiny_space(
         ONEDNN_MAX_CPU_ISA="AVX2",  # which is slow in bfloat16
     ) as space:  # fmt: skip
         yield Web(space, owner)
+
+
+@pytest.fixture
+def holds(tiny_space: Web) -> Iterator[tuple[Path, Path]]:
+    """The files that hold the loading of the base model and trainings of the Space, see `HELD`."""
+    home = tiny_space.space.log.parent
+    files = home / "hold-loading", home / "hold-training"
+    yield files
+    for file in files:
+        file.unlink(missing_ok=True)  # later tests of this Space would wait for ever

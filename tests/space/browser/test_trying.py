@@ -31,23 +31,16 @@ def visitor(tiny_space: Web, chromium: Any, context: Any) -> Iterator[Visitor]:
         text = visitor.visible_text().replace(tiny_bank().index.base_model, "")  # a folder here
         assert forbidden_words(text) == []
     finally:
-        for held in held_by(tiny_space):
-            held.unlink(missing_ok=True)  # later tests of this Space would wait for ever
         visitor.close()
-
-
-def held_by(web: Web) -> tuple[Path, Path]:
-    """Return the files that hold the loading of the base model and trainings while they exist."""
-    return web.space.log.with_name("hold-loading"), web.space.log.with_name("hold-training")
 
 
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated")  # by PEFT
 def test_an_adapter_is_trained_and_checked_while_it_is_tried_and_saved(
-    visitor: Visitor, tiny_space: Web, cli: Shell, tmp_path: Path
+    visitor: Visitor, tiny_space: Web, holds: tuple[Path, Path], cli: Shell, tmp_path: Path
 ) -> None:
     owner, page = tiny_space.owner, visitor.page
     repo = owner.dataset("notes", {"train.jsonl": lines(LABELED)})
-    hold_loading, hold_training = held_by(tiny_space)
+    hold_loading, hold_training = holds
     verdict, work, saved = (page.locator(f"#lm-{name}") for name in ("verdict", "work", "saved"))
     stop, progress = page.locator("#lm-stop"), work.locator(".lm-progress")
     visitor.sign_in(owner.name, owner.token)
