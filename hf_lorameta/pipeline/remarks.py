@@ -13,6 +13,7 @@ from hf_lorameta.cards.results import (
     Training,
     method_in_words,
 )
+from hf_lorameta.data.columns.table_view import normalized
 from hf_lorameta.data.instruction_and_cue import LABELED, TEXT, shares_instruction, states_task
 from hf_lorameta.engines.scoring import ADAPTER_METHOD, BASE_METHOD, CHAT_METHOD, MEASURES
 from hf_lorameta.errors import Option
@@ -52,13 +53,14 @@ def remarks_on(plan: PlanData, outcome: Outcome | None = None) -> tuple[Remark, 
         outcome: of the adapter; None before it is made.
     """
     outcome = outcome or Outcome()
-    of_plan = [*plan.dataset.remarks, *_of_dataset(plan), *_of_bank(plan, outcome)]
+    of_plan = [*plan.dataset.remarks, *_of_dataset(plan, outcome), *_of_bank(plan, outcome)]
     remarks = [*of_plan, *_of_adapter(plan, outcome)]
     doubts = [remark.text for remark in remarks if remark.level == "doubt"]
-    return (*remarks, verdict_on(outcome.check, doubts, untrained=outcome.out_of_time))
+    more = more_time(outcome.budget)
+    return (*remarks, verdict_on(outcome.check, doubts, more, untrained=outcome.out_of_time))
 
 
-def _of_dataset(plan: PlanData) -> Iterator[Remark]:
+def _of_dataset(plan: PlanData, outcome: Outcome) -> Iterator[Remark]:
     profile, dataset = plan.profile, plan.dataset
     if plan.bank.has_datasets and profile.rows < _FEW_ROWS:
         count = "1 row was" if profile.rows == 1 else f"{profile.rows} rows were"
@@ -70,13 +72,15 @@ def _of_dataset(plan: PlanData) -> Iterator[Remark]:
     yield from profile.row_counts.remarks(profile.rows)
     # prompts for which no instruction can be proposed get a form with words that all rows share
     shared = dataset.columns.template not in (TEXT, LABELED[TEXT]) and shares_instruction(profile)
-    if not (states_task(dataset) or shared) and expects_instructions(plan.bank):
+    untold = not (states_task(dataset) or shared) and expects_instructions(plan.bank)
+    if untold and not outcome.training:  # rows that it is trained on show what to do
+        output = normalized(dataset.columns.answer or "answer").replace("_", " ")
         yield Remark("doubt", "The inputs do not say what to do, and no instruction was given.")
         yield Remark(
             "warning",
             "The inputs contain no instruction, unlike those of most bank datasets, so the adapter "
             "may not know what to do with them.",
-            Option("instruction", "Answer the question"),
+            Option("instruction", f"Write the {output}"),
             "To state the task, for example",
         )
     if dataset.prompts_only:
@@ -181,7 +185,7 @@ def _of_adapter(plan: PlanData, outcome: Outcome) -> Iterator[Remark]:
         yield _on_losses(check, outcome.checked_in_folds)
         if check.rows < outcome.to_count and not outcome.interrupted:
             text = f"Time allowed counting on only {check.rows} of {outcome.to_count} rows."
-            yield Remark("note", text, more_time(outcome.budget), "To count on all of them")
+            yield Remark("note", text, more_time(outcome.budget), "To count on more of them")
     elif training:
         text = "Right answers were not counted."
         yield Remark("note", text, Option("check", 16), "To count them on 16 other rows")
@@ -277,7 +281,11 @@ def _on_losses(check: CheckResult, in_folds: bool) -> Remark:
 
 
 def verdict_on(
-    check: CheckResult | None, doubts: Sequence[str] = (), *, untrained: bool = False
+    check: CheckResult | None,
+    doubts: Sequence[str] = (),
+    more: Option | None = None,
+    *,
+    untrained: bool = False,
 ) -> Remark:
     """Return whether an adapter helps, judged by its right answers or how good they are.
 
@@ -285,6 +293,7 @@ def verdict_on(
         check: of the adapter on rows; None if there was none.
         doubts: sentences that say why inputs may lack what an answer needs. If there are any, the
             adapter is not called likely to help, whatever was counted.
+        more: advice to train longer; None is that of an unknown time.
         untrained: whether time ran out before the first step of a training. Then more time is the
             advice, not another tool.
 
@@ -330,22 +339,26 @@ trained: time ran out before the first step. Right answers ...
     rival = _rival(scores)
     adapter, best = scores[ADAPTER_METHOD], scores[rival]
     name, words = map(method_in_words, (rival, CLASSIFIER))
+    longer = more or more_time(None), "To train longer"
     if not (any(right.values()) or any(scores.values())):
-        return Remark("unsure", f"Unsure: no answer is right. {reason}")
+        return Remark("unsure", f"Unsure: no answer is right. {reason}", *longer)
     classifier = None if untrained else scores.get(CLASSIFIER)
     if classifier is not None and classifier >= max(adapter, best) + margin:
         text = f"Unlikely to help: {better} with {words}. {reason} {_BETTER_TOOL}"
         return Remark("unlikely", text)
     if best >= adapter + margin:
         text = f"Unlikely to help: {better} with {name}. {reason} {_WHAT_HELPS}"
-        return Remark("unlikely", text, Option("budget", "10m"), "To train longer")
+        return Remark("unlikely", text, *longer)
     if adapter < best + margin:
         return Remark("unsure", f"Unsure: about {equal} with {name}. {reason}")
     if doubts:
         return Remark("unsure", f"Unsure, although the adapter answers best. {reason}")
     if classifier is not None and classifier > adapter - margin:
         reason = f"{reason} {words.capitalize()} is about as good."
-    return Remark("likely", f"Likely to help: the adapter answers best. {reason}")
+    best_of_all = "the adapter answers best"
+    if not right[ADAPTER_METHOD]:
+        best_of_all += ", although none of its answers is exactly right"
+    return Remark("likely", f"Likely to help: {best_of_all}. {reason}")
 
 
 def _margin(rows: int) -> int:

@@ -189,7 +189,7 @@ STATES: dict[str, tuple[Callable[[Plan], Plan | Generation], str, str | None]] =
     ),
     "time to count on some rows": (
         lambda p: made(p, check=check(), to_count=30, budget=120.0),
-        "note", "Time allowed counting on only 16 of 30 rows. To count on all of them, add budget="
+        "note", "Time allowed counting on only 16 of 30 rows. To count on more of them, add budget="
     ),
     "time to count on all rows": (
         lambda p: made(p, check=check(), to_count=16), "note", " other rows: loss of the base model"
@@ -344,3 +344,23 @@ def test_data_that_may_not_hold_what_an_answer_needs_is_never_promised_help(
         assert verdict.level == "unsure"
         assert doubt in verdict.reason
         assert ("the adapter 12" in verdict.reason) == (found is not None)
+
+
+def test_rows_that_are_trained_on_show_what_to_do_if_no_instruction_does() -> None:
+    bare = read(BARE, columns="input=text,output=next")
+    [advice] = [r.option.value for r in bare.remarks if r.option and r.option.name == "instruction"]
+    assert advice == "Write the next"
+    generation = made(bare, training=TRAINING, check=check())
+    assert generation.verdict.level == "likely"
+    assert "what to do" not in " ".join(remark.text for remark in generation.remarks)
+
+
+def test_the_verdict_says_that_none_is_right_and_advises_more_time_than_was_given() -> None:
+    graded = dict(zip(RIGHT, [0.6, 0.2, 0.3, 0.5], strict=False))
+    closest = verdict_on(checked(RIGHT | {"generated": 0}, None, graded, measure="rouge_l"))
+    assert closest.title.endswith("although none of its answers is exactly right")
+    none = check(right=dict.fromkeys(RIGHT, 0))
+    for budget, longer in ((None, "10m"), (600.0, "20m")):
+        option = made(read(SENTIMENTS), check=none, budget=budget).verdict.option
+        assert option
+        assert option.value == longer
