@@ -3,6 +3,7 @@
 import logging
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -15,7 +16,7 @@ from hf_lorameta.cli.options import (
     example,
 )
 from hf_lorameta.cli.output import emit, prints_json
-from hf_lorameta.data.prompt import as_unicode, from_option
+from hf_lorameta.data.prompt import as_option, as_unicode, from_option
 from hf_lorameta.errors import AdapterError, Option, UsageError
 from hf_lorameta.paths import expanded, resolved
 from hf_lorameta.quoting import shell
@@ -79,6 +80,9 @@ def export(
     source = f" (from the Hub: {SMOLLM2_GGUF})" if base_model == SMOLLM2 else ""
     logger.info(f"To run it in llama.cpp, with {base_model} as base.gguf{source}:")
     logger.info(shell("llama-server", "-m", "base.gguf", "--lora", output))
+    with suppress(AdapterError):  # its recipe is of another version
+        if (form := as_option(_recorded_columns(folder).prompt_of("{}"))) != "{}":
+            logger.info(f"Its prompts have this form, with an input in place of {{}}: {form}")
     data = {"file": str(output), "bytes": size, "dtype": dtype, "base_model": base_model}
     emit(data, lambda: str(output))
 

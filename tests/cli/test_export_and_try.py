@@ -11,6 +11,7 @@ import pytest
 from hf_lorameta import merge
 from hf_lorameta.bank.open_bank import open_bank
 from hf_lorameta.cli.export_and_try import _recorded_columns
+from hf_lorameta.data.prompt import as_option
 from hf_lorameta.environment import install_hint
 from hf_lorameta.errors import AdapterError
 from hf_lorameta.formats.gguf_metadata import read_metadata
@@ -98,6 +99,7 @@ def test_generate_adds_files_for_llama_cpp_and_ollama(
     cli: Shell, bank: Built, data: Path, tmp_path: Path
 ) -> None:
     command = ("generate", "-d", data, "--bank", bank.folder, "--export", "gguf")
+    command += ("--instruction", "Name it")
     cli(*command, "-o", "a")
     assert set(tree(tmp_path / "a")) == {*FILES, *EXPORTS}
     cli(*command, "-o", "b")
@@ -105,6 +107,9 @@ def test_generate_adds_files_for_llama_cpp_and_ollama(
     modelfile = (tmp_path / "a" / "Modelfile").read_text()
     assert f"# base.gguf is a GGUF of {BASE}" in modelfile
     assert "ADAPTER ./adapter.gguf" in modelfile
+    form = modelfile.partition('TEMPLATE """')[2].partition('"""')[0]
+    shown = as_option(form.replace("{{ .Prompt }}", "{}"))
+    assert f"in place of {{}}: {shown}\n" in cli("export", "a", "-o", "a.gguf").err
     card = (tmp_path / "a" / "README.md").read_text()
     for line in ("llama-server -m base.gguf --lora adapter.gguf", "ollama create"):
         assert line in card
