@@ -189,7 +189,8 @@ def make(dataset: Dataset, session: Session, resolved: Resolved) -> Generation:
     """
     log_remarks(dataset.remarks)
     plan, rows = plan_with_rows(dataset, session, resolved)
-    log_remarks(plan.remarks, without=(*dataset.remarks, plan.verdict))
+    told = plan.remarks[:-1]  # the verdict is that on the adapter, at the end
+    log_remarks(told, without=dataset.remarks)
     if not rows.held_out:  # a recipe with steps may train on all of them
         resolved = resolved.uncounted
     if rows.train and (resolved.seconds or resolved.counts):
@@ -202,5 +203,5 @@ def make(dataset: Dataset, session: Session, resolved: Resolved) -> Generation:
     if missed := resolved.obstacle:
         logger.warning("Not trained on your rows: %s. Next: %s", missed, missed.hint)
     adapter = make_adapter(plan, rows, session, resolved.stages, seconds=resolved.seconds)
-    log_remarks(adapter.remarks, without=plan.remarks)
+    log_remarks(adapter.remarks, without=told)
     return adapter

@@ -98,8 +98,8 @@ def test_export_refuses_existing_files_and_unsupported_base_models(
 def test_generate_adds_files_for_llama_cpp_and_ollama(
     cli: Shell, bank: Built, data: Path, tmp_path: Path
 ) -> None:
-    command = ("generate", "-d", data, "--bank", bank.folder, "--export", "gguf")
-    command += ("--instruction", "Name it")
+    instructed = ("generate", "-d", data, "--bank", bank.folder, "--instruction", "Name it")
+    command = (*instructed, "--export", "gguf")
     cli(*command, "-o", "a")
     assert set(tree(tmp_path / "a")) == {*FILES, *EXPORTS}
     cli(*command, "-o", "b")

@@ -253,7 +253,7 @@ def generate_in_each_way(cli: Shell, tiny_bank: Bank, rows: Path, tmp_path: Path
     words[words.index("my-adapter")] = str(tmp_path / "again")
     values = {"DATASET": str(rows), "BANK": str(tiny_bank.folder)}
     repeated = run(*(values.get(word, word) for word in words), HF_LORAMETA_NO_BASE="")
-    assert "right answers" not in repeated.err  # no row is left to count them on
+    assert "count right answers" not in repeated.err  # no row is left to count them on
     weights = [(tmp_path / name / "adapter_model.safetensors") for name in ("a", "again")]
     assert weights[0].read_bytes() == weights[1].read_bytes()
     pure = run(*command, "--budget", "0", "-o", tmp_path / "b", HF_LORAMETA_NO_BASE="")
