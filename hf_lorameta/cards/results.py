@@ -190,6 +190,7 @@ class Outcome:
         check: how it scored on other rows, if it was checked.
         drawn: the rows that were drawn for it; None if the base model was not run.
         to_count: on how many of them right answers are counted if time allows.
+        ungraded: whether there was no time to grade answers, so that only right ones are counted.
         out_of_time: whether time ran out before the first step of the training.
         interrupted: which stage the user ended; None if none.
         given_model: whether a loaded base model was given, instead of that on this machine.
@@ -201,6 +202,7 @@ class Outcome:
     check: CheckResult | None = None
     drawn: Drawn | None = None
     to_count: int = 0
+    ungraded: bool = False
     out_of_time: bool = False
     interrupted: Interruption | None = None
     given_model: bool = False

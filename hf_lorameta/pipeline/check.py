@@ -70,7 +70,8 @@ class Check:
         check = check_result(report)
         if self.required:
             _refuse_failed(check)
-        outcome = replace(adapter.outcome, check=check)
+        ungraded = bool(report.measure) and not check.measure
+        outcome = replace(adapter.outcome, check=check, ungraded=ungraded)
         return replace(work, adapter=replace(adapter, outcome=outcome, report=report))
 
     def _scored(

@@ -186,6 +186,9 @@ def _of_adapter(plan: PlanData, outcome: Outcome) -> Iterator[Remark]:
         if check.rows < outcome.to_count and not outcome.interrupted:
             text = f"Time allowed counting on only {check.rows} of {outcome.to_count} rows."
             yield Remark("note", text, more_time(outcome.budget), "To count on more of them")
+        if outcome.ungraded:
+            text = "There was no time to grade answers that are not exactly right."
+            yield Remark("note", text, more_time(outcome.budget), "To grade them")
     elif training:
         text = "Right answers were not counted."
         yield Remark("note", text, Option("check", 16), "To count them on 16 other rows")

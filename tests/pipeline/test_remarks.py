@@ -191,6 +191,10 @@ STATES: dict[str, tuple[Callable[[Plan], Plan | Generation], str, str | None]] =
         lambda p: made(p, check=check(), to_count=30, budget=120.0),
         "note", "Time allowed counting on only 16 of 30 rows. To count on more of them, add budget="
     ),
+    "no time to grade": (
+        lambda p: made(p, check=check(), ungraded=True, budget=120.0),
+        "note", "no time to grade answers that are not exactly right. To grade them, add budget="
+    ),
     "time to count on all rows": (
         lambda p: made(p, check=check(), to_count=16), "note", " other rows: loss of the base model"
     ),

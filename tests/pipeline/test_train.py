@@ -322,8 +322,11 @@ def test_a_check_scores_as_many_rows_as_there_is_time_for_and_generates_texts_if
         ]
     checks = [adapter.outcome.check for adapter in made]
     assert [check and check.rows for check in checks] == [16, 8, 16]
-    said = [str(r) for adapter in made for r in adapter.remarks if "Time allowed" in r.text]
+    notes = [r for adapter in made for r in adapter.remarks if r.level == "note" and r.option]
+    said = [str(note) for note in notes if note.option and note.option.name == "budget"]
     assert said == [
-        'Time allowed counting on only 8 of 16 rows. To count on more of them, add budget="2m".'
+        'Time allowed counting on only 8 of 16 rows. To count on more of them, add budget="2m".',
+        "There was no time to grade answers that are not exactly right. "
+        'To grade them, add budget="2m".',
     ]
     assert [check and check.measure is not None for check in checks] == [True, False, True]
