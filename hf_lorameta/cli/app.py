@@ -153,8 +153,9 @@ def main(arguments: list[str] | None = None) -> None:
             _complete_usage_error(end.__context__, arguments)
         cause = getattr(end.__context__, "__cause__", None)
         if isinstance(cause, KeyboardInterrupt):
-            saves = "".join(arguments[:1]) in _SAVE_AT_THE_END
-            unsaved = "Interrupted" + ": nothing was saved. Run it again" * saves
+            unsaved = "Interrupted"
+            if arguments and arguments[0] in _SAVE_AT_THE_END:
+                unsaved += ": nothing was saved. Run it again"
             for note in getattr(cause, "__notes__", [unsaved]):
                 typer.echo(printable(note), err=True)
         raise

@@ -58,6 +58,8 @@ _fetch = partial(
 )
 LOCAL_HINT = Option("base", "FOLDER")
 """Advice if a base model cannot be fetched: it may be in a folder."""
+WHOLE_HINT = "name the folder of a model that transformers reads"
+"""Advice if a folder lacks a file of a base model."""
 
 
 def locate(
@@ -171,8 +173,7 @@ def base_file(base_model: str, name: str, revision: str | None = None, token: To
     if path := local_path(base_model):
         folder = path if path.is_dir() else dequantized(path)
         if not (folder / name).is_file():
-            whole = "name the folder of a model that transformers reads"
-            raise NotFoundError(f"{path} has no {name}", hint=whole)
+            raise NotFoundError(f"{path} has no {name}", hint=WHOLE_HINT)
         return folder / name
     try:
         return _from_hub(base_model, revision, token, partial(hf_hub_download, filename=name))

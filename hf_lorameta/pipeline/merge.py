@@ -172,8 +172,9 @@ def _kept(
 def _warn_of_outliers(adapters: Mapping[str, NamedAdapter], weights: Mapping[str, float]) -> None:
     """Warn of adapters that look odd beside the others, each with its weight."""
     norms = {}
-    for name, (config, file, *_) in adapters.items():
-        norms[name] = Norms.of(file, config.scaling * weights[name], config.base_model)
+    for name, adapter in adapters.items():
+        scaling = adapter.config.scaling * weights[name]
+        norms[name] = Norms.of(adapter.weights, scaling, adapter.config.base_model)
     for name, reason in outliers(norms).items():
         logger.warning(
             "%s looks odd beside the others: %s. Before you use the merge, compare it with the "

@@ -56,8 +56,8 @@ def remarks_on(plan: PlanData, outcome: Outcome | None = None) -> tuple[Remark, 
     of_plan = [*plan.dataset.remarks, *_of_dataset(plan, outcome), *_of_bank(plan, outcome)]
     remarks = [*of_plan, *_of_adapter(plan, outcome)]
     doubts = [remark.text for remark in remarks if remark.level == "doubt"]
-    more = more_time(outcome.budget)
-    return (*remarks, verdict_on(outcome.check, doubts, more, untrained=outcome.out_of_time))
+    budget, untrained = outcome.budget, outcome.out_of_time
+    return (*remarks, verdict_on(outcome.check, doubts, budget, untrained=untrained))
 
 
 def _of_dataset(plan: PlanData, outcome: Outcome) -> Iterator[Remark]:
@@ -286,7 +286,7 @@ def _on_losses(check: CheckResult, in_folds: bool) -> Remark:
 def verdict_on(
     check: CheckResult | None,
     doubts: Sequence[str] = (),
-    more: Option | None = None,
+    budget: float | None = None,
     *,
     untrained: bool = False,
 ) -> Remark:
@@ -296,7 +296,7 @@ def verdict_on(
         check: of the adapter on rows; None if there was none.
         doubts: sentences that say why inputs may lack what an answer needs. If there are any, the
             adapter is not called likely to help, whatever was counted.
-        more: advice to train longer; None is that of an unknown time.
+        budget: the time limit in seconds; None if it is unknown.
         untrained: whether time ran out before the first step of a training. Then more time is the
             advice, not another tool.
 
@@ -342,7 +342,7 @@ trained: time ran out before the first step. Right answers ...
     rival = _rival(scores)
     adapter, best = scores[ADAPTER_METHOD], scores[rival]
     name, words = map(method_in_words, (rival, CLASSIFIER))
-    longer = more or more_time(None), "To train longer"
+    longer = more_time(budget), "To train longer"
     if not (any(right.values()) or any(scores.values())):
         return Remark("unsure", f"Unsure: no answer is right. {reason}", *longer)
     classifier = None if untrained else scores.get(CLASSIFIER)

@@ -63,7 +63,7 @@ def _named_outputs(table: TableView) -> list[str] | None:
     for short, spelled in combinations(outputs[::-1], 2):
         if normalized(spelled) in (f"{normalized(short)}_text", f"{normalized(short)}_name"):
             outputs = [n for n in outputs if n != short]
-    # a label that is the same in all of them may be that of rows in order of their labels
+    # one label in all rows of the sample: the dataset may be in the order of its labels
     likely = [n for n in outputs if not table.is_same(n) or normalized(n) in known.LABELS
               or table.is_placeholder(n)]  # fmt: skip
     outputs = likely or _labels(table) or outputs

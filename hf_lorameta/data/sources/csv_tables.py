@@ -19,6 +19,7 @@ from hf_lorameta.data.sources.table_forms import (
 from hf_lorameta.data.sources.text_formats import START, UTF8, as_text, lines_of
 from hf_lorameta.data.sources.text_rows import separator_between
 from hf_lorameta.errors import DatasetError
+from hf_lorameta.tables import plural
 
 _TAB, _QUOTE = "\t", '"'
 
@@ -94,12 +95,13 @@ def _fit(config: Any, form: TableForm, name: str) -> list[str]:
     config.quotechar = form.quote if config.quotechar == _QUOTE else config.quotechar
     if config.features is not None:
         return notes
+    if form.above or form.below:
+        first = form.above + 1  # below the header
+        config.skiprows = [*range(form.above), *range(first, first + form.below)]
     if form.above:
-        config.skiprows = form.above
         notes.append(f"{name} is read from line {form.above + 1} on: those above it are no rows")
     if form.below:
-        config.skiprows = [*range(form.above), *range(form.above + 1, form.above + form.below + 1)]
-        rows = f"{form.below} row{'s' * (form.below > 1)}"
+        rows = plural(form.below, "row")
         notes.append(f"{name} has {rows} below its header that name columns, too: left out")
     if form.decimals:
         notes.append(f"{name} has numbers with decimal commas: 4,5 is read as 4.5")

@@ -36,6 +36,7 @@ from hf_lorameta.data.counts.tokenizer import vocab_size
 from hf_lorameta.engines.scoring import LoraWeights
 from hf_lorameta.errors import BankError
 from hf_lorameta.files import sha256, write_atomically
+from hf_lorameta.hub.base_model import WHOLE_HINT
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.training.bank.base import LoadedBase, TrainingBase
 from hf_lorameta.training.bank.general import (
@@ -211,10 +212,8 @@ def _read_tokenizer(folder: Path) -> bytes:
     try:
         return (folder / TOKENIZER_FILE).read_bytes()
     except OSError:
-        raise BankError(
-            f"{folder} has no {TOKENIZER_FILE}, which a bank needs",
-            hint="name the folder of a model that transformers reads",
-        ) from None
+        problem = f"{folder} has no {TOKENIZER_FILE}, which a bank needs"
+        raise BankError(problem, hint=WHOLE_HINT) from None
 
 
 def _skipped(task: Task, error: Exception) -> Skipped:
