@@ -113,7 +113,9 @@ class _Settings(BaseModel):
             hint = Option(field, change="leave out")
             if limits.keys() & {"ge", "le"}:
                 hint = Option(field, change="raise" if "ge" in limits else "lower")
-        return RecipeError(f"{field} {problem}, got {first['input']!r}", hint=hint)
+        return RecipeError(
+            f"{field} {problem}, got {first['input']!r}", code="recipe.invalid", hint=hint
+        )
 
     def _check_together(self) -> None:
         """Refuse settings that exclude each other."""
@@ -254,12 +256,14 @@ class Recipe(_Settings):
         if self.steps is not None and self.train is None:
             raise RecipeError(
                 f"got steps={self.steps}, expected none without train",
+                code="recipe.steps-without-train",
                 hint=Option("steps", change="leave out"),
             )
         if self.schedule is not None and self.schedule < (self.steps or math.inf):
             expected = f"at least steps, {self.steps}" if self.steps else "none without steps"
             raise RecipeError(
                 f"got schedule={self.schedule}, expected {expected}",
+                code="recipe.schedule-mismatch",
                 hint=Option("schedule", change="leave out"),
             )
 
@@ -329,5 +333,6 @@ def as_recipe(settings: Recipe | Mapping[str, Any] | None) -> Recipe:
     if settings is None or isinstance(settings, Mapping):
         return Recipe.of(**settings or {})
     raise RecipeError(
-        f"a recipe is hf_lorameta.Recipe(…) or a dictionary of settings, got {settings!r}"
+        f"a recipe is hf_lorameta.Recipe(…) or a dictionary of settings, got {settings!r}",
+        code="recipe.not-a-recipe",
     )

@@ -161,6 +161,7 @@ def require_rows(rows: Rows, recipe: Recipe) -> None:
             others = [other for other in recipe.rows_asked if other != name]
             raise EmptyDatasetError(
                 f"{drawn} labeled rows left to {name} on, expected at least {least[name]}",
+                code="rows.too-few",
                 hint=[
                     Option(name, change="leave out"),
                     *(Option(other, change="lower") for other in others),

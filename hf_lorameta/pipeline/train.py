@@ -51,6 +51,7 @@ class Train:
         if not after.adapter.pairs:
             raise AdapterError(
                 f"{_why_untrained(after)}, and there is no bank to make an adapter from",
+                code="training.none-without-bank",
                 hint=[Option("train", 100), more_time(end.seconds), "name a bank"],
             )
         return after
