@@ -249,6 +249,8 @@ def _request_of(values: Mapping[str, Any]) -> DatasetRequest:
         return DatasetRequest(file=str(TRAIN_FILE))
     if file := str(values.get("file") or ""):
         if not is_upload(file):
-            raise RequestError("The uploaded file is no longer there: choose it again")
+            raise RequestError(
+                "The uploaded file is no longer there: choose it again", code="page.upload-gone"
+            )
         return DatasetRequest(file=file)
     return DatasetRequest.of({name: str(values.get(name) or "") for name in ("dataset", *CHOICES)})
