@@ -269,4 +269,5 @@ def _http_error(what: str, error: hf.HfHubHTTPError) -> errors.HubError:
             )
         return lost(what, f"HTTP {status}", error.response.request)
     kind = UnsupportedError if status == 501 else errors.HubError
-    return kind(f"{what}: HTTP {status}: {message or 'no reason given'}")
+    code = "hub.unsupported" if status == 501 else "hub.refused"
+    return kind(f"{what}: HTTP {status}: {message or 'no reason given'}", code=code)
