@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
 from hf_lorameta.engines.scoring import (
@@ -61,7 +61,7 @@ class Training:
 
     @property
     def settings(self) -> dict[str, int | None]:
-        """The settings of a recipe that repeat it, whatever time there is.
+        """The settings that repeat it, whatever time there is.
 
         Example:
             >>> Training(rows=152, steps=96).settings
@@ -196,6 +196,7 @@ class Outcome:
         given_model: whether a loaded base model was given, instead of that on this machine.
         budget: the time limit in seconds; None without one.
         records: what stages other than training and check did, in their order.
+        asked: the settings of the stages that were run, by the names of fields.
     """
 
     training: Training | None = None
@@ -208,6 +209,7 @@ class Outcome:
     given_model: bool = False
     budget: float | None = None
     records: tuple[StageRecord, ...] = ()
+    asked: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def checked_in_folds(self) -> bool:
@@ -219,9 +221,9 @@ class Outcome:
         return bool(self.check and self.training and self.training.folds and not asked)
 
     @property
-    def settings(self) -> dict[str, int | None]:
-        """The settings of a recipe that repeat what was done, whatever time there is."""
-        return self.training.settings if self.training else {}
+    def settings(self) -> dict[str, Any]:
+        """The settings of stages that repeat what was done, whatever time there is."""
+        return {**self.asked, **(self.training.settings if self.training else {})}
 
     def to_dict(self) -> dict[str, Any]:
         """Return the results as JSON values, by their names in recipe.json, without `records`.

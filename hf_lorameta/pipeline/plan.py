@@ -14,7 +14,7 @@ from hf_lorameta.bank.bank import Bank
 from hf_lorameta.cards.results import Outcome
 from hf_lorameta.pipeline.coefficients import choose_coefficients
 from hf_lorameta.pipeline.plan_data import PlanData
-from hf_lorameta.pipeline.read import Reading
+from hf_lorameta.pipeline.read import ReadDataset
 from hf_lorameta.pipeline.remarks import remarks_on
 from hf_lorameta.remarks import Remark
 from hf_lorameta.tables import coefficient_table, plural
@@ -135,7 +135,7 @@ class Plan(PlanData):
         }
 
 
-def plan_from_reading(reading: Reading, bank: Bank) -> Plan:
+def plan_from_reading(reading: ReadDataset, bank: Bank) -> Plan:
     """Plan an adapter for a dataset that was read.
 
     Raises:

@@ -69,52 +69,91 @@ class Rows:
         return Drawn(self.pool, len(self.train), len(self.held_out), len(self.check))
 
 
-def rows_for(
-    recipe: Recipe, pool: Sequence[Row], *, all_rows: bool = False, count: bool = True
-) -> Rows:
+@dataclass(frozen=True)
+class RowsAsked:
+    """For what, and how, rows are drawn.
+
+    Attributes:
+        train: how many to train on; None is none, or all.
+        steps: whether the number of steps is stated, too, as of a training that is repeated.
+        check: how many to check on.
+        count: whether right answers are counted where there is no check.
+        all_rows: whether all are trained on if `train` is None.
+        seed: of drawing.
+    """
+
+    train: int | None = None
+    steps: bool = False
+    check: int = 0
+    count: bool = True
+    all_rows: bool = False
+    seed: int = 0
+
+    @property
+    def numbers(self) -> dict[str, int]:
+        """How many labeled rows are asked for, by the setting: `train` and `check`.
+
+        Example:
+            >>> RowsAsked(train=16).numbers
+            {'train': 16}
+        """
+        return {name: n for name, n in (("train", self.train), ("check", self.check)) if n}
+
+    @property
+    def pool(self) -> int:
+        """How many rows the pool has, at most; 0 if none are needed.
+
+        The settings of an adapter that is trained state how many rows it was trained on, perhaps
+        fewer than were asked for. Its pool must be the same.
+        """
+        if not (self.numbers or self.all_rows):
+            return 0
+        return max(POOL_ROWS, (self.train or 0) + _MOST_HELD_OUT) + self.check
+
+
+def rows_for(asked: RowsAsked, pool: Sequence[Row]) -> Rows:
     """Draw the rows that a request needs.
 
-    All rows are trained on except those that the recipe checks on. If it asks for no check, a
-    quarter, at most 48, is held out if right answers are counted; if it states steps, only rows
-    that it does not train on.
+    All rows are trained on except those to check on. Without a check, a quarter, at most 48, is
+    held out if right answers are counted; where steps are stated, only rows that are not trained
+    on.
 
     Args:
-        recipe: only its numbers of rows, its steps and its seed are used.
-        pool: labeled rows, see `pool_size`.
-        all_rows: whether to train although the recipe states no number of rows.
-        count: whether right answers are counted if the recipe asks for no check.
+        asked: the numbers.
+        pool: labeled rows, see `RowsAsked.pool`.
 
     Raises:
         EmptyDatasetError: fewer than 4 rows to check on, or fewer than 8 to train on or hold out,
-            where the recipe asks for some.
+            where some are asked for.
 
     Example:
         >>> pool = [(f"{i}", "a") for i in range(200)]
-        >>> rows = rows_for(Recipe(), pool, all_rows=True)
+        >>> rows = rows_for(RowsAsked(all_rows=True), pool)
         >>> len(rows.train), len(rows.held_out), len(rows.few)
         (152, 48, 0)
-        >>> rows = rows_for(Recipe(), pool[:16], all_rows=True)
+        >>> rows = rows_for(RowsAsked(all_rows=True), pool[:16])
         >>> len(rows.train), len(rows.held_out), len(rows.few)
         (12, 4, 16)
     """
-    most = MOST_ROWS if all_rows else 0
-    check = min(recipe.check or 0, len(pool))
+    all_rows, seed = asked.all_rows and asked.train is None, asked.seed
+    check = min(asked.check, len(pool))
     others = len(pool) - check
-    asked = min(recipe.train or most, others)
-    held_out = 0 if check or not count else min(others // _HELD_OUT_SHARE, _MOST_HELD_OUT)
-    train = asked if recipe.steps else min(asked, others - held_out)
-    held_out = min(held_out, others - train) if asked else 0
-    rows = draw_rows(Drawn(len(pool), train, held_out, check), pool, recipe.seed)
-    if train < asked <= MOST_FEW_ROWS:
-        rows = replace(rows, few=tuple(draw_stratified(pool, asked, recipe.seed)))
-    require_rows(rows, recipe)
+    most = min(asked.train or (MOST_ROWS if all_rows else 0), others)
+    held_out = min(others // _HELD_OUT_SHARE, _MOST_HELD_OUT)
+    held_out = held_out if asked.count and not check else 0
+    train = most if asked.steps else min(most, others - held_out)
+    held_out = min(held_out, others - train) if most else 0
+    rows = draw_rows(Drawn(len(pool), train, held_out, check), pool, seed)
+    if train < most <= MOST_FEW_ROWS:
+        rows = replace(rows, few=tuple(draw_stratified(pool, most, seed)))
+    require_rows(rows, asked)
     if all_rows and (labeled := rows.drawn.to_train) < MIN_TRAINING_ROWS:
-        uncounted = ", and no right answers are counted" if count and not check else ""
+        uncounted = ", and no right answers are counted" if asked.count and not check else ""
         logger.warning(
             "Not trained%s: that takes at least %d labeled rows, got %d",
             uncounted, MIN_TRAINING_ROWS, labeled,
         )  # fmt: skip
-        return draw_rows(Drawn(len(pool), 0, 0, check), pool, recipe.seed)
+        return draw_rows(Drawn(len(pool), 0, 0, check), pool, seed)
     return rows
 
 
@@ -123,7 +162,7 @@ def draw_rows(drawn: Drawn, pool: Sequence[Row], seed: int) -> Rows:
 
     Args:
         drawn: the numbers.
-        pool: labeled rows, see `pool_size`; if there are fewer than the numbers add up to, the last
+        pool: labeled rows, see `RowsAsked.pool`; if there are fewer than the numbers add up to, the last
             purposes get fewer.
         seed: of drawing.
 
@@ -147,18 +186,18 @@ def draw_rows(drawn: Drawn, pool: Sequence[Row], seed: int) -> Rows:
     return Rows(train, held_out, (), check, prompt, len(pool))
 
 
-def require_rows(rows: Rows, recipe: Recipe) -> None:
-    """Raise if there are too few labeled rows for a recipe; log if there are fewer than asked.
+def require_rows(rows: Rows, asked: RowsAsked) -> None:
+    """Raise if there are too few labeled rows for a request; log if there are fewer than asked.
 
     Raises:
         EmptyDatasetError: fewer than 4 rows to check on, or fewer than 8 to train on or hold out.
     """
     # with steps, it may repeat a training of fewer rows: others were held out
-    least = {"train": 1 if recipe.steps else MIN_TRAINING_ROWS, "check": MIN_ROWS}
+    least = {"train": 1 if asked.steps else MIN_TRAINING_ROWS, "check": MIN_ROWS}
     counts = {"train": rows.drawn.to_train, "check": rows.drawn.check}
-    for name, asked in recipe.rows_asked.items():
+    for name, number in asked.numbers.items():
         if (drawn := counts[name]) < least[name]:
-            others = [other for other in recipe.rows_asked if other != name]
+            others = [other for other in asked.numbers if other != name]
             raise EmptyDatasetError(
                 f"{drawn} labeled rows left to {name} on, expected at least {least[name]}",
                 hint=[
@@ -167,20 +206,11 @@ def require_rows(rows: Rows, recipe: Recipe) -> None:
                     "name a dataset with more rows",
                 ],
             )
-        if drawn < asked:
-            logger.info("Only %d labeled rows are left to %s on, not %d", drawn, name, asked)
+        if drawn < number:
+            logger.info("Only %d labeled rows are left to %s on, not %d", drawn, name, number)
 
 
 # --- the pool ------------------------------------------------------------------------------------
-
-
-def pool_size(recipe: Recipe) -> int:
-    """Return how many rows a recipe's pool has, at most.
-
-    The recipe of an adapter that is trained states how many rows it was trained on, perhaps fewer
-    than were asked for. Its pool must be the same.
-    """
-    return max(POOL_ROWS, (recipe.train or 0) + _MOST_HELD_OUT) + (recipe.check or 0)
 
 
 def row_sample(seed: int, size: int) -> RowSample:

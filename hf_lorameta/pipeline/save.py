@@ -40,7 +40,6 @@ from hf_lorameta.pipeline.publish import (
     staging_folder,
 )
 from hf_lorameta.pipeline.remarks import remarks_on
-from hf_lorameta.recipe import Replay
 from hf_lorameta.remarks import Remark
 from hf_lorameta.types import FactorPair
 
@@ -206,9 +205,13 @@ class Generation(SavableAdapter):
     report: Report | None = field(default=None, kw_only=True)
 
     @cached_property
-    def replay(self) -> Replay:
-        """The settings that make the same adapter again; `Plan.recipe` is what was asked for."""
-        return Replay.after(self.plan.replay, **self.outcome.settings)
+    def replay(self) -> dict[str, Any]:
+        """The settings that make the same adapter again, whatever time or limits there are then.
+
+        They are those of the recipe and of all stages that were asked for, apart from what came
+        out, such as the number of steps.
+        """
+        return self.plan.replay.model_dump() | self.outcome.settings
 
     @cached_property
     def remarks(self) -> tuple[Remark, ...]:
@@ -224,7 +227,7 @@ class Generation(SavableAdapter):
     def provenance(self) -> Mapping[str, Any]:  # type: ignore[override]
         """Content of ``recipe.json``."""
         remarks = [r.to_dict() for r in self.remarks if r.level != "note"]
-        result = {"recipe": self.replay.model_dump(), "remarks": remarks, "rank": self.rank}
+        result = {"recipe": self.replay, "remarks": remarks, "rank": self.rank}
         return self._recorded(self.plan.provenance | self.outcome.to_dict() | result)
 
     def to_dict(self) -> dict[str, Any]:
