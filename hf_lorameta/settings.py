@@ -76,4 +76,6 @@ class Settings(BaseModel):
             hint = Option(field, change="leave out")
             if limits.keys() & {"ge", "le"}:
                 hint = Option(field, change="raise" if "ge" in limits else "lower")
-        return RecipeError(f"{field} {problem}, got {first['input']!r}", hint=hint)
+        return RecipeError(
+            f"{field} {problem}, got {first['input']!r}", code="recipe.invalid", hint=hint
+        )

@@ -299,14 +299,18 @@ def _require_folder(
     if source is None or request.dataset is not None:
         raise UsageError(
             f"expected either --dataset or --from, got {'both' if source else 'neither'}",
+            code="push.dataset-or-from",
             hint="leave one out" if source else Option("dataset", "user/name"),
         )
     if repo_id is None:
-        raise UsageError("--from needs --repo-id", hint=Option("repo_id", "user/name"))
+        raise UsageError(
+            "--from needs --repo-id", code="push.no-repo-id", hint=Option("repo_id", "user/name")
+        )
     if refused := [*request.changed, *(["export"] if export else [])]:
         option = f"--{refused[0].replace('_', '-')}"
         raise UsageError(
             f"{option} needs --dataset: a finished folder is published unchanged",
+            code="push.needs-dataset",
             hint=f"leave it out, or make another folder with hf-lorameta generate … {option} …",
         )
     return source, repo_id

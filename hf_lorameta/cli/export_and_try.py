@@ -67,10 +67,12 @@ def export(
 
     output = output or Path(f"{resolved(expanded(adapter)).name}.gguf")
     if output.is_dir():
-        raise UsageError(f"{output} is a folder", hint=Option("output", "FILE"))
+        raise UsageError(
+            f"{output} is a folder", code="output.is-a-folder", hint=Option("output", "FILE")
+        )
     if output.exists() and not overwrite:
         hint = [Option("output", change="name another"), Option("overwrite", True)]
-        raise UsageError(f"{output} exists already", hint=hint)
+        raise UsageError(f"{output} exists already", code="output.exists", hint=hint)
     require_extra("gguf", extra="gguf")
     folder = locate_adapter(adapter, hub=Hub(token))
     config = check_adapter(folder)[0]
@@ -123,7 +125,11 @@ def try_(
     from hf_lorameta.pipeline.evaluate import open_evaluator
 
     if template is not None and "{}" not in template:
-        raise UsageError("the template has no {}", hint=Option("template", r"Input: {}\nOutput:"))
+        raise UsageError(
+            "the template has no {}",
+            code="template.no-input",
+            hint=Option("template", r"Input: {}\nOutput:"),
+        )
     folder = locate_adapter(adapter, hub=Hub(token))
     base_model = base_model_of(adapter, folder_config(folder, patterns=True), base)
     if template is None:
@@ -176,5 +182,6 @@ def _recorded_columns(folder: Path) -> "Columns":
     except ValidationError:
         raise AdapterError(
             "the adapter's recipe.json has columns that this version does not know",
+            code="recipe.unknown-columns",
             hint=["update hf-lorameta", Option("template", "{}")],
         ) from None

@@ -229,7 +229,9 @@ def as_dataset(
         if found and columns.names() == [columns.output]:
             as_input = Option("columns", f"input={columns.output}")
             text = "The dataset is read as outputs without inputs."
-            remarks.append(Remark("note", text, as_input, "To read them as inputs"))
+            remarks.append(
+                Remark("note", text, as_input, "To read them as inputs", code="inputs.none")
+            )
     except DatasetError as error:
         error.row = _row_as_proposed(raw, error.columns)
         raise

@@ -178,5 +178,6 @@ def _refuse_failed(check: "CheckResult") -> None:
             raise AdapterError(
                 f"the base model{words} is better: its loss on {check.rows} rows is {loss:.3f}, "
                 f"that of the adapter {end:.3f}",
+                code="adapter.worse-than-base",
                 hint=["add labeled rows", Option("check", change="leave out")],
             )

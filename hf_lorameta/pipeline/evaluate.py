@@ -44,6 +44,7 @@ _OTHER_METHODS = re.compile(rf"{BASE_METHOD}|{CHAT_METHOD}|{ADAPTER_METHOD}|\d+-
 _UNREAD = Remark(
     "warning",
     f"The {RECIPE_FILE} of an adapter cannot be read: the rows may not be new to the adapter.",
+    code="recipe.unreadable",
 )
 
 
@@ -182,7 +183,9 @@ def prepare_evaluation(
         opened, provenances, max_rows, shots, hub, progress, folder
     )
     scored = f"Scoring {plural(len(rows), 'row')} of split {opened.split} with {base_model[0]}."
-    log_remarks([*remarks, *([_UNREAD] if unread else ()), Remark("note", scored)])
+    log_remarks(
+        [*remarks, *([_UNREAD] if unread else ()), Remark("note", scored, code="evaluate.scoring")]
+    )
     return Evaluation(folders, base_model, opened, rows, examples)
 
 
@@ -212,20 +215,29 @@ def open_evaluator(
 def _locate_adapters(names: Sequence[str | Path], hub: Hub) -> dict[str, Path]:
     """Return the folders of adapters by their names in the table."""
     if not names:
-        raise UsageError("no adapter is named", hint="name a folder or a Hub id")
+        raise UsageError(
+            "no adapter is named", code="adapter.unnamed", hint="name a folder or a Hub id"
+        )
     files = [str(name) for name in names if is_local(name)]
     if files and len(files) < len(names):
         others = [str(name) for name in names if str(name) not in files]
         raise UsageError(
             f"{files[0]} is a file, expected the folder or the Hub id of an adapter",
+            code="adapter.is-a-file",
             hint=command("evaluate", *others, dataset=files[0]),
         )
     labels = [ADAPTER_METHOD] if len(names) == 1 else [str(name) for name in names]
     for label in labels if len(labels) > 1 else ():
         if labels.count(label) > 1:
-            raise UsageError(f"{label} is named twice", hint="name each adapter once")
+            raise UsageError(
+                f"{label} is named twice", code="adapter.named-twice", hint="name each adapter once"
+            )
         if _OTHER_METHODS.fullmatch(label):
-            raise UsageError(f"{label} is the name of a method", hint=f"name it ./{label}")
+            raise UsageError(
+                f"{label} is the name of a method",
+                code="adapter.named-as-method",
+                hint=f"name it ./{label}",
+            )
     return {label: locate_adapter(name, hub=hub) for label, name in zip(labels, names, strict=True)}
 
 
@@ -241,6 +253,7 @@ def _base_of(folders: Mapping[str, Path], base: str | Path | None) -> tuple[str,
         if other.base_model.lower() != config.base_model.lower():
             raise AdapterError(
                 f"{name} is for {other.base_model}, and {first} for {config.base_model}",
+                code="adapter.other-base",
                 hint="score adapters of one base model at a time",
             )
     return base_model_of(first, config, base)
@@ -254,6 +267,7 @@ def _provenance_for(
     if name is None and len(ids) > 1:
         raise UsageError(
             f"the adapters were generated for different datasets: {', '.join(sorted(ids))}",
+            code="evaluate.different-datasets",
             hint=Option("dataset", "user/name"),
         )
     named = isinstance(name, str | Path)

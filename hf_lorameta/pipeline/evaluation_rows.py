@@ -86,6 +86,7 @@ def open_to_evaluate(
     if name is None:
         raise UsageError(
             "the adapter's recipe names no public dataset to score on",
+            code="evaluate.no-dataset",
             hint=[Option("dataset", "user/name"), "name a file"],
         )
     if isinstance(name, str | Path) and not is_local(name):
@@ -145,21 +146,25 @@ def rows_to_evaluate(
         taken = ", ".join(f"{count} {reason}" for reason, count in counts.items() if count)
         raise EmptyDatasetError(
             f"no row is left to score: {taken}",
+            code="evaluate.no-rows-left",
             hint=[*([Option("shots", 0)] if examples else ()), *_OTHER_ROWS],
         )
     if train:
         examples = _draw(train, shots, set(rows))[0]
-    notes = [f"Read {dataset.columns} of split {dataset.split}."]
+    read = f"Read {dataset.columns} of split {dataset.split}."
+    notes = [Remark("note", read, code="evaluate.reading")]
     if skipped:
-        notes.append(f"Skipping {skipped} rows that were used to make or check an adapter.")
+        text = f"Skipping {skipped} rows that were used to make or check an adapter."
+        notes.append(Remark("note", text, code="evaluate.skipping"))
     if len(rows) < count:
-        notes.append(f"The split has only {plural(len(rows), 'row')} to score.")
+        text = f"The split has only {plural(len(rows), 'row')} to score."
+        notes.append(Remark("note", text, code="evaluate.few-rows"))
     if examples:
         split = (train or dataset).split
         others = plural(len(examples), "other row")
-        notes.append(f"Examples in the few-shot prompt: {others} of split {split}.")
-    remarks = (*(Remark("note", note) for note in notes), *warnings)
-    return RowsToEvaluate(rows, examples, remarks)
+        text = f"Examples in the few-shot prompt: {others} of split {split}."
+        notes.append(Remark("note", text, code="evaluate.examples"))
+    return RowsToEvaluate(rows, examples, (*notes, *warnings))
 
 
 def _used(
@@ -181,10 +186,11 @@ def _used(
                 raise EmptyDatasetError(
                     f"no row of split {stored} is scored: an adapter was trained or checked on "
                     "some of them, and which ones is not known from its recipe",
+                    code="evaluate.rows-unknown",
                     hint=_OTHER_ROWS,
                 )
             text = f"An adapter was generated for split {stored}: its rows are not new to it."
-            warnings[Remark("warning", text)] = None
+            warnings[Remark("warning", text, code="evaluate.rows-not-new")] = None
     return used, warnings
 
 
@@ -222,6 +228,7 @@ def _draw(dataset: Dataset, count: int, without: Collection[Row]) -> tuple[list[
     if read and not sample.rows:
         raise UnlabeledDatasetError(
             f"none of {plural(read, 'row')} has an output to compare with",
+            code="outputs.none",
             hint=[Option("split", "NAME"), Option("columns", "output=COLUMN")],
         )
     return draw_stratified(sample.rows, count, _SEED), len(left_out)

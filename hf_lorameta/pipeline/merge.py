@@ -35,7 +35,6 @@ from hf_lorameta.method.merging import COMBINERS, DEFAULT_RANK, shared_rank
 from hf_lorameta.pipeline.adapter_folder import RECIPE_FILE
 from hf_lorameta.pipeline.named_adapters import NamedAdapter, common_layout, open_named
 from hf_lorameta.pipeline.progress import bars_unless
-from hf_lorameta.pipeline.remarks import FOUR_BIT
 from hf_lorameta.pipeline.save import SavableAdapter, as_json
 from hf_lorameta.recipe import MAX_RANK, MergeRecipe
 from hf_lorameta.remarks import Remark, log_remarks
@@ -82,6 +81,7 @@ def merge(
         given = ", ".join(f"{weight:g}" for weight in weights.values())
         raise UsageError(
             f"the weights are {given or 'none'}, expected finite numbers that are not all zero",
+            code="merge.weights-invalid",
             hint="hf-lorameta merge user/a:0.7 user/b:-0.3 -o merged",
         )
 
@@ -187,8 +187,9 @@ def _remarks(base_model: str, adapters: Iterable[NamedAdapter]) -> Iterator[Rema
     if names := [adapter.facts["adapter"] for adapter in adapters if adapter.of_four_bit]:
         yield Remark(
             "warning",
-            f"{FOUR_BIT} were used in place of those of {base_model} to make "
+            f"4-bit weights were used in place of those of {base_model} to make "
             f"{', '.join(names)}: on the original weights, the merge may give other answers.",
+            code="base.four-bit",
         )
 
 

@@ -23,7 +23,6 @@ from hf_lorameta.pipeline.adapter_folder import (
     read_provenance,
     similar_adapter,
 )
-from hf_lorameta.pipeline.remarks import FOUR_BIT
 
 UNKNOWN = "unknown"
 """Written for a license that is not stated."""
@@ -102,7 +101,8 @@ def _in_folder(folder: Path, name: str) -> NamedAdapter:
         "generated": generated_adapters(provenance),
     }
     remarks = (provenance or {}).get("remarks", ())
-    return NamedAdapter(config, weights, facts, any(FOUR_BIT in r["text"] for r in remarks))
+    four_bit = any(remark["code"] == "base.four-bit" for remark in remarks)
+    return NamedAdapter(config, weights, facts, four_bit)
 
 
 def _in_bank(name: str, bank: Bank) -> NamedAdapter:
@@ -113,6 +113,7 @@ def _in_bank(name: str, bank: Bank) -> NamedAdapter:
         raise UsageError(
             f"{sanitize(name)} is neither a folder, nor a Hub id of the form user/adapter, nor an "
             f"adapter of the bank {bank.id}",
+            code="adapter.not-found",
             hint=similar_adapter(expanded(name))
             or "hf-lorameta bank list shows the names of a bank's adapters",
         )
@@ -156,6 +157,7 @@ def common_layout(adapters: Mapping[str, NamedAdapter]) -> Layout:
                     raise AdapterError(
                         f"{sanitize(module.name)} is {module.out_features} × {module.in_features}, "
                         f"in another adapter {other.out_features} × {other.in_features}",
+                        code="adapter.other-shape",
                         hint="name adapters of one base model",
                     )
     return tuple(sorted(known.values(), key=lambda module: canonical_order(module.name)))

@@ -162,11 +162,13 @@ def target_for_dataset(
         raise UsageError(
             "the dataset is private or a local file, and a public repo named after it would reveal "
             "its name",
+            code="repo.name-reveals-dataset",
             hint=Option("repo_id", "user/name"),
         )
     if repo_id is None and dry_run and not hub.has_token:
         raise AuthError(
             "the repo is named after your account, and no Hub token is saved",
+            code="token.none",
             hint=[Option("repo_id", "user/name"), "hf auth login"],
         )
     return resolve_target(
@@ -209,6 +211,7 @@ def resolve_target(
         raise UsageError(
             "the repo would be public, and the instruction in the adapter's files was made from a "
             "dataset that is not: it is private, gated or a local file",
+            code="repo.instruction-reveals-dataset",
             hint=Option("instruction", "Classify the text.", "generate with"),
         )
     if hub.has_token or not dry_run:
@@ -219,6 +222,7 @@ def resolve_target(
         if consent.create_pr:
             raise UsageError(
                 f"{repo_id} does not exist, so there is nothing to open a pull request on",
+                code="repo.none-for-pull-request",
                 hint=Option("create_pr", change="leave out"),
             )
         private = source_private if consent.private is None else consent.private
@@ -228,6 +232,7 @@ def resolve_target(
     if replaces and not (consent.overwrite or consent.create_pr):
         raise ConflictError(
             f"{repo_id} already holds {', '.join(replaces)}",
+            code="repo.holds-files",
             hint=[
                 Option("overwrite", True),
                 Option("create_pr", True),

@@ -27,8 +27,6 @@ from hf_lorameta.remarks import Remark
 from hf_lorameta.tables import plural
 from hf_lorameta.training.settings import MAX_TRAINED_TOKENS, Settings, most_of_output
 
-FOUR_BIT = "4-bit weights"
-"""Words of the warning that they were used, by which a merge finds it in recipe.json."""
 _FEW_ROWS = 20
 _MOST_NAMED = 3
 _LOW_RETENTION = 0.9
@@ -64,30 +62,39 @@ def _of_dataset(plan: PlanData, outcome: Outcome) -> Iterator[Remark]:
     profile, dataset = plan.profile, plan.dataset
     if plan.bank.has_datasets and profile.rows < _FEW_ROWS:
         count = "1 row was" if profile.rows == 1 else f"{profile.rows} rows were"
-        yield Remark("warning", f"Only {count} read: distances from so few are uncertain.")
+        yield Remark(
+            "warning", f"Only {count} read: distances from so few are uncertain.", code="rows.few"
+        )
     if profile.left_out:
         total = profile.rows + profile.left_out
         text = f"{profile.left_out} of {total} rows have no output and were left out."
-        yield Remark("warning", text)
+        yield Remark("warning", text, code="outputs.some-missing")
     yield from profile.row_counts.remarks(profile.rows)
     # prompts for which no instruction can be proposed get a form with words that all rows share
     shared = dataset.columns.template not in (TEXT, LABELED[TEXT]) and shares_instruction(profile)
     untold = not (states_task(dataset) or shared) and expects_instructions(plan.bank)
     if untold and not outcome.training:  # rows that it is trained on show what to do
         output = normalized(dataset.columns.answer or "answer").replace("_", " ")
-        yield Remark("doubt", "The inputs do not say what to do, and no instruction was given.")
+        yield Remark(
+            "doubt",
+            "The inputs do not say what to do, and no instruction was given.",
+            code="instruction.none",
+        )
         yield Remark(
             "warning",
             "The inputs contain no instruction, unlike those of most bank datasets, so the adapter "
             "may not know what to do with them.",
             Option("instruction", f"Write the {output}"),
             "To state the task, for example",
+            code="instruction.unlike-bank",
         )
     if dataset.prompts_only:
         yield _on_missing_outputs(plan)
     elif dataset.columns.input is None and dataset.columns.messages is None:
         compared = ": only outputs were compared" if plan.bank.has_datasets else ""
-        yield Remark("warning", f"The dataset has no inputs, only text{compared}.")
+        yield Remark(
+            "warning", f"The dataset has no inputs, only text{compared}.", code="inputs.none"
+        )
 
 
 def _on_missing_outputs(plan: PlanData) -> Remark:
@@ -98,12 +105,13 @@ def _on_missing_outputs(plan: PlanData) -> Remark:
             "less reliable."
         )
     if not is_scaled_by_length(plan.bank, plan.recipe):
-        return Remark("warning", text)
+        return Remark("warning", text, code="outputs.none")
     return Remark(
         "warning",
         f"{text} The adapter is not scaled for long outputs, since their length is unknown.",
         Option("scale", 0.5),
         "For outputs of a sentence or more",
+        code="outputs.not-scaled",
     )
 
 
@@ -117,15 +125,24 @@ def _of_bank(plan: PlanData, outcome: Outcome) -> Iterator[Remark]:
             "warning",
             f"The bank is a pack that retains {index.packing.retained_whole:.0%} of its adapters' "
             "updates: the unpacked bank would make a better adapter.",
+            code="bank.lossy-pack",
         )
     combined = [entry for entry, _ in plan.combined if isinstance(entry, IndexEntry)]
     if odd := outliers(stated_norms(combined)):
-        yield Remark("warning", _on_outliers(odd), Option("bank", "none"), "To use none of them")
+        yield Remark(
+            "warning",
+            _on_outliers(odd),
+            Option("bank", "none"),
+            "To use none of them",
+            code="bank.odd-adapters",
+        )
     if len(neighbors) > 1 and plan.effective_number < 1.2:
         text = "Nearly all weight is on one adapter: the result is close to a copy of it."
-        yield Remark("warning", text)
+        yield Remark("warning", text, code="bank.one-adapter")
     if any(n.license is None for n in neighbors):
-        yield Remark("warning", "Not all of the adapters used state a license.")
+        yield Remark(
+            "warning", "Not all of the adapters used state a license.", code="license.some-unknown"
+        )
 
 
 def _on_distance(plan: PlanData, outcome: Outcome) -> Iterator[Remark]:
@@ -137,12 +154,14 @@ def _on_distance(plan: PlanData, outcome: Outcome) -> Iterator[Remark]:
         "warning",
         "No dataset in the bank is near this one: the nearest is at distance "
         f"{nearest:.3f}; within the bank, {typical:.3f} is typical.",
+        code="bank.far",
     )
     if outcome == Outcome() and not plan.recipe.rows_asked:
         yield Remark(
             "warning",
             "Expect little from this adapter: train it on labeled rows, or compare it with "
             "the base model on them before you use it.",
+            code="bank.expect-little",
         )
 
 
@@ -153,14 +172,16 @@ def _on_weights(index: Index, outcome: Outcome) -> Iterator[Remark]:
             "warning",
             "The base model's weights were dequantized from a GGUF file: the adapter may do worse "
             "on the original weights.",
+            code="base.dequantized",
         )
     elif (outcome.training or outcome.check) and not outcome.given_model:
         weights = find_at_hand(index.base_model, index.base_revision)
         if weights and weights.suffix == ".gguf":
             yield Remark(
                 "warning",
-                f"{FOUR_BIT} were used in place of those of {index.base_model}, which were not "
+                f"4-bit weights were used in place of those of {index.base_model}, which were not "
                 "on this machine: on the original weights, the adapter may give other answers.",
+                code="base.four-bit",
             )
 
 
@@ -180,33 +201,47 @@ def _of_adapter(plan: PlanData, outcome: Outcome) -> Iterator[Remark]:
         yield _on_training(training, outcome, plan.profile.rows)
     elif outcome.out_of_time:
         text = "Time ran out before the first training step."
-        yield Remark("warning", text, more_time(outcome.budget), "To allow more")
+        yield Remark(
+            "warning", text, more_time(outcome.budget), "To allow more", code="budget.short"
+        )
     if check:
         yield _on_losses(check, outcome.checked_in_folds)
         if check.rows < outcome.to_count and not outcome.interrupted:
             text = f"Time allowed counting on only {check.rows} of {outcome.to_count} rows."
-            yield Remark("note", text, more_time(outcome.budget), "To count on more of them")
+            yield Remark(
+                "note",
+                text,
+                more_time(outcome.budget),
+                "To count on more of them",
+                code="budget.few-counted",
+            )
         if outcome.ungraded:
             text = "There was no time to grade answers that are not exactly right."
-            yield Remark("note", text, more_time(outcome.budget), "To grade them")
+            yield Remark(
+                "note", text, more_time(outcome.budget), "To grade them", code="budget.ungraded"
+            )
     elif training:
         text = "Right answers were not counted."
-        yield Remark("note", text, Option("check", 16), "To count them on 16 other rows")
+        yield Remark(
+            "note", text, Option("check", 16), "To count them on 16 other rows", code="check.none"
+        )
     yield from _on_missing_rows(plan.recipe, outcome)
     if outcome.interrupted:
-        yield Remark("warning", outcome.interrupted.warning)
+        yield Remark("warning", outcome.interrupted.warning, code="stage.interrupted")
     if training and training.cut:
         yield Remark(
             "warning" if 10 * training.cut > training.rows else "note",
             f"{training.cut} of {training.rows} rows are longer than training reads, "
             f"{MAX_TRAINED_TOKENS} tokens with {most_of_output(MAX_TRAINED_TOKENS)} of the output: "
             "the beginning of their prompt or the end of their output was cut off.",
+            code="rows.cut",
         )
     if training and training.outputs == 1:
         yield Remark(
             "warning",
             f"All {training.rows} rows that the adapter was trained on have the same output, "
             "so it cannot have learned which inputs have another one.",
+            code="outputs.all-same",
         )
     if check and _is_worse(check):
         yield Remark(
@@ -215,6 +250,7 @@ def _of_adapter(plan: PlanData, outcome: Outcome) -> Iterator[Remark]:
             "base model: do not use it as it is.",
             _TRAIN_LONGER,
             "To train it further",
+            code="check.worse",
         )
 
 
@@ -233,6 +269,7 @@ def _on_missing_rows(recipe: Recipe, outcome: Outcome) -> Iterator[Remark]:
                 "warning",
                 f"The adapter was {done} on {rows} labeled rows, not {requested}: no more distinct "
                 "ones were read, or the others are for another purpose, such as the check.",
+                code="rows.fewer-than-asked",
             )
 
 
@@ -257,10 +294,12 @@ def _on_training(training: Training, outcome: Outcome, labeled: int) -> Remark:
     seen = training.steps * Settings.rows
     steps = plural(training.steps, "step")
     if seen >= training.rows:
-        return Remark("note", f"Trained on {training.rows} rows for {steps}.")
+        return Remark(
+            "note", f"Trained on {training.rows} rows for {steps}.", code="training.all-rows"
+        )
     text = f"Trained on {seen:,} of {max(labeled, training.rows):,} rows, in {steps}."
     more = (more_time(outcome.budget), "To use more of them") if outcome.budget else ()
-    return Remark("note", text, *more)
+    return Remark("note", text, *more, code="training.some-rows")
 
 
 def _on_losses(check: CheckResult, in_folds: bool) -> Remark:
@@ -277,6 +316,7 @@ def _on_losses(check: CheckResult, in_folds: bool) -> Remark:
     return Remark(
         "note",
         f"Checked on {rows}: loss of the {losses}, of this adapter {check.adapter.loss:.3f}.",
+        code="check.losses",
     )
 
 
@@ -323,7 +363,7 @@ trained: time ran out before the first step. Right answers ...
     if check is None:
         advice = "Count them on some rows before you rely on an adapter."
         text = " ".join(["Unsure until right answers are counted.", *doubts, advice])
-        return Remark("unsure", text)
+        return Remark("unsure", text, code="verdict.uncounted")
     right: Mapping[str, float] = check.right
     scores = right
     margin: float = _margin(check.rows)
@@ -344,24 +384,32 @@ trained: time ran out before the first step. Right answers ...
     name, words = map(method_in_words, (rival, CLASSIFIER))
     longer = more_time(budget), "To train longer"
     if not (any(right.values()) or any(scores.values())):
-        return Remark("unsure", f"Unsure: no answer is right. {reason}", *longer)
+        return Remark(
+            "unsure", f"Unsure: no answer is right. {reason}", *longer, code="verdict.none-right"
+        )
     classifier = None if untrained else scores.get(CLASSIFIER)
     if classifier is not None and classifier >= max(adapter, best) + margin:
         text = f"Unlikely to help: {better} with {words}. {reason} {_BETTER_TOOL}"
-        return Remark("unlikely", text)
+        return Remark("unlikely", text, code="verdict.classifier-better")
     if best >= adapter + margin:
         text = f"Unlikely to help: {better} with {name}. {reason} {_WHAT_HELPS}"
-        return Remark("unlikely", text, *longer)
+        return Remark("unlikely", text, *longer, code="verdict.unlikely")
     if adapter < best + margin:
-        return Remark("unsure", f"Unsure: about {equal} with {name}. {reason}")
+        return Remark(
+            "unsure", f"Unsure: about {equal} with {name}. {reason}", code="verdict.equal"
+        )
     if doubts:
-        return Remark("unsure", f"Unsure, although the adapter answers best. {reason}")
+        return Remark(
+            "unsure",
+            f"Unsure, although the adapter answers best. {reason}",
+            code="verdict.doubtful",
+        )
     if classifier is not None and classifier > adapter - margin:
         reason = f"{reason} {words.capitalize()} is about as good."
     best_of_all = "the adapter answers best"
     if not right[ADAPTER_METHOD]:
         best_of_all += ", although none of its answers is exactly right"
-    return Remark("likely", f"Likely to help: {best_of_all}. {reason}")
+    return Remark("likely", f"Likely to help: {best_of_all}. {reason}", code="verdict.likely")
 
 
 def _margin(rows: int) -> int:

@@ -183,7 +183,7 @@ def require_compatible(request: Request, bank: Bank, dataset: DatasetInfo) -> No
 
 
 def _refuse(problems: list[LoraMetaError]) -> None:
-    """Raise one error for all problems, if there are any; its type is that of the first."""
+    """Raise one error for all problems, if there are any; its type and code are the first's."""
     if not problems:
         return
     first, *others = problems
@@ -191,7 +191,9 @@ def _refuse(problems: list[LoraMetaError]) -> None:
         raise first
     text = "; and ".join(map(str, problems))
     advice = dict.fromkeys(part for problem in problems for part in problem.advice)
-    raise type(first)(text, hint=list(advice))
+    error = type(first)(text, code=first.code, hint=list(advice))
+    error.codes = tuple(problem.code for problem in problems)
+    raise error
 
 
 def _problems(dataset: DatasetInfo, bank: Bank, request: Request) -> Iterator[LoraMetaError]:
@@ -203,18 +205,20 @@ def _problems(dataset: DatasetInfo, bank: Bank, request: Request) -> Iterator[Lo
         yield UsageError(
             f"got both a time limit (budget) and a number of rows (train={request.train}), expected "
             "one",
+            code="budget.and-train",
             hint=[without_budget, Option("train", change="leave out")],
         )
     if budget and dataset.prompts_only and not bank.is_empty:
         yield UnlabeledDatasetError(
             "the dataset has no outputs to train on",
+            code="outputs.none",
             hint=[Option("columns", "input=COLUMN,output=COLUMN"), without_budget],
         )
     if bank.is_empty and budget == 0 and not dataset.prompts_only:
         yield UsageError(
             f"no bank is used for {bank.index.base_model}, so its adapter has to be trained on "
             "labeled rows",
-            hint=[
+            code="training.needed-without-bank", hint=[
                 Option("budget", "2m"), Option("train", 100),
                 *_bank_advice(bank), _train_a_bank(bank),
             ],
@@ -233,6 +237,7 @@ def _incompatible(request: Request, bank: Bank, dataset: DatasetInfo) -> Iterato
             if name not in allowed | _ALWAYS:
                 yield RecipeError(
                     f"{name}={value} is for the adapters of a bank, and {reason}",
+                    code="recipe.needs-bank",
                     hint=[Option(name, change="leave out"), *_bank_advice(bank)],
                 )
     columns = Option("columns", "input=COLUMN,output=COLUMN")
@@ -240,12 +245,14 @@ def _incompatible(request: Request, bank: Bank, dataset: DatasetInfo) -> Iterato
         yield UnlabeledDatasetError(
             f"no bank is used for {index.base_model}, so its adapter has to learn from labeled "
             "rows, and the dataset has no outputs",
+            code="outputs.needed-without-bank",
             hint=[columns, *_bank_advice(bank), _train_a_bank(bank)],
         )
     elif dataset.prompts_only and (numbers := Resolved(request).rows.numbers):
         name = next(iter(numbers))
         yield UnlabeledDatasetError(
             f"the setting {name} compares answers with outputs, and the dataset has none",
+            code="outputs.none-to-compare",
             hint=[Option(name, change="leave out"), columns],
         )
 
@@ -282,11 +289,12 @@ def _obstacle(dataset: DatasetInfo, session: Session) -> LoraMetaError | None:
     if dataset.prompts_only:
         return UnlabeledDatasetError(
             "the dataset has no outputs",
+            code="outputs.none",
             hint="where answers are labels, label 64 rows: without them the adapter rarely gives "
             "the right one",
         )
     if environ.get(NO_BASE):
-        return UsageError(f"{NO_BASE} is set", hint="unset it")
+        return UsageError(f"{NO_BASE} is set", code="base.off", hint="unset it")
     if missing := missing_extra():
         return missing
     if session.has_model:
@@ -297,12 +305,15 @@ def _obstacle(dataset: DatasetInfo, session: Session) -> LoraMetaError | None:
         return error
     if path is None:
         return NotFoundError(
-            "the base model is not on this machine", hint=f"hf download {index.base_model}"
+            "the base model is not on this machine",
+            code="base.not-here",
+            hint=f"hf download {index.base_model}",
         )
     needed = memory_needed(parameters(path))
     if needed > available_memory() / 2:
         return UsageError(
             f"the base model needs {needed / 1e9:.1f} GB, more than half of the free memory",
+            code="base.too-large",
             hint=Option("budget", "2m"),
         )
     return None

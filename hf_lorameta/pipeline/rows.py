@@ -200,6 +200,7 @@ def require_rows(rows: Rows, asked: RowsAsked) -> None:
             others = [other for other in asked.numbers if other != name]
             raise EmptyDatasetError(
                 f"{drawn} labeled rows left to {name} on, expected at least {least[name]}",
+                code="rows.too-few",
                 hint=[
                     Option(name, change="leave out"),
                     *(Option(other, change="lower") for other in others),

@@ -62,12 +62,14 @@ class TrainSettings(Settings):
         if self.steps is not None and self.train is None:
             raise RecipeError(
                 f"got steps={self.steps}, expected none without train",
+                code="recipe.steps-without-train",
                 hint=Option("steps", change="leave out"),
             )
         if self.schedule is not None and self.schedule < (self.steps or math.inf):
             expected = f"at least steps, {self.steps}" if self.steps else "none without steps"
             raise RecipeError(
                 f"got schedule={self.schedule}, expected {expected}",
+                code="recipe.schedule-mismatch",
                 hint=Option("schedule", change="leave out"),
             )
         return self
@@ -112,6 +114,7 @@ class Train(Stage[TrainSettings]):
         if not after.adapter.pairs:
             raise AdapterError(
                 f"{_why_untrained(after)}, and there is no bank to make an adapter from",
+                code="training.none-without-bank",
                 hint=[Option("train", 100), more_time(context.deadline.seconds), "name a bank"],
             )
         return after

@@ -76,7 +76,7 @@ PLAIN = Card(
     nearest_in_bank=0.08,
     rank=16,
     remarks=(
-        Remark("warning", "the dataset has 12 rows_only [see] <docs>"),
+        Remark("warning", "the dataset has 12 rows_only [see] <docs>", code="rows.few"),
         verdict_on(None),
     ),
     recipe=Recipe(metric="kl", coefficients="normalized", temperature=0.5),

@@ -207,7 +207,7 @@ def test_blank_inputs_are_refused_and_blank_outputs_left_out() -> None:
     assert open_dataset([pair, pair | {"input": "a"}]).head(1) == [(" ", "A cat.")]
     for blank, level in ((1, "note"), (2, "doubt")):
         cells = [{"input": "a" * (i >= blank), "output": "ab"[i % 2]} for i in range(12)]
-        remark = Remark(level, f"Blank inputs among the first 12: {blank}.")  # type: ignore[arg-type]
+        remark = Remark(level, f"Blank inputs among the first 12: {blank}.", code="inputs.blank")  # type: ignore[arg-type]
         assert remark in open_dataset(cells).remarks
     rows = [("q", "a"), ("q", " \n"), ("q", "")]
     profile = profile_rows(rows, lambda texts: [[0] * len(text) for text in texts], 1)

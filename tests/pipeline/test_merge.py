@@ -20,7 +20,6 @@ from hf_lorameta.formats.peft_config import CONFIG_FILE
 from hf_lorameta.hub.packaged_model import SMOLLM2
 from hf_lorameta.method.merging import COMBINERS, exact
 from hf_lorameta.pipeline.adapter_folder import RECIPE_FILE, locate_adapter
-from hf_lorameta.pipeline.remarks import FOUR_BIT
 from tests.conftest import LAYOUT, adapter_files, write_files
 from tests.support.random_adapter import random_pairs, write_adapter
 from tests.training import tiny
@@ -284,7 +283,7 @@ def test_a_merge_says_which_of_its_sources_were_made_with_4_bit_weights(
     save: Callable[..., Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     quantized, other = save("a"), save("b", seed=1)
-    remark = {"level": "warning", "text": f"{FOUR_BIT} were used in place of those of x."}
+    remark = {"code": "base.four-bit", "level": "warning", "text": "Other weights were used."}
     recipe = {"library": "hf-lorameta 1", "private": True, "merge": {}, "adapters": []}
     (quantized / RECIPE_FILE).write_text(json.dumps(recipe | {"remarks": [remark]}))
     once = merge({quantized: 1.0, other: 1.0}).save_pretrained(tmp_path / "once")

@@ -232,7 +232,10 @@ def test_a_scale_is_advised_where_the_length_of_outputs_is_unknown() -> None:
 def test_a_new_remark_is_shown_by_python_notebook_json_and_card(
     planned: Plan, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    new = {level: Remark(level, f"A {level} <b>.") for level in ("note", "warning", "doubt")}
+    new = {
+        level: Remark(level, f"A {level} <b>.", code="rows.few")
+        for level in ("note", "warning", "doubt")
+    }
     known = planned.remarks
     dataset = replace(planned.dataset, remarks=(*planned.dataset.remarks, *new.values()))
     planned = replace(planned, dataset=dataset)

@@ -492,7 +492,10 @@ def test_all_views_escape_names(tickets: Plan, title: str | None) -> None:
 
 def test_an_unsure_verdict_has_its_reason_and_that_of_a_failed_training(tickets: Plan) -> None:
     doubt = "Blank inputs among the first 8: 3."
-    remarks = (Remark("doubt", doubt), Remark("note", "A note."))
+    remarks = (
+        Remark("doubt", doubt, code="inputs.images"),
+        Remark("note", "A note.", code="rows.repeated"),
+    )
     doubted = replace(tickets, dataset=replace(tickets.dataset, remarks=remarks))
     made = Generation(doubted, doubted.layout, 16, (), 1.0, outcome=Outcome(check=CHECK))
     page = plan_view.verdict_html(made, "rows", LoraMetaError("no time left"), busy=False)
@@ -687,7 +690,13 @@ def test_before_an_adapter_is_made_the_page_says_which_rows_are_for_what(
 
 
 def test_a_warning_says_what_can_be_done_about_it_on_the_page() -> None:
-    remark = Remark("warning", "No instruction.", Option("instruction", "Sort it"), "For example")
+    remark = Remark(
+        "warning",
+        "No instruction.",
+        Option("instruction", "Sort it"),
+        "For example",
+        code="instruction.none",
+    )
     shown: Any = SimpleNamespace(remarks=[remark], verdict=None)
     html = plan_view.expected_html(shown, "x", Rows(train=ROW))
     assert "No instruction. Open “Prompt” and write an instruction" in html
