@@ -9,6 +9,9 @@ from hf_lorameta.data.columns.columns import Columns, as_columns
 from hf_lorameta.data.sources.split_names import Splits
 from hf_lorameta.settings import Settings
 
+TEXTS = ("instruction", "template")
+"""Fields that options state on one line, see `hf_lorameta.data.prompt.as_option`."""
+
 
 class Reading(Settings):
     """Which dataset is read, and how.

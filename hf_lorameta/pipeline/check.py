@@ -79,7 +79,7 @@ class Check(Stage[CheckSettings]):
         from hf_lorameta.engines.scoring import measure_of
 
         rows = work.rows.few or work.rows.held_out
-        texts = bool(rows and measure_of(rows, work.adapter.plan.dataset.form))
+        texts = bool(rows and measure_of(rows, work.plan.dataset.form))
         return 0.0 if self.required else time_to_check(len(rows), texts, step_seconds, seconds)
 
     def run(self, work: Work, context: Context) -> Work:
@@ -90,7 +90,7 @@ class Check(Stage[CheckSettings]):
         """
         from hf_lorameta.cards.results import check_result
 
-        adapter, unseen, deadline = work.adapter, work.unseen, context.deadline
+        unseen, deadline = work.unseen, context.deadline
         if self.required:
             rows = work.rows
             unseen = (Unseen(rows.check, None, rows.prompt, rows.train),)
@@ -102,22 +102,21 @@ class Check(Stage[CheckSettings]):
         if self.required:
             _refuse_failed(check)
         ungraded = bool(report.measure) and not check.measure
-        outcome = replace(adapter.outcome, check=check, ungraded=ungraded)
-        return replace(work, adapter=replace(adapter, outcome=outcome, report=report))
+        outcome = replace(work.outcome, check=check, ungraded=ungraded)
+        return replace(work, outcome=outcome, report=report)
 
 
 def _scored(unseen: Sequence[Unseen], work: Work, context: Context) -> "Report":
     from hf_lorameta.cards.results import method_in_words
     from hf_lorameta.engines.comparing import Group, compare
-    from hf_lorameta.engines.scoring import ADAPTER_METHOD, BASE_METHOD, LoraWeights, measure_of
+    from hf_lorameta.engines.scoring import ADAPTER_METHOD, BASE_METHOD, measure_of
 
-    rows, form = [row for part in unseen for row in part.rows], work.adapter.plan.dataset.form
+    rows, form = [row for part in unseen for row in part.rows], work.plan.dataset.form
     title = f"Checking {len(rows)} rows"
-    adapter = LoraWeights(work.adapter.layout, work.adapter.pairs)
     groups = [
         Group(
             part.rows,
-            {BASE_METHOD: None, ADAPTER_METHOD: part.weights or adapter},
+            {BASE_METHOD: None, ADAPTER_METHOD: part.weights or work.weights},
             part.examples,
         )
         for part in unseen

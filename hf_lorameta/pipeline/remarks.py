@@ -22,7 +22,6 @@ from hf_lorameta.pipeline.bank_prompts import expects_instructions
 from hf_lorameta.pipeline.budget import more_time
 from hf_lorameta.pipeline.coefficients import is_scaled_by_length
 from hf_lorameta.pipeline.plan_data import PlanData
-from hf_lorameta.recipe import Recipe
 from hf_lorameta.remarks import Remark
 from hf_lorameta.tables import plural
 from hf_lorameta.training.settings import MAX_TRAINED_TOKENS, Settings, most_of_output
@@ -156,7 +155,7 @@ def _on_distance(plan: PlanData, outcome: Outcome) -> Iterator[Remark]:
         f"{nearest:.3f}; within the bank, {typical:.3f} is typical.",
         code="bank.far",
     )
-    if outcome == Outcome() and not plan.recipe.rows_asked:
+    if outcome == Outcome():
         yield Remark(
             "warning",
             "Expect little from this adapter: train it on labeled rows, or compare it with "
@@ -225,7 +224,7 @@ def _of_adapter(plan: PlanData, outcome: Outcome) -> Iterator[Remark]:
         yield Remark(
             "note", text, Option("check", 16), "To count them on 16 other rows", code="check.none"
         )
-    yield from _on_missing_rows(plan.recipe, outcome)
+    yield from _on_missing_rows(outcome)
     if outcome.interrupted:
         yield Remark("warning", outcome.interrupted.warning, code="stage.interrupted")
     if training and training.cut:
@@ -254,14 +253,15 @@ def _of_adapter(plan: PlanData, outcome: Outcome) -> Iterator[Remark]:
         )
 
 
-def _on_missing_rows(recipe: Recipe, outcome: Outcome) -> Iterator[Remark]:
-    """Warn if fewer rows were drawn than the recipe asks for."""
+def _on_missing_rows(outcome: Outcome) -> Iterator[Remark]:
+    """Warn if fewer rows were drawn than were asked for."""
     drawn, training, check = outcome.drawn, outcome.training, outcome.check
+    asked = outcome.asked
     if drawn is None:
         return
     uses = (
-        ("trained", training and training.rows, drawn.to_train, recipe.train),
-        ("checked", check and check.rows, drawn.check, recipe.check),
+        ("trained", training and training.rows, drawn.to_train, asked.get("train")),
+        ("checked", check and check.rows, drawn.check, asked.get("check")),
     )
     for done, rows, available, requested in uses:
         if rows and requested and available < requested:

@@ -7,18 +7,18 @@ from pydantic import Field, field_validator
 
 from hf_lorameta import quoting
 from hf_lorameta.data.prompt import as_option
-from hf_lorameta.data.reading import Reading
+from hf_lorameta.data.reading import TEXTS, Reading
 from hf_lorameta.pipeline.budget import SHARE_FOR_CHECK, budget_seconds
-from hf_lorameta.pipeline.check import Check
+from hf_lorameta.pipeline.check import Check, CheckSettings
 from hf_lorameta.pipeline.stages import Stage
-from hf_lorameta.pipeline.train import Train
+from hf_lorameta.pipeline.train import Train, TrainSettings
 from hf_lorameta.recipe import Recipe
 
 STAGES: tuple[type[Stage[Any]], ...] = (Train, Check)
 """What may follow the combination, in this order."""
 
 
-class Request(Check.Settings, Train.Settings, Recipe, Reading):
+class Request(CheckSettings, TrainSettings, Recipe, Reading):
     """What is read, which bank and base model are used, the time, and all other settings.
 
     The command line has an option for each field, Python an argument, the endpoints of the Space an
@@ -36,8 +36,8 @@ class Request(Check.Settings, Train.Settings, Recipe, Reading):
 
     Example:
         >>> request = Request(dataset="my rows.csv", top_k=3, budget="5m", check=False)
-        >>> request.command("generate", output="my-adapter")
-        "hf-lorameta generate 'my rows.csv' --top-k 3 --no-check --budget 5m --output my-adapter"
+        >>> request.command("generate", output="a")
+        "hf-lorameta generate --dataset 'my rows.csv' --top-k 3 --no-check --budget 5m --output a"
         >>> request.recipe.top_k, request.seconds
         (3, 300.0)
     """
@@ -135,7 +135,7 @@ class Request(Check.Settings, Train.Settings, Recipe, Reading):
         given = self.changed
         names = given.pop("dataset", ())
         files = [names] if isinstance(names, str) else names
-        named = [f"./{name}" if name.startswith("-") else name for name in files]
+        named = [word for name in files for word in ("--dataset", name)]
         return [*named, *quoting.option_words(_written(given) | options)]
 
     def _given(self) -> dict[str, Any]:
@@ -144,6 +144,7 @@ class Request(Check.Settings, Train.Settings, Recipe, Reading):
 
 def _written(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return values as options take them."""
-    texts = {name: as_option(str(values[name])) for name in ("instruction", "template")
-             if name in values}  # fmt: skip
-    return {name: v if v is True or v is False else str(v) for name, v in values.items()} | texts
+    return {
+        name: as_option(str(v)) if name in TEXTS else v if isinstance(v, bool) else str(v)
+        for name, v in values.items()
+    }

@@ -29,9 +29,9 @@ from hf_lorameta.pipeline.adapter_folder import Export
 from hf_lorameta.pipeline.budget import DEFAULT_BUDGET
 from hf_lorameta.pipeline.export import export_config
 from hf_lorameta.pipeline.progress import duration
-from hf_lorameta.pipeline.session import Session
 from hf_lorameta.pipeline.request import Request
 from hf_lorameta.pipeline.rows import RowsAsked
+from hf_lorameta.pipeline.session import Session
 from hf_lorameta.pipeline.stages import Stage
 from hf_lorameta.recipe import Recipe
 
@@ -203,8 +203,8 @@ def _problems(dataset: DatasetInfo, bank: Bank, request: Request) -> Iterator[Lo
     yield from _incompatible(request, bank, dataset)
     if budget is not None and request.train:
         yield UsageError(
-            f"got both a time limit (budget) and a number of rows (train={request.train}), expected "
-            "one",
+            f"got both a time limit (budget) and a number of rows (train={request.train}), "
+            "expected one",
             code="budget.and-train",
             hint=[without_budget, Option("train", change="leave out")],
         )

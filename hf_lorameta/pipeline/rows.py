@@ -18,7 +18,6 @@ from hf_lorameta.data.counts.sample import RowSample, draw_stratified
 from hf_lorameta.data.dataset import Dataset
 from hf_lorameta.data.sources.split_names import slice_bounds, split_name
 from hf_lorameta.errors import EmptyDatasetError, Option
-from hf_lorameta.recipe import Recipe
 from hf_lorameta.training.settings import MOST_FEW_ROWS
 from hf_lorameta.types import Row
 
@@ -162,8 +161,8 @@ def draw_rows(drawn: Drawn, pool: Sequence[Row], seed: int) -> Rows:
 
     Args:
         drawn: the numbers.
-        pool: labeled rows, see `RowsAsked.pool`; if there are fewer than the numbers add up to, the last
-            purposes get fewer.
+        pool: labeled rows, see `RowsAsked.pool`; if there are fewer than the numbers add up to, the
+            last purposes get fewer.
         seed: of drawing.
 
     Example:

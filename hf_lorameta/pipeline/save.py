@@ -9,18 +9,21 @@ from pathlib import Path
 from typing import Any
 
 from hf_lorameta._version import __version__
+from hf_lorameta.bank.index import EMBEDDED_BANK
 from hf_lorameta.cards.card_data import Card
 from hf_lorameta.cards.chart import CHART_FILE, render_chart
 from hf_lorameta.cards.gguf_usage import GGUF_FILE, MODELFILE, render_modelfile
 from hf_lorameta.cards.model_card import CARD_FILE, render_card
 from hf_lorameta.cards.results import Outcome
+from hf_lorameta.data.chat_form import CHAT
 from hf_lorameta.engines.scoring import Report
 from hf_lorameta.formats import gguf_adapter
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE, write_tensors
 from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.formats.peft_config import CONFIG_FILE, write_config
 from hf_lorameta.hub.client import Hub
-from hf_lorameta.hub.repo import Token
+from hf_lorameta.hub.packaged_model import SMOLLM2
+from hf_lorameta.hub.repo import Token, is_hub_id
 from hf_lorameta.paths import expanded, resolved
 from hf_lorameta.pipeline.adapter_folder import (
     COEFFICIENTS_FILE,
@@ -40,6 +43,7 @@ from hf_lorameta.pipeline.publish import (
     staging_folder,
 )
 from hf_lorameta.pipeline.remarks import remarks_on
+from hf_lorameta.pipeline.request import Request
 from hf_lorameta.remarks import Remark
 from hf_lorameta.types import FactorPair
 
@@ -213,6 +217,33 @@ class Generation(SavableAdapter):
         """
         return self.plan.replay.model_dump() | self.outcome.settings
 
+    @property
+    def repeating(self) -> Request:
+        """The request that makes the same adapter again.
+
+        ``DATASET``, ``CONFIG`` and ``BANK`` stand for those without a public name: a dataset that
+        is not public may have a configuration whose name says as much as its own.
+        """
+        data, bank, index = self.plan.dataset, self.plan.bank, self.plan.bank.index
+        columns, name, settings = data.columns, data.public_id, self.replay
+        named_base = bank.is_empty or (bank.id == EMBEDDED_BANK and index.base_model != SMOLLM2)
+        hidden = None if data.config in (None, "default") else "CONFIG"
+        return Request.of(
+            **settings,
+            dataset=name or "DATASET",
+            revision=data.revision if name else None,
+            config=data.config if name else hidden,
+            split=data.split,
+            columns=str(columns),
+            instruction=columns.instruction_text,
+            template=CHAT if columns.chat else columns.template,
+            budget=None if settings.get("train") else 0,
+            base=bank.public_base if named_base else None,
+            base_revision=index.base_revision if bank.is_empty else None,
+            bank=_public_bank(bank.id),
+            bank_revision=None if bank.is_empty else bank.revision,
+        )
+
     @cached_property
     def remarks(self) -> tuple[Remark, ...]:
         """What a user should know before relying on the adapter; the last is the verdict."""
@@ -276,7 +307,8 @@ class Generation(SavableAdapter):
             nearest_in_bank=plan.nearest_in_bank,
             rank=self.rank,
             remarks=self.remarks,
-            recipe=self.replay,
+            recipe=plan.replay,
+            command=["hf-lorameta", "generate", *self.repeating.words(output="my-adapter")],
             outcome=self.outcome,
             library_version=__version__,
             general=plan.general_coefficient,
@@ -306,6 +338,11 @@ class Generation(SavableAdapter):
         if exported:
             files[MODELFILE] = render_modelfile(self.base_model, plan.dataset.columns)
         return files
+
+
+def _public_bank(name: str) -> str | None:
+    """Return how a command names a bank; None if it is the one in this package."""
+    return None if name == EMBEDDED_BANK else name if is_hub_id(name) else "BANK"
 
 
 def as_json(value: object, indent: int | None = 2) -> str:

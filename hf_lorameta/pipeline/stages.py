@@ -16,9 +16,10 @@ from hf_lorameta.deadline import Deadline
 from hf_lorameta.settings import Settings
 
 if TYPE_CHECKING:
-    from hf_lorameta.engines.scoring import LoraWeights
+    from hf_lorameta.cards.results import Outcome
+    from hf_lorameta.engines.scoring import LoraWeights, Report
+    from hf_lorameta.pipeline.plan_data import PlanData
     from hf_lorameta.pipeline.rows import Rows
-    from hf_lorameta.pipeline.save import Generation
     from hf_lorameta.pipeline.session import Session
     from hf_lorameta.types import Row
 
@@ -46,18 +47,28 @@ class Work:
     """An adapter on its way through the stages.
 
     Attributes:
-        combined: as it was before the first stage; a training starts from it.
-        adapter: as it is now.
+        plan: which adapters were combined.
+        rank: r of every module.
+        combined: the weights before the first stage; a training starts from them.
+        weights: as they are now.
         rows: drawn for it.
         unseen: rows that its right answers can be counted on.
-        lists_answers: whether the adapter's `report` lists all checked rows with their answers.
+        lists_answers: whether `report` lists all checked rows with their answers.
+        outcome: what was done so far.
+        report: what the check counted; None before.
+        step_seconds: that training steps took.
     """
 
-    combined: "Generation"
-    adapter: "Generation"
+    plan: "PlanData"
+    rank: int
+    combined: "LoraWeights"
+    weights: "LoraWeights"
     rows: "Rows"
+    outcome: "Outcome"
     unseen: tuple[Unseen, ...] = ()
     lists_answers: bool = False
+    report: "Report | None" = None
+    step_seconds: float = 0.0
 
 
 @dataclass(frozen=True)

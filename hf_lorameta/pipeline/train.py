@@ -111,7 +111,7 @@ class Train(Stage[TrainSettings]):
             AdapterError: there was no time for a step, and there is no bank; or numbers overflow.
         """
         after = self._trained(work, context) if work.rows.train else work
-        if not after.adapter.pairs:
+        if not after.weights.pairs:
             raise AdapterError(
                 f"{_why_untrained(after)}, and there is no bank to make an adapter from",
                 code="training.none-without-bank",
@@ -121,19 +121,18 @@ class Train(Stage[TrainSettings]):
 
     def _trained(self, work: Work, context: Context) -> Work:
         from hf_lorameta.cards.results import Interruption
-        from hf_lorameta.engines.scoring import LoraWeights
         from hf_lorameta.training.further import train_further
         from hf_lorameta.training.settings import MAX_TRAINED_TOKENS
         from hf_lorameta.training.trained import TrainingRows, encode_rows
 
-        adapter, rows, evaluator = work.adapter, work.rows, context.session.evaluator
+        rows, evaluator = work.rows, context.session.evaluator
         train, few = (encode_rows(evaluator, MAX_TRAINED_TOKENS, r) for r in (rows.train, rows.few))
         result = train_further(
             evaluator.model,
-            LoraWeights(work.combined.layout, work.combined.pairs),
+            work.combined,
             TrainingRows(train.rows, few=few.rows),
-            adapter.rank,
-            adapter.plan.recipe.seed,
+            work.rank,
+            work.plan.recipe.seed,
             steps=self.settings.steps,
             schedule=self.settings.schedule,
             deadline=context.deadline,
@@ -148,16 +147,18 @@ class Train(Stage[TrainSettings]):
             counted = f"{sum(len(part.rows) for part in unseen)} of {len(rows.few)} rows"
             stopped = f"{self.stopped} in a fold: right answers can be counted on only {counted}."
         outcome = replace(
-            adapter.outcome,
+            work.outcome,
             training=_record(result, rows, (few if result.folds else train).cut),
             out_of_time=not result.rows,
             interrupted=Interruption(self.name, stopped) if result.interrupted else None,
         )
-        layout, pairs = result.weights
-        trained = replace(
-            adapter, layout=layout, pairs=tuple(pairs), outcome=outcome, step_seconds=result.seconds
+        return replace(
+            work,
+            weights=result.weights,
+            outcome=outcome,
+            unseen=unseen,
+            step_seconds=result.seconds,
         )
-        return replace(work, adapter=trained, unseen=unseen)
 
 
 def _why_untrained(work: Work) -> str:
