@@ -144,7 +144,11 @@ class Request(CheckSettings, TrainSettings, Recipe, Reading):
 
 def _written(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return values as options take them."""
-    return {
-        name: as_option(str(v)) if name in TEXTS else v if isinstance(v, bool) else str(v)
-        for name, v in values.items()
-    }
+
+    def text(name: str, value: Any) -> Any:
+        if isinstance(value, bool):
+            return value  # that of a switch
+        shown = f"{value:.15g}" if isinstance(value, float) else str(value)
+        return as_option(shown) if name in TEXTS else shown
+
+    return {name: text(name, value) for name, value in values.items()}
