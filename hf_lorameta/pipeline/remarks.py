@@ -25,7 +25,7 @@ from hf_lorameta.pipeline.plan_data import PlanData
 from hf_lorameta.recipe import Recipe
 from hf_lorameta.remarks import Remark
 from hf_lorameta.tables import plural
-from hf_lorameta.training.settings import MAX_TRAINED_TOKENS, Settings, most_of_output
+from hf_lorameta.training.settings import MAX_TRAINED_TOKENS, most_of_output
 
 FOUR_BIT = "4-bit weights"
 """Words of the warning that they were used, by which a merge finds it in recipe.json."""
@@ -177,7 +177,7 @@ def _on_outliers(odd: Mapping[str, str]) -> str:
 def _of_adapter(plan: PlanData, outcome: Outcome) -> Iterator[Remark]:
     training, check = outcome.training, outcome.check
     if training:
-        yield _on_training(training, outcome, plan.profile.rows)
+        yield _on_training(training, outcome.budget)
     elif outcome.out_of_time:
         text = "Time ran out before the first training step."
         yield Remark("warning", text, more_time(outcome.budget), "To allow more")
@@ -205,7 +205,7 @@ def _of_adapter(plan: PlanData, outcome: Outcome) -> Iterator[Remark]:
     if training and training.outputs == 1:
         yield Remark(
             "warning",
-            f"All {training.rows} rows that the adapter was trained on have the same output, "
+            f"All {training.seen:,} rows that the adapter was trained on have the same output, "
             "so it cannot have learned which inputs have another one.",
         )
     if check and _is_worse(check):
@@ -246,20 +246,10 @@ def _is_worse(check: CheckResult) -> bool:
     )
 
 
-def _on_training(training: Training, outcome: Outcome, labeled: int) -> Remark:
-    """Return a remark on how much was trained.
-
-    Args:
-        training: its result.
-        outcome: of the adapter.
-        labeled: number of labeled rows that were read.
-    """
-    seen = training.steps * Settings.rows
-    steps = plural(training.steps, "step")
-    if seen >= training.rows:
-        return Remark("note", f"Trained on {training.rows} rows for {steps}.")
-    text = f"Trained on {seen:,} of {max(labeled, training.rows):,} rows, in {steps}."
-    more = (more_time(outcome.budget), "To use more of them") if outcome.budget else ()
+def _on_training(training: Training, budget: float | None) -> Remark:
+    """Return a remark on how much was trained, within a time limit in seconds if there was one."""
+    text = f"Trained on {training.seen_rows}, in {plural(training.steps, 'step')}."
+    more = (more_time(budget), "To use more of them") if budget and not training.saw_all else ()
     return Remark("note", text, *more)
 
 
