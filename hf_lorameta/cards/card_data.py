@@ -109,11 +109,6 @@ class Card:
         return self.bank_id != NO_BANK
 
     @property
-    def trained_rows(self) -> int:
-        """Number of rows that it was trained on; 0 if it was not."""
-        return self.outcome.training.rows if self.outcome.training else 0
-
-    @property
     def is_conditioned(self) -> bool:
         """Whether the combination depends on the dataset."""
         return bool(self.neighbors or self.output_prior)

@@ -89,7 +89,7 @@ def render_card(card: Card, repo_id: str | None) -> str:
 
 def _metadata(card: Card, repo_id: str | None) -> ModelCardData:
     dataset, public = card.dataset, card.dataset.public_id
-    own = [public] if card.trained_rows and public else []
+    own = [public] if card.outcome.training and public else []
     return adapter_metadata(
         card.base_model,
         [card.base_license, *card.licenses],

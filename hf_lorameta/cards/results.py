@@ -41,8 +41,10 @@ class Training:
     """Result of training an adapter.
 
     Attributes:
-        rows: number of rows it was trained on.
+        rows: number of rows that were drawn to train on.
         steps: optimizer steps.
+        seen: number of these rows that its steps had: fewer if time allowed no more.
+        labeled: number of labeled rows that were read, from which `rows` were drawn.
         folds: number of folds of its rows, for each of which an adapter was trained on the others;
             0 if rows were held out.
         layers: number of layers trained, the upper ones; 0 if all were.
@@ -53,6 +55,8 @@ class Training:
 
     rows: int
     steps: int
+    seen: int
+    labeled: int
     folds: int = 0
     layers: int = 0
     outputs: int = 0
@@ -60,11 +64,32 @@ class Training:
     cut: int = 0
 
     @property
+    def saw_all(self) -> bool:
+        """Whether each row that was drawn was in a step."""
+        return self.seen == self.rows
+
+    @property
+    def seen_rows(self) -> str:
+        """How many rows it was trained on, of how many if it has not seen all that were drawn.
+
+        Example:
+            >>> Training(rows=500, steps=4, seen=32, labeled=9705).seen_rows
+            '32 of 9,705 rows'
+            >>> Training(rows=500, steps=96, seen=500, labeled=9705).seen_rows
+            '500 rows'
+        """
+        return (
+            plural(self.rows, "row")
+            if self.saw_all
+            else (f"{self.seen:,} of {plural(self.labeled, 'row')}")
+        )
+
+    @property
     def settings(self) -> dict[str, int | None]:
         """The settings that repeat it, whatever time there is.
 
         Example:
-            >>> Training(rows=152, steps=96).settings
+            >>> Training(rows=152, steps=96, seen=152, labeled=200).settings
             {'train': 152, 'steps': 96, 'schedule': None}
         """
         schedule = self.schedule if self.schedule > self.steps else None

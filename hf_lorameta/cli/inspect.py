@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hf_lorameta.cards.results import Training
 from hf_lorameta.cli.options import AdapterArgument, TokenOption, example
 from hf_lorameta.cli.output import LEGEND, emit, prints_json
 from hf_lorameta.data.columns.columns import Columns
@@ -99,9 +100,10 @@ def _dataset(stored: Mapping[str, Any]) -> Iterator[list[str]]:
 
 
 def _training(result: Mapping[str, Any]) -> Iterator[list[str]]:
-    """Yield what was trained, or the fit of an earlier version."""
-    yield ["trained", f"{plural(result['rows'], 'row')}, {plural(result['steps'], 'step')}"]
-    if folds := result.get("folds"):
+    """Yield what was trained."""
+    training = Training(**result)
+    yield ["trained", f"{training.seen_rows}, {plural(training.steps, 'step')}"]
+    if folds := training.folds:
         other = "another adapter was trained on the rows outside of each, to answer those in it"
         yield ["folds of these rows", f"{folds}: {other}"]
 
@@ -118,7 +120,7 @@ _PRIVATE = (
     "its dataset, base model and adapters are not all public: push makes a private repo by default"
 )
 _OWN_ROWS: Mapping[str, Callable[[Any], Iterable[list[str]]]] = {
-    "recipe": _settings, "dataset": _dataset, "fit": _training, "training": _training,
+    "recipe": _settings, "dataset": _dataset, "training": _training,
     "rows": _drawn,
     "private": lambda _: [["sources", _PRIVATE]],
     "merge": lambda recipe: [["combination", recipe["combine"]]],

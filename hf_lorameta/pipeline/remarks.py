@@ -24,7 +24,7 @@ from hf_lorameta.pipeline.coefficients import is_scaled_by_length
 from hf_lorameta.pipeline.plan_data import PlanData
 from hf_lorameta.remarks import Remark
 from hf_lorameta.tables import plural
-from hf_lorameta.training.settings import MAX_TRAINED_TOKENS, Settings, most_of_output
+from hf_lorameta.training.settings import MAX_TRAINED_TOKENS, most_of_output
 
 _FEW_ROWS = 20
 _MOST_NAMED = 3
@@ -197,7 +197,7 @@ def _on_outliers(odd: Mapping[str, str]) -> str:
 def _of_adapter(plan: PlanData, outcome: Outcome) -> Iterator[Remark]:
     training, check = outcome.training, outcome.check
     if training:
-        yield _on_training(training, outcome, plan.profile.rows)
+        yield _on_training(training, outcome.budget)
     elif outcome.out_of_time:
         text = "Time ran out before the first training step."
         yield Remark(
@@ -238,7 +238,7 @@ def _of_adapter(plan: PlanData, outcome: Outcome) -> Iterator[Remark]:
     if training and training.outputs == 1:
         yield Remark(
             "warning",
-            f"All {training.rows} rows that the adapter was trained on have the same output, "
+            f"All {training.seen:,} rows that the adapter was trained on have the same output, "
             "so it cannot have learned which inputs have another one.",
             code="outputs.all-same",
         )
@@ -283,23 +283,12 @@ def _is_worse(check: CheckResult) -> bool:
     )
 
 
-def _on_training(training: Training, outcome: Outcome, labeled: int) -> Remark:
-    """Return a remark on how much was trained.
-
-    Args:
-        training: its result.
-        outcome: of the adapter.
-        labeled: number of labeled rows that were read.
-    """
-    seen = training.steps * Settings.rows
-    steps = plural(training.steps, "step")
-    if seen >= training.rows:
-        return Remark(
-            "note", f"Trained on {training.rows} rows for {steps}.", code="training.all-rows"
-        )
-    text = f"Trained on {seen:,} of {max(labeled, training.rows):,} rows, in {steps}."
-    more = (more_time(outcome.budget), "To use more of them") if outcome.budget else ()
-    return Remark("note", text, *more, code="training.some-rows")
+def _on_training(training: Training, budget: float | None) -> Remark:
+    """Return a remark on how much was trained, within a time limit in seconds if there was one."""
+    text = f"Trained on {training.seen_rows}, in {plural(training.steps, 'step')}."
+    more = (more_time(budget), "To use more of them") if budget and not training.saw_all else ()
+    code = "training.all-rows" if training.saw_all else "training.some-rows"
+    return Remark("note", text, *more, code=code)
 
 
 def _on_losses(check: CheckResult, in_folds: bool) -> Remark:

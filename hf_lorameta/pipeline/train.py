@@ -148,7 +148,9 @@ class Train(Stage[TrainSettings]):
             stopped = f"{self.stopped} in a fold: right answers can be counted on only {counted}."
         outcome = replace(
             work.outcome,
-            training=_record(result, rows, (few if result.folds else train).cut),
+            training=_record(
+                result, rows, work.plan.profile.rows, (few if result.folds else train).cut
+            ),
             out_of_time=not result.rows,
             interrupted=Interruption(self.name, stopped) if result.interrupted else None,
         )
@@ -167,7 +169,7 @@ def _why_untrained(work: Work) -> str:
     return "time ran out before the first training step"
 
 
-def _record(result: "Trained", rows: "Rows", cut: int) -> "Training | None":
+def _record(result: "Trained", rows: "Rows", labeled: int, cut: int) -> "Training | None":
     """Return what is recorded of a training; None if there was no time for a step."""
     from hf_lorameta.cards.results import Training
 
@@ -177,6 +179,8 @@ def _record(result: "Trained", rows: "Rows", cut: int) -> "Training | None":
     return Training(
         rows=result.rows,
         steps=result.steps,
+        seen=result.seen,
+        labeled=max(labeled, result.rows),
         schedule=result.schedule,
         folds=len(result.folds),
         layers=result.layers,

@@ -236,7 +236,7 @@ def improve(
         over = job.stopped or used() > _OVER * seconds
         training = made and made.outcome.training
         if made and training and (not then.outcome.training or _is_as_good(made, then)):
-            said = f"Trained on {training.rows} of your rows."
+            said = f"Trained on {training.seen_rows}."
             if training.folds:
                 said += " Each was answered by an adapter that was not trained on it."
         else:

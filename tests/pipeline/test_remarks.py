@@ -52,7 +52,7 @@ def planned() -> Plan:
 
 # --- which state gets which remark ----------------------------------------------------------------
 
-TRAINING = Training(75, steps=9, outputs=2)
+TRAINING = Training(75, steps=9, seen=72, labeled=75, outputs=2)
 
 
 def with_index(of: Plan, **changes: Any) -> Plan:
@@ -155,11 +155,11 @@ STATES: dict[str, tuple[Callable[[Plan], Plan | Generation], str, str | None]] =
     "long rows": (lambda p: trained(p, cut=8), "warning", "8 of 75 rows are longer than training"),
     "few long rows": (lambda p: trained(p, cut=7), "note", "7 of 75 rows are longer than training"),
     "each row at least once": (
-        lambda p: trained(p, steps=12), "note", "Trained on 75 rows for 12 steps."
+        lambda p: trained(p, steps=12, seen=75), "note", "Trained on 75 rows, in 12 steps."
     ),
     "time for a part of the rows": (
-        lambda p: made(with_profile(p, rows=10_003), budget=120.0,
-                       training=replace(TRAINING, rows=1952, steps=4)),
+        lambda p: made(p, budget=120.0,
+                       training=replace(TRAINING, rows=1952, steps=4, seen=32, labeled=10_003)),
         "note", "Trained on 32 of 10,003 rows, in 4 steps. To use more of them, add budget="
     ),
     "out of time": (

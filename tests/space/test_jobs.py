@@ -428,7 +428,7 @@ def test_an_adapter_is_not_called_ready_until_it_is_trained_or_its_training_has_
     visit.background, visit.more = None, more  # it was stopped as it began, or could not be trained
     assert labels() == (first if more else ready)
     made: Any = visit.adapter
-    trained = Training(rows=90, steps=20)
+    trained = Training(rows=90, steps=20, seen=90, labeled=90)
     outcome = replace(made.generation.outcome, training=trained)
     made.generation = replace(made.generation, outcome=outcome)
     visit.background = SimpleNamespace()  # type: ignore[assignment]
@@ -440,13 +440,13 @@ def outcome_of(steps: int = 9, right: int | None = 4, score: float | None = None
     scores = None if score is None else {"generated": score, "base": 0.1}
     counted = {"generated": right, "base": 1}
     check = None if right is None else checked(counted, None, scores)
-    return Outcome(Training(rows=90, steps=steps) if steps else None, check)
+    return Outcome(Training(90, steps, seen=90, labeled=90) if steps else None, check)
 
 
 @pytest.mark.parametrize(
     ("before", "after", "said"),
     [
-        (outcome_of(), outcome_of(), "Trained on 90 of your rows."),
+        (outcome_of(), outcome_of(), "Trained on"),
         (outcome_of(), outcome_of(right=3), "More time brought no better answers: "),
         (outcome_of(), outcome_of(right=None), "More time brought no better answers: "),
         (outcome_of(), outcome_of(steps=0), "No step was taken in the time that it had: "),

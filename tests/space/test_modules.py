@@ -641,7 +641,7 @@ def test_all_answers_are_shown_the_wrong_ones_first_and_counted(tickets: Plan) -
 
 
 def test_the_heading_of_an_adapter_states_how_long_combining_took(tickets: Plan) -> None:
-    training = Training(rows=90, steps=48)
+    training = Training(rows=90, steps=48, seen=90, labeled=90)
     for outcome, trained, first in (
         (Outcome(training), True, False), (Outcome(), False, True), (Outcome(), False, False)
     ):  # fmt: skip

@@ -47,7 +47,7 @@ def main() -> None:
     for sample in samples:
         sample["input"] = bare_input(result, sample["input"])
     stored = {
-        "train": training.rows,
+        "train": training.seen,
         "seconds": round(trying.TRAINING_SECONDS),
         "check": made.outcome.to_dict()["check"],
         "samples": samples,
