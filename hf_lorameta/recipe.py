@@ -7,7 +7,7 @@ The settings of stages that follow, such as training, are in their modules, see
 from collections.abc import Mapping
 from typing import Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, JsonValue, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 from hf_lorameta.method.coefficients import COEFFICIENT_RULES, CoefficientRule
@@ -27,6 +27,10 @@ REGISTRIES: Mapping[str, Mapping[str, Metric | CoefficientRule | Combiner]] = {
 
 MAX_RANK = 512
 """vLLM's largest ``max_lora_rank``; its default, and ours, is 16."""
+
+
+def _enum(registry: Mapping[str, object]) -> dict[str, JsonValue]:
+    return {"enum": [*registry]}
 
 
 class _Methods(Settings):
@@ -98,12 +102,21 @@ class Recipe(_Methods):
         hf_lorameta.errors.RecipeError: rank must be at least 1 and at most 512, got 0
     """
 
-    metric: str = Field(default=DEFAULT_METRIC, description="Distance between datasets.")
-    coefficients: str = Field(default="kernel", description="Rule from distances to coefficients.")
+    metric: str = Field(
+        default=DEFAULT_METRIC,
+        description="Distance between datasets.",
+        json_schema_extra=_enum(METRICS),
+    )
+    coefficients: str = Field(
+        default="kernel",
+        description="Rule from distances to coefficients.",
+        json_schema_extra=_enum(COEFFICIENT_RULES),
+    )
     combine: str = Field(
         default="exact",
         description="exact: the best rank-r approximation of the sum; factors: average A and B "
         "separately.",
+        json_schema_extra=_enum(COMBINERS),
     )
     top_k: int | None = Field(
         default=None,

@@ -1,7 +1,19 @@
 """Frozen settings of pydantic, refused with errors that a person can act on."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from types import NoneType, UnionType
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    ClassVar,
+    Literal,
+    Self,
+    Union,
+    cast,
+    get_args,
+    get_origin,
+)
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -59,6 +71,41 @@ class Settings(BaseModel):
             hf_lorameta.errors.RecipeError: rank must be at least 1 and at most 512, got 0
         """
         return cls(**settings)
+
+    @classmethod
+    def kind(cls, name: str) -> type | tuple[str, ...]:
+        """Return what an option or an input for a field takes: a type, or one of several texts.
+
+        It is a number where numbers are among the field's types, and a text for types of our own.
+
+        Example:
+            >>> from hf_lorameta import Recipe
+            >>> Recipe.kind("top_k"), Recipe.kind("combine")
+            (<class 'int'>, ('factors', 'exact'))
+        """
+        field = cls.model_fields[name]
+        if isinstance(extra := field.json_schema_extra, dict) and "enum" in extra:
+            return tuple(map(str, cast("list[object]", extra["enum"])))
+        types = cls._types(name)
+        if get_origin(types[0]) is Literal:
+            return get_args(types[0])
+        if str in types or not {int, float, bool}.issuperset(types):
+            return str
+        return next((kind for kind in (int, float) if kind in types), bool)
+
+    @classmethod
+    def can_be_off(cls, name: str) -> bool:
+        """Whether a field takes numbers, and False."""
+        return bool in (types := cls._types(name)) and len(types) > 1
+
+    @classmethod
+    def _types(cls, name: str) -> list[Any]:
+        """Return the types that a field takes, without None and bounds."""
+        annotation: Any = cls.model_fields[name].annotation
+        is_union = get_origin(annotation) in (Union, UnionType)
+        members = get_args(annotation) if is_union else (annotation,)
+        bare = (get_args(m)[0] if get_origin(m) is Annotated else m for m in members)
+        return [member for member in bare if member is not NoneType]
 
     @classmethod
     def _error(cls, error: ValidationError) -> RecipeError:

@@ -10,18 +10,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import (
-    TYPE_CHECKING,
-    Annotated,
-    Any,
-    Literal,
-    Optional,
-    TypeAlias,
-    Union,
-    get_args,
-    get_origin,
-)
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional, TypeAlias
 
 import typer
 
@@ -34,7 +23,6 @@ from hf_lorameta.network import check_endpoint
 from hf_lorameta.paths import expanded
 from hf_lorameta.pipeline.request import Request
 from hf_lorameta.recipe import REGISTRIES, Recipe
-from hf_lorameta.settings import Settings
 
 if TYPE_CHECKING:
     CombinerName: TypeAlias = str
@@ -117,43 +105,21 @@ RecipeName = Annotated[
 ]
 
 
-def option_of(settings: type[Settings], name: str) -> Any:
-    """Return the option for a field of settings, whose description is its help.
-
-    Example:
-        >>> option_of(Request, "top_k").__args__[0]
-        int | None
-    """
-    field, other = settings.model_fields[name], [t for t in _types(settings, name) if t is not bool]
-    kind: Any = Literal[tuple(REGISTRIES[name])] if name in REGISTRIES else field.annotation
-    if name not in REGISTRIES:
-        single = len(other) == 1 and (other[0] in (int, float, str) or get_origin(other[0]))
-        kind = bool if not other else other[0] if single else str
-    option = typer.Option(help=field.description, show_default=False)
-    return Annotated[Optional[kind], option]  # noqa: UP045 - of a type made here
-
-
-def _types(settings: type[Settings], name: str) -> list[Any]:
-    """Return the types that a field takes, without None and bounds."""
-    annotation: Any = settings.model_fields[name].annotation
-    is_union = get_origin(annotation) in (Union, UnionType)
-    members = get_args(annotation) if is_union else (annotation,)
-    bare = (get_args(m)[0] if get_origin(m) is Annotated else m for m in members)
-    return [member for member in bare if member is not NoneType]
-
-
 def request_options() -> dict[str, Any]:
     """Return the options for the fields of a `Request`, except `dataset`, by their names.
 
     A field that takes numbers and False has a switch ``--no-…`` as well.
     """
     options = dict[str, Any]()
-    for name in Request.model_fields.keys() - {"dataset"}:
-        options[name] = option_of(Request, name)
-        if bool in (types := _types(Request, name)) and len(types) > 1:
+    for name, field in Request.model_fields.items():
+        kind: Any = Request.kind(name)
+        kind = Literal[kind] if isinstance(kind, tuple) else kind
+        option = typer.Option(help=field.description, show_default=False)
+        options[name] = Annotated[Optional[kind], option]  # noqa: UP045 - of a type made here
+        if Request.can_be_off(name):
             options[f"no_{name}"] = Annotated[bool, typer.Option(f"--no-{name}", help=_NOT)]
-    order = [*Request.model_fields]
-    return dict(sorted(options.items(), key=lambda o: order.index(o[0].removeprefix("no_"))))
+    del options["dataset"]
+    return options
 
 
 _NOT = "Leave that out."

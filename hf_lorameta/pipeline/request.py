@@ -1,7 +1,7 @@
 """All that a caller can ask for: one value, which each way in makes, and a command can repeat."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 from pydantic import Field, field_validator
 
@@ -104,22 +104,20 @@ class Request(CheckSettings, TrainSettings, Recipe, Reading):
         seconds = self.seconds or 0.0
         return tuple(s(own, insisted) for s, own in wanted if s.wanted(own, seconds))
 
-    def but(self, **changes: Any) -> "Request":
+    def but(self, **changes: Any) -> Self:
         """Return a request with other values.
 
         Raises:
             RecipeError: a field is unknown or out of range, or two exclude each other.
         """
-        return Request.of(**self._given() | changes)
+        given = {name: getattr(self, name) for name in type(self).model_fields}
+        return type(self).of(**given | changes)
 
     @property
     def changed(self) -> dict[str, Any]:
         """The values that are not the defaults, by the names of fields."""
-        return {
-            name: value
-            for name, value in self._given().items()
-            if value != type(self).model_fields[name].default
-        }
+        given = ((n, getattr(self, n), field.default) for n, field in Request.model_fields.items())
+        return {name: value for name, value, default in given if value != default}
 
     def command(self, verb: str, **options: Any) -> str:
         """Return the command that asks for the same.
@@ -137,9 +135,6 @@ class Request(CheckSettings, TrainSettings, Recipe, Reading):
         files = [names] if isinstance(names, str) else names
         named = [word for name in files for word in ("--dataset", name)]
         return [*named, *quoting.option_words(_written(given) | options)]
-
-    def _given(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in Request.model_fields}
 
 
 def _written(values: Mapping[str, Any]) -> dict[str, Any]:
