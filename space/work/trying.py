@@ -12,7 +12,7 @@ from hf_lorameta.errors import AdapterError
 from hf_lorameta.pipeline.budget import DEFAULT_BUDGET
 from hf_lorameta.pipeline.make import make_adapter
 from hf_lorameta.pipeline.progress import duration
-from hf_lorameta.pipeline.resolve import stages_for
+from hf_lorameta.pipeline.resolve import Resolved
 from hf_lorameta.pipeline.rows import Rows, rows_for
 from hf_lorameta.pipeline.save import Generation
 from hf_lorameta.pipeline.session import Session
@@ -124,7 +124,8 @@ def _wait(job: Job, others_go_first: Callable[[], bool]) -> None:
 
 def rows_of(result: PlanResult) -> Rows:
     """Draw rows to train and check an adapter on, as the command line does."""
-    return rows_for(result.plan.recipe, result.samples, all_rows=True)
+    asked = Resolved(result.request.but(budget=TRAINING_SECONDS)).rows
+    return rows_for(asked, result.samples)
 
 
 @contextmanager
@@ -222,13 +223,13 @@ def improve(
             text = f"{doing} on your rows, up to {duration(rounded)} left"
             job.report(text, int(gone), int(gone + rounded), steps=steps, seconds_left=int(rounded))
 
-        stages, then = stages_for(result.plan.recipe, seconds, samples=True), adapter.generation
+        stages, then = result.request.but(budget=seconds).stages(), adapter.generation
         made: Generation | None = None
         why = "No step was taken in the time that it had"
         try:
             made = make_adapter(
                 result.plan, rows_of(result), session.with_progress(progress), stages,
-                seconds=seconds, clock=used,
+                seconds=seconds, clock=used, lists_answers=True,
             )  # fmt: skip
         except (KeyboardInterrupt, AdapterError) as error:  # no step, and no bank; or an overflow
             stopped = "The training was stopped before there was anything to keep"
