@@ -174,8 +174,8 @@ class Recipe(_Settings):
             trained has them.
         schedule: steps after which the learning rate is zero; None is `steps`. The recipe of an
             adapter has them if it is not from the last one.
-        check: score the adapter on this many rows that were not trained on, and refuse it if the
-            base model has a lower loss; None does not check.
+        check: count right answers on this many rows that were not trained on, and refuse an adapter
+            that is unlikely to help; None refuses none.
 
     Example:
         >>> Recipe().metric, Recipe().coefficients
@@ -247,9 +247,9 @@ class Recipe(_Settings):
         default=None,
         ge=4,
         le=4096,
-        description="Score the adapter on this many other rows, e.g. 16, and refuse it if the base "
-        "model has a lower loss (extra: eval). By default, right answers are only "
-        "counted, on rows that it has not seen.",
+        description="Count right answers on this many other rows, e.g. 16, and refuse an adapter "
+        "that is unlikely to help (extra: eval). By default, they are only counted, on rows that "
+        "it has not seen.",
     )
 
     def _check_together(self) -> None:

@@ -4,13 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from hf_lorameta.cards.results import CheckResult, check_result, method_in_words
+from hf_lorameta.cards.results import check_result, method_in_words
 from hf_lorameta.deadline import Deadline
 from hf_lorameta.engines.comparing import Group, compare
 from hf_lorameta.engines.scoring import (
     ADAPTER_METHOD,
     BASE_METHOD,
-    CHAT_METHOD,
     LoraWeights,
     Report,
     is_right,
@@ -21,6 +20,7 @@ from hf_lorameta.engines.word_classifier import predicted_labels
 from hf_lorameta.errors import AdapterError, Option
 from hf_lorameta.pipeline.session import Session
 from hf_lorameta.pipeline.stages import Unseen, Work
+from hf_lorameta.pipeline.verdict import verdict_on
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ class Check:
     are generated if there is likely to be time for that.
 
     Attributes:
-        rows: how many the recipe asks for, on which the adapter must not be worse than the base
-            model; None counts right answers only.
+        rows: how many the recipe asks for, by which the adapter must not be unlikely to help; None
+            counts right answers only.
         samples: whether the adapter's `report` lists all rows with their answers.
     """
 
@@ -57,7 +57,7 @@ class Check:
         """Score the adapter.
 
         Raises:
-            AdapterError: the recipe asks for the check, and the base model is better.
+            AdapterError: the recipe asks for the check, and the adapter is unlikely to help.
         """
         adapter, unseen, deadline = work.adapter, work.unseen, end
         if self.required:
@@ -68,8 +68,12 @@ class Check:
             return work
         report = self._scored(unseen, work, session, deadline)
         check = check_result(report)
-        if self.required:
-            _refuse_failed(check)
+        if self.required and (verdict := verdict_on(check)).level == "unlikely":
+            raise AdapterError(
+                f"the adapter that was checked is {verdict.title.lower()}; {verdict.counts}",
+                code="adapter.unlikely-to-help",
+                hint=["add labeled rows", Option("check", change="leave out")],
+            )
         ungraded = bool(report.measure) and not check.measure
         outcome = replace(adapter.outcome, check=check, ungraded=ungraded)
         return replace(work, adapter=replace(adapter, outcome=outcome, report=report))
@@ -129,17 +133,3 @@ def _classified(unseen: Sequence[Unseen], scored: int) -> int | None:
         right += sum(is_right(answer, output) for answer, (_, output) in pairs)
         scored -= len(rows)
     return right
-
-
-def _refuse_failed(check: CheckResult) -> None:
-    """Raise AdapterError if the base model is better than an adapter that was checked."""
-    losses = check.losses
-    end = losses[ADAPTER_METHOD]
-    for method, words in ((BASE_METHOD, ""), (CHAT_METHOD, " with its own chat template")):
-        if method in losses and not end <= (loss := losses[method]):
-            raise AdapterError(
-                f"the base model{words} is better: its loss on {check.rows} rows is {loss:.3f}, "
-                f"that of the adapter {end:.3f}",
-                code="adapter.worse-than-base",
-                hint=["add labeled rows", Option("check", change="leave out")],
-            )
