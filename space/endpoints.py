@@ -32,10 +32,12 @@ _ASKED = described([*DATASET, *SETTINGS])
 """What callers read of the inputs that make a request; an empty value or 0 is the default."""
 _TARGET = {
     "repo_id": "where it is published, as user/name; empty names it after the dataset.",
-    "visibility": "of the repo, private or public; none publishes nothing.",
+    "visibility": "of the repo, private or public.",
+    "publish": "unless-unlikely: unless the verdict is that it is unlikely to help; anyway; never.",
     "overwrite": "replace an adapter that the repo already holds.",
 }
 """The same of where an adapter is published."""
+_PUBLISH = ("unless-unlikely", "anyway", "never")
 
 
 def add_endpoints(loader: BankLoader, settings: SpaceSettings, lines: Mapping[str, Line]) -> None:
@@ -58,7 +60,8 @@ def add_endpoints(loader: BankLoader, settings: SpaceSettings, lines: Mapping[st
 def _target() -> dict[str, Any]:
     return {
         "repo_id": gr.Textbox("", label="repo_id"),
-        "visibility": gr.Radio(["private", "public", "none"], value="private", label="visibility"),
+        "visibility": gr.Radio(["private", "public"], value="private", label="visibility"),
+        "publish": gr.Radio(list(_PUBLISH), value=_PUBLISH[0], label="publish"),
         "overwrite": gr.Checkbox(False, label="overwrite"),
     }
 
@@ -124,13 +127,14 @@ class Endpoints:
         steps and the seconds left. At the end, the adapter is a zip of the files that
         ``hf-lorameta generate`` writes, and the result is what it prints: the verdict, the counts
         (check) and the recipe. With oauth_token, which MCP callers do not send, it is published in
-        one commit.
+        one commit, unless it is unlikely to help.
         """
         credential, call = credential_of(oauth_token), call_of(request)
         with _explained():
             plan = partial(self._plan, inputs, credential, SAMPLES)
             repo_id = inputs["repo_id"] or ""
-            making = Making(self._loader, credential, plan, repo_id, _consent(inputs, credential))
+            consent, anyway = _consent(inputs, credential), inputs["publish"] == "anyway"
+            making = Making(self._loader, credential, plan, repo_id, consent, anyway)
             for line, work in making.stages():
                 async with aclosing(self._steps(line, work, call)) as steps:
                     async for step in steps:
@@ -186,7 +190,8 @@ def _consent(inputs: Mapping[str, Any], credential: Token) -> Consent | None:
     """
     visibility, overwrite = inputs["visibility"] or "private", bool(inputs["overwrite"])
     if credential is not False:
-        return None if visibility == "none" else Consent(visibility == "private", False, overwrite)
+        never = inputs["publish"] == "never"
+        return None if never else Consent(visibility == "private", False, overwrite)
     if inputs["repo_id"] or visibility == "public" or overwrite:
         raise SpaceError("Publishing needs an account: pass oauth_token")
     return None

@@ -346,7 +346,7 @@ _DATASET_FIELDS = {
     "id": str | None, "private": bool, "revision": str | None, "config": str | None,
     "split": str, "columns": dict,
 }  # fmt: skip
-_REMARK_FIELDS = {"code": str, "level": str, "text": str}
+_REMARK_FIELDS = {"level": str, "text": str}
 _COEFFICIENT_FIELDS = {"dataset": str, "adapter": str, "distance": float, "coefficient": float}
 _WEIGHT_FIELDS = {"adapter": str, "weight": float}
 

@@ -13,7 +13,6 @@ from hf_lorameta.pipeline.stages import Context, Stage, Unseen, Work
 from hf_lorameta.settings import Settings
 
 if TYPE_CHECKING:
-    from hf_lorameta.cards.results import CheckResult
     from hf_lorameta.engines.scoring import Report
 
 
@@ -22,8 +21,8 @@ class CheckSettings(Settings):
 
     Attributes:
         check: count right answers on rows that the adapter was not trained on, if the base model is
-            run. A number scores the adapter on so many rows, and refuses it if the base model has a
-            lower loss. False does neither: all rows are trained on.
+            run. A number scores the adapter on so many rows, and refuses it if it is unlikely to
+            help. False does neither: all rows are trained on.
 
     Example:
         >>> CheckSettings(check=2)
@@ -33,10 +32,9 @@ class CheckSettings(Settings):
 
     check: StrictBool | Annotated[int, Field(ge=4, le=4096)] = Field(
         default=True,
-        description="Score the adapter on this many other rows, e.g. 16, and refuse it if the base "
-        "model has a lower loss (extra: eval). By default, right answers are only "
-        "counted, on rows that it has not seen; --no-check: all rows are trained on, none are held "
-        "out for that.",
+        description="Score the adapter on this many other rows, e.g. 16, and refuse it if it is "
+        "unlikely to help (extra: eval). By default, right answers are only counted, on rows that "
+        "it has not seen; --no-check: all rows are trained on, none are held out for that.",
     )
 
     @property
@@ -86,9 +84,10 @@ class Check(Stage[CheckSettings]):
         """Score the adapter.
 
         Raises:
-            AdapterError: a check that was asked for finds that the base model is better.
+            AdapterError: a check that was asked for finds the adapter unlikely to help.
         """
         from hf_lorameta.cards.results import check_result
+        from hf_lorameta.pipeline.verdict import verdict_on
 
         unseen, deadline = work.unseen, context.deadline
         if self.required:
@@ -99,8 +98,12 @@ class Check(Stage[CheckSettings]):
             return work
         report = _scored(unseen, work, replace(context, deadline=deadline))
         check = check_result(report)
-        if self.required:
-            _refuse_failed(check)
+        if self.required and (verdict := verdict_on(check)).level == "unlikely":
+            raise AdapterError(
+                f"the adapter that was checked is {verdict.title.lower()}; {verdict.counts}",
+                code="adapter.unlikely-to-help",
+                hint=["add labeled rows", Option("check", change="leave out")],
+            )
         ungraded = bool(report.measure) and not check.measure
         outcome = replace(work.outcome, check=check, ungraded=ungraded)
         return replace(work, outcome=outcome, report=report)
@@ -164,19 +167,3 @@ def _classified(unseen: Sequence[Unseen], scored: int) -> int | None:
         right += sum(is_right(answer, output) for answer, (_, output) in pairs)
         scored -= len(rows)
     return right
-
-
-def _refuse_failed(check: "CheckResult") -> None:
-    """Raise AdapterError if the base model is better than an adapter that was checked."""
-    from hf_lorameta.engines.scoring import ADAPTER_METHOD, BASE_METHOD, CHAT_METHOD
-
-    losses = check.losses
-    end = losses[ADAPTER_METHOD]
-    for method, words in ((BASE_METHOD, ""), (CHAT_METHOD, " with its own chat template")):
-        if method in losses and not end <= (loss := losses[method]):
-            raise AdapterError(
-                f"the base model{words} is better: its loss on {check.rows} rows is {loss:.3f}, "
-                f"that of the adapter {end:.3f}",
-                code="adapter.worse-than-base",
-                hint=["add labeled rows", Option("check", change="leave out")],
-            )

@@ -101,7 +101,7 @@ def _in_folder(folder: Path, name: str) -> NamedAdapter:
         "generated": generated_adapters(provenance),
     }
     remarks = (provenance or {}).get("remarks", ())
-    four_bit = any(remark["code"] == "base.four-bit" for remark in remarks)
+    four_bit = any(remark.get("code") == "base.four-bit" for remark in remarks)
     return NamedAdapter(config, weights, facts, four_bit)
 
 

@@ -16,6 +16,7 @@ from hf_lorameta.pipeline.coefficients import choose_coefficients
 from hf_lorameta.pipeline.plan_data import PlanData
 from hf_lorameta.pipeline.read import ReadDataset
 from hf_lorameta.pipeline.remarks import remarks_on
+from hf_lorameta.pipeline.verdict import Verdict
 from hf_lorameta.remarks import Remark
 from hf_lorameta.tables import coefficient_table, plural
 
@@ -36,12 +37,12 @@ class Plan(PlanData):
     """
 
     @cached_property
-    def remarks(self) -> tuple[Remark, ...]:
+    def remarks(self) -> tuple[*tuple[Remark, ...], Verdict]:
         """What a user should know before relying on the result; the last is the verdict."""
         return remarks_on(self)
 
     @property
-    def verdict(self) -> Remark:
+    def verdict(self) -> Verdict:
         """That right answers decide; once they are counted, see `Generation.verdict`."""
         return self.remarks[-1]
 

@@ -44,6 +44,7 @@ from hf_lorameta.pipeline.publish import (
 )
 from hf_lorameta.pipeline.remarks import remarks_on
 from hf_lorameta.pipeline.request import Request
+from hf_lorameta.pipeline.verdict import Verdict
 from hf_lorameta.remarks import Remark
 from hf_lorameta.types import FactorPair
 
@@ -245,12 +246,12 @@ class Generation(SavableAdapter):
         )
 
     @cached_property
-    def remarks(self) -> tuple[Remark, ...]:
+    def remarks(self) -> tuple[*tuple[Remark, ...], Verdict]:
         """What a user should know before relying on the adapter; the last is the verdict."""
         return remarks_on(self.plan, self.outcome)
 
     @property
-    def verdict(self) -> Remark:
+    def verdict(self) -> Verdict:
         """Whether the adapter helps, judged by right answers if they were counted."""
         return self.remarks[-1]
 
@@ -269,7 +270,7 @@ class Generation(SavableAdapter):
             self.step_seconds / self.model_seconds if self.model_seconds else None
         )
         result["remarks"] = [remark.to_dict() for remark in self.remarks]
-        result["verdict"] = self.verdict.text
+        result["verdict"] = self.verdict.to_dict()
         return self._recorded(self.plan.to_dict() | result)
 
     def _recorded(self, values: Mapping[str, Any]) -> dict[str, Any]:

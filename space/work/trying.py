@@ -16,6 +16,7 @@ from hf_lorameta.pipeline.resolve import Resolved
 from hf_lorameta.pipeline.rows import Rows, rows_for
 from hf_lorameta.pipeline.save import Generation
 from hf_lorameta.pipeline.session import Session
+from hf_lorameta.pipeline.verdict import is_as_good
 from limits.hourly import ADAPTERS, MODEL_TIME, TRAINING_TIME, HourlyShare
 from work.generating import Adapter
 from work.jobs import Job
@@ -236,7 +237,7 @@ def improve(
             why = f"Not trained: {error}" if isinstance(error, AdapterError) else stopped
         over = job.stopped or used() > _OVER * seconds
         training = made and made.outcome.training
-        if made and training and (not then.outcome.training or _is_as_good(made, then)):
+        if made and training and (not then.outcome.training or _keeps(made, then)):
             said = f"Trained on {training.seen_rows}."
             if training.folds:
                 said += " Each was answered by an adapter that was not trained on it."
@@ -248,11 +249,7 @@ def improve(
         return Improved(Adapter(result.name, made).save(job) if made else adapter, said, over)
 
 
-def _is_as_good(made: Generation, before: Generation) -> bool:
-    """Whether the answers of an adapter are as good as before, as far as these were counted."""
+def _keeps(made: Generation, before: Generation) -> bool:
+    """Whether an adapter takes the place of the one before, as far as right answers are known."""
     now, then = made.outcome.check, before.outcome.check
-    if not (now and then):
-        return not then
-    if now.adapter.score is not None and then.adapter.score is not None:
-        return now.adapter.score >= then.adapter.score
-    return now.adapter.right / now.rows >= then.adapter.right / then.rows
+    return is_as_good(now, then) if now and then else not then

@@ -24,10 +24,10 @@ from hf_lorameta.cards.results import Outcome, Training
 from hf_lorameta.demo.run import DATA_FOLDER
 from hf_lorameta.errors import AdapterError, LoraMetaError
 from hf_lorameta.pipeline.publish import Published, Target
-from hf_lorameta.pipeline.remarks import verdict_on
 from hf_lorameta.pipeline.resolve import NO_BASE
 from hf_lorameta.pipeline.rows import Rows
 from hf_lorameta.pipeline.save import Generation
+from hf_lorameta.pipeline.verdict import verdict_on
 from hf_lorameta.recipe import Recipe
 from hf_lorameta.remarks import Remark
 from tests.cards.examples import checked

@@ -24,7 +24,7 @@ from forms import html_forms
 from hf_lorameta import plan
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.open_bank import open_bank
-from hf_lorameta.cards.results import Outcome, Training
+from hf_lorameta.cards.results import CLASSIFIER, Outcome, Training, method_in_words
 from hf_lorameta.data.columns.columns import Columns, parse_columns
 from hf_lorameta.data.preview import Preview
 from hf_lorameta.demo.run import DATA_FOLDER
@@ -502,6 +502,15 @@ def test_an_unsure_verdict_has_its_reason_and_that_of_a_failed_training(tickets:
     assert doubt in page
     assert f"No time left. {jobs.TRY_AGAIN}" in page
     assert "A note." not in page
+
+
+def test_the_headline_is_the_verdict_and_names_a_classifier_with_more_right(tickets: Plan) -> None:
+    outcome = Outcome(check=checked({"generated": 7, "base": 2, CLASSIFIER: 8}, rows=8))
+    made = Generation(tickets, tickets.layout, 16, (), 1.0, outcome=outcome)
+    page = unescape(plan_view.verdict_html(made, "rows", "", busy=False))
+    assert made.verdict.code == "verdict.classifier-equal"
+    assert f"<b>{made.verdict.title}.</b>" in page
+    assert method_in_words(CLASSIFIER) in made.verdict.title
 
 
 def test_what_is_shown_of_answers_has_no_heading_that_leaves_out_a_level(tickets: Plan) -> None:
