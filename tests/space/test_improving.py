@@ -38,7 +38,7 @@ from space_error import SpaceError  # noqa: E402
 from views import blocks  # noqa: E402
 from views.plan import verdict_html  # noqa: E402
 from work import generating, jobs, planning, trying  # noqa: E402
-from work.planning import DatasetRequest, PlanResult  # noqa: E402
+from work.planning import PageRequest, PlanResult  # noqa: E402
 from work.reader_process import start_forkserver  # noqa: E402
 
 WEIGHTS = "adapter_model.safetensors"
@@ -70,7 +70,9 @@ def rows(number: int) -> list[dict[str, str]]:
 
 def planned(bank: Bank, number: int) -> PlanResult:
     samples = [(row["input"], row["output"]) for row in rows(number)]
-    return PlanResult(plan(rows(number), bank, Recipe(rank=4)), samples, "topic3")
+    return PlanResult(
+        plan(rows(number), bank, Recipe(rank=4)), samples, PageRequest(file="topic3", rank=4)
+    )
 
 
 @pytest.fixture
@@ -138,8 +140,8 @@ def test_the_page_and_the_command_line_make_the_same_adapter_of_a_file(
 
     start_forkserver()
     job.call.stream.opened = True  # somebody waits, however slow this machine is
-    request = DatasetRequest(file=str(data))
-    result = planning.make_plan(bank, request, recipe, 20_000, False, job)
+    request = PageRequest(file=str(data), rank=4)
+    result = planning.make_plan(bank, request, 20_000, False, job)
     made = generating.make_adapter(result, job)
     start_clock()
     adapter = trying.improve(made, result, model, job, seconds=seconds).adapter
