@@ -8,7 +8,6 @@ private dataset.
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
@@ -18,6 +17,7 @@ from hf_lorameta.cards.chart import CHART_FILE
 from hf_lorameta.cards.gguf_usage import ollama_name
 from hf_lorameta.cards.markdown import Markdown, clean, hub_url, render
 from hf_lorameta.cards.prompt_code import example_code, prompt_code
+from hf_lorameta.cards.record import MergeRecord
 from hf_lorameta.cards.results import CheckResult
 from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.data.dataset import DatasetInfo
@@ -135,7 +135,7 @@ def _name_of(base_model: str) -> str:
 
 
 def render_merge_card(
-    provenance: Mapping[str, Any],
+    record: MergeRecord,
     columns: Columns | None,
     repo_id: str | None,
     gguf: bool,
@@ -143,31 +143,31 @@ def render_merge_card(
     """Render the README.md of a merged adapter.
 
     Args:
-        provenance: content of ``recipe.json``.
+        record: content of ``recipe.json``.
         columns: how all adapters read rows; None if their prompts differ, or not all are known.
         repo_id: None for a local folder.
         gguf: whether the adapter is exported as GGUF, too.
     """
-    named = (name for row in provenance["adapters"] for name in row["licenses"])
-    stated = [provenance["base_license"], *(None if n == "unknown" else n for n in named)]
-    base, tags = provenance["base_model"], ("lora", "merge", "hf-lorameta")
+    named = (name for row in record.adapters for name in row.licenses)
+    stated = [record.base_license, *(None if n == "unknown" else n for n in named)]
+    base, tags = record.base_model, ("lora", "merge", "hf-lorameta")
     return _render(
         "merge_card.md.j2",
-        f"Merged LoRA adapter for {_name_of(base['id'])}",
+        f"Merged LoRA adapter for {_name_of(base.id)}",
         repo_id,
-        lambda repo: adapter_metadata(base["id"], stated, tags, repo_id=repo),
+        lambda repo: adapter_metadata(base.id, stated, tags, repo_id=repo),
         base=base,
         base_license=stated[0],
         columns=columns,
         prompt_code=columns and Markdown(prompt_code(columns)),
-        adapters=provenance["adapters"],
-        combine=provenance["merge"]["combine"],
-        combiner=COMBINERS[provenance["merge"]["combine"]].title,
-        settings={k: v for k, v in provenance["merge"].items() if v is not None},
-        rank=provenance["rank"],
-        kept=provenance["kept"],
-        warnings=provenance["remarks"],
-        library=provenance["library"],
+        adapters=record.adapters,
+        combine=record.merge.combine,
+        combiner=COMBINERS[record.merge.combine].title,
+        settings={k: v for k, v in record.merge.model_dump().items() if v is not None},
+        rank=record.rank,
+        kept=record.kept,
+        warnings=record.remarks,
+        library=record.library,
         gguf=gguf,
         unknown_license=not all(stated),
     )

@@ -1,8 +1,7 @@
 """What was done with the base model, as recipes and model cards record it."""
 
-import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from hf_lorameta.engines.scoring import (
@@ -250,33 +249,10 @@ class Outcome:
         """The settings of stages that repeat what was done, whatever time there is."""
         return {**self.asked, **(self.training.settings if self.training else {})}
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the results as JSON values, by their names in recipe.json, without `records`.
-
-        A number that is not finite is None.
-        """
-        return {
-            "training": _json(self.training),
-            "check": _json(self.check),
-            "interrupted": self.interrupted and self.interrupted.stage,
-            "rows": _json(self.drawn),
-        }
-
     @property
     def recorded(self) -> dict[str, Mapping[str, Any]]:
         """The values of `records` by the names of stages."""
         return {record.name: record.values for record in self.records}
-
-
-def _json(result: Training | CheckResult | Drawn | None) -> dict[str, Any] | None:
-    return None if result is None else {n: _finite(value) for n, value in asdict(result).items()}
-
-
-def _finite(value: Any) -> Any:
-    """Return a JSON value in which numbers that are not finite are None."""
-    if isinstance(value, dict):
-        return {name: _finite(part) for name, part in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def check_result(report: Report) -> CheckResult:

@@ -192,7 +192,7 @@ def _push_folder(
     from hf_lorameta.pipeline.publish import publish_or_keep, resolve_target
 
     with session_of(request, token) as session:
-        finished = read_adapter(folder).require_provenance()
+        finished = read_adapter(folder).require_record()
         target = resolve_target(
             repo_id,
             consent,

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.caches import delete_outdated, writable_cache
 from hf_lorameta.cards.chart import CHART_FILE
+from hf_lorameta.cards.record import RECIPE_FILE
 from hf_lorameta.data.dataset import DatasetInfo
 from hf_lorameta.data.sources.formats import stem
 from hf_lorameta.errors import (
@@ -41,7 +42,6 @@ from hf_lorameta.hub.repo import PinnedRepo, check_visibility
 from hf_lorameta.pipeline.adapter_folder import (
     COEFFICIENTS_FILE,
     EXPORTS,
-    RECIPE_FILE,
     is_own_file,
     read_adapter,
 )
@@ -256,7 +256,7 @@ def publish_folder(folder: Path, target: Target, hub: Hub, *, dry_run: bool = Fa
         ConflictError: the repo changed since `resolve_target`.
         ConnectionLostError: the connection was lost; the folder is unchanged.
     """
-    base_model = read_adapter(folder).require_provenance().config.base_model
+    base_model = read_adapter(folder).require_record().config.base_model
     deleted = _stale_files(folder, target)
     if dry_run:
         return Published(folder, target, deleted, None)

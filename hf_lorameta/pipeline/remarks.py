@@ -161,15 +161,21 @@ def _on_weights(index: Index, outcome: Outcome) -> Iterator[Remark]:
             "on the original weights.",
             code="base.dequantized",
         )
-    elif (outcome.training or outcome.check) and not outcome.given_model:
-        weights = find_at_hand(index.base_model, index.base_revision)
-        if weights and weights.suffix == ".gguf":
-            yield Remark(
-                "warning",
-                f"4-bit weights were used in place of those of {index.base_model}, which were not "
-                "on this machine: on the original weights, the adapter may give other answers.",
-                code="base.four-bit",
-            )
+    elif runs_four_bit(index, outcome):
+        yield Remark(
+            "warning",
+            f"4-bit weights were used in place of those of {index.base_model}, which were not "
+            "on this machine: on the original weights, the adapter may give other answers.",
+            code="base.four-bit",
+        )
+
+
+def runs_four_bit(index: Index, outcome: Outcome) -> bool:
+    """Whether an adapter was trained or checked with 4-bit weights in place of the base model's."""
+    if outcome.given_model or not (outcome.training or outcome.check):
+        return False
+    weights = find_at_hand(index.base_model, index.base_revision)
+    return weights is not None and weights.suffix == ".gguf"
 
 
 def _on_outliers(odd: Mapping[str, str]) -> str:
@@ -243,7 +249,7 @@ def _on_missing_rows(outcome: Outcome) -> Iterator[Remark]:
         ("checked", check and check.rows, drawn.check, asked.get("check")),
     )
     for done, rows, available, requested in uses:
-        if rows and requested and available < requested:
+        if rows and requested not in (None, True, False) and available < requested:
             yield Remark(
                 "warning",
                 f"The adapter was {done} on {rows} labeled rows, not {requested}: no more distinct "

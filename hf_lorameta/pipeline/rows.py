@@ -8,11 +8,11 @@ purposes. `rows_used` draws them again, for an adapter that is to be scored.
 """
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any
 
+from hf_lorameta.cards.record import Made
 from hf_lorameta.cards.results import Drawn
 from hf_lorameta.data.counts.sample import RowSample, draw_stratified
 from hf_lorameta.data.dataset import Dataset
@@ -221,81 +221,63 @@ def row_sample(seed: int, size: int) -> RowSample:
 # --- the rows of a finished adapter --------------------------------------------------------------
 
 
-def rows_used(provenance: Mapping[str, Any], dataset: Dataset) -> list[Row] | None:
+def rows_used(made: Made, dataset: Dataset) -> list[Row] | None:
     """Return the rows of a dataset that an adapter was trained or checked on.
 
     Scores on them do not show how good the adapter is.
 
     Args:
-        provenance: content of the adapter's ``recipe.json``.
+        made: of the adapter's record.
         dataset: to be scored.
 
     Returns:
         None if rows of this split were used but cannot be identified, because it is read at another
-        revision or with other columns, or the recipe does not state how they were drawn, as those
-        of earlier versions and those of rows that the caller drew.
+        revision or with other columns, or the caller drew the rows.
     """
-    stated = provenance["recipe"]
-    asked = any(stated.get(name) is not None for name in ("fit", "train", "check"))
-    if not (asked or provenance.get("training") or provenance.get("check")):
+    if not (made.training or made.check) or not _is_adapted_split(made, dataset):
         return []
-    if not _is_adapted_split(provenance, dataset):
-        return []
-    stored, drawn = provenance["dataset"], _drawn(provenance)
-    read = dataset.columns.model_dump(exclude_none=True)
-    if stored.get("columns") != read or stored["revision"] not in (None, dataset.revision):
+    stored, drawn = made.dataset, made.rows
+    if stored.columns != dataset.columns or stored.revision not in (None, dataset.revision):
         return None
     if not drawn:
         return None
-    sample = row_sample(stated["seed"], drawn.pool)
-    sample.draw_from(islice(_adapted_rows(provenance, dataset), stated.get("max_rows")))
-    return draw_rows(drawn, sample.rows, stated["seed"]).used
-
-
-def _drawn(provenance: Mapping[str, Any]) -> Drawn | None:
-    """Return how many rows were drawn; None if that, or how, is not known in this version."""
-    numbers = provenance.get("rows") or {}
-    known = numbers.keys() == {field.name for field in fields(Drawn)}
-    steps = (provenance.get(step) or {} for step in ("training", "check"))
-    if not known or any(step.get("given_rows") for step in steps):
-        return None
-    return Drawn(**numbers)
+    sample = row_sample(made.recipe["seed"], drawn.pool)
+    sample.draw_from(islice(_adapted_rows(made, dataset), made.recipe["max_rows"]))
+    return draw_rows(drawn, sample.rows, made.recipe["seed"]).used
 
 
 _ROLES = ("instruction", "input", "choices", "messages", "output")
 """What says which columns are read; the text around them may differ, as between merged adapters."""
 
 
-def is_adapted(provenance: Mapping[str, Any], dataset: Dataset) -> bool:
+def is_adapted(made: Made, dataset: Dataset) -> bool:
     """Whether an adapter was generated for rows of this split, or of a slice that overlaps it.
 
     A private dataset's name is not stored with an adapter, so it is recognized by its split,
     columns and number of rows.
 
     Args:
-        provenance: content of the adapter's ``recipe.json``.
+        made: of the adapter's record.
         dataset: any dataset.
     """
-    if not _is_adapted_split(provenance, dataset):
+    if not _is_adapted_split(made, dataset):
         return False
-    (start, stop), (first, end) = map(slice_bounds, (provenance["dataset"]["split"], dataset.split))
+    (start, stop), (first, end) = map(slice_bounds, (made.dataset.split, dataset.split))
     return (stop is None or first < stop) and (end is None or start < end)
 
 
-def _is_adapted_split(provenance: Mapping[str, Any], dataset: Dataset) -> bool:
-    stored = provenance["dataset"]
-    if split_name(stored.get("split") or "") != split_name(dataset.split):
+def _is_adapted_split(made: Made, dataset: Dataset) -> bool:
+    stored = made.dataset
+    if split_name(stored.split) != split_name(dataset.split):
         return False
-    if not stored["private"]:
-        return bool((stored["id"], stored.get("config")) == (dataset.id, dataset.config))
-    columns, read = stored.get("columns") or {}, dataset.columns.model_dump(exclude_none=True)
-    if any(columns.get(role) != read.get(role) for role in _ROLES):
+    if not stored.private:
+        return (stored.id, stored.config) == (dataset.id, dataset.config)
+    if any(getattr(stored.columns, role) != getattr(dataset.columns, role) for role in _ROLES):
         return False
-    limit = provenance["recipe"].get("max_rows")
-    labeled = (output for _, output in islice(_adapted_rows(provenance, dataset), limit) if output)
-    return bool(stored.get("rows") == sum(1 for _ in labeled))
+    rows = islice(_adapted_rows(made, dataset), made.recipe["max_rows"])
+    return stored.rows == sum(1 for _, output in rows if output)
 
 
-def _adapted_rows(provenance: Mapping[str, Any], dataset: Dataset) -> Iterator[Row]:
+def _adapted_rows(made: Made, dataset: Dataset) -> Iterator[Row]:
     """Yield the rows of a dataset's split, in the slice that an adapter was generated for."""
-    return islice(dataset.whole(), *slice_bounds(provenance["dataset"]["split"]))
+    return islice(dataset.whole(), *slice_bounds(made.dataset.split))
