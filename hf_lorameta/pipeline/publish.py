@@ -36,7 +36,7 @@ from hf_lorameta.errors import (
 )
 from hf_lorameta.files import writing
 from hf_lorameta.hub.client import Hub
-from hf_lorameta.hub.errors import ForbiddenError, UnsupportedError
+from hf_lorameta.hub.errors import ForbiddenError, UnexpectedAnswerError, UnsupportedError
 from hf_lorameta.hub.publish import Upload
 from hf_lorameta.hub.repo import PinnedRepo, check_visibility
 from hf_lorameta.pipeline.adapter_folder import (
@@ -49,6 +49,9 @@ from hf_lorameta.pipeline.plan_data import has_private_source
 from hf_lorameta.quoting import command
 
 STAGING_FOLDER = "staging"
+
+_ARRIVED = (ConnectionLostError, UnexpectedAnswerError, OSError, KeyboardInterrupt)
+"""Errors after which what was sent may have arrived."""
 
 logger = logging.getLogger(__name__)
 
@@ -314,7 +317,7 @@ def publish_or_keep(folder: Path, target: Target, hub: Hub, *, dry_run: bool = F
         published = publish_folder(folder, target, hub, dry_run=dry_run)
     except (LoraMetaError, OSError, KeyboardInterrupt) as error:
         # what was sent may have arrived
-        arrived = isinstance(error, ConnectionLostError | OSError | KeyboardInterrupt)
+        arrived = isinstance(error, _ARRIVED)
         if isinstance(error, UnsupportedError):  # ask for consent again
             target = replace(target, create_pr=False, replaces=())
         again = command_to_publish(folder, **target.options(bool(target.replaces) or arrived))
