@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hf_lorameta.cards.record import MergeRecord
-from hf_lorameta.cards.results import Training
 from hf_lorameta.cli.options import AdapterArgument, TokenOption, example
 from hf_lorameta.cli.output import LEGEND, emit, prints_json
 from hf_lorameta.data.columns.columns import Columns
@@ -17,6 +15,7 @@ from hf_lorameta.quoting import shell
 from hf_lorameta.tables import coefficient_table, plural, table
 
 if TYPE_CHECKING:
+    from hf_lorameta.cards.record import MergeRecord
     from hf_lorameta.pipeline.adapter_folder import SavedAdapter
 
 logger = logging.getLogger(__name__)
@@ -45,6 +44,8 @@ def inspect(
 
 def _describe(saved: "SavedAdapter") -> str:
     """Return a readable summary of an adapter and what it was made from."""
+    from hf_lorameta.cards.record import MergeRecord
+
     fields = [
         ["base model", saved.config.base_model],
         ["rank", str(saved.config.rank)],
@@ -92,6 +93,8 @@ def _dataset(stored: Mapping[str, Any]) -> Iterator[list[str]]:
 
 def _training(result: Mapping[str, Any]) -> Iterator[list[str]]:
     """Yield what was trained."""
+    from hf_lorameta.cards.results import Training
+
     training = Training(**result)
     yield ["trained", f"{training.seen_rows}, {plural(training.steps, 'step')}"]
     if folds := training.folds:
@@ -141,7 +144,7 @@ def _fields(value: Any, name: str) -> Iterator[list[str]]:
         yield [name, ", ".join(texts)]
 
 
-def _merged(record: MergeRecord) -> str:
+def _merged(record: "MergeRecord") -> str:
     rows = [[row.adapter, row.revision or "", f"{row.weight:g}"] for row in record.adapters]
     return table(["adapter", "revision", "weight"], rows)
 
