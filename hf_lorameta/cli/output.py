@@ -63,7 +63,7 @@ def prepare_streams() -> None:
 class _Dropping(FileIO):
     """A stream that takes what it cannot write, such as that of a full disk, as written."""
 
-    def write(self, data: Any) -> int | None:
+    def write(self, data: Any) -> int | None:  # type: ignore[override]
         """Write bytes; return how many, or what a stream that does not block returns."""
         try:
             return super().write(data)
