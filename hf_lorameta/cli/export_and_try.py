@@ -170,18 +170,7 @@ _NO_ANSWER = (
 
 def _recorded_columns(folder: Path) -> "Columns":
     """Return how an adapter's recipe reads rows; empty if it has no recipe."""
-    from pydantic import ValidationError
-
     from hf_lorameta.data.columns.columns import Columns
     from hf_lorameta.pipeline.adapter_folder import read_adapter
 
-    provenance = read_adapter(folder).provenance or {}
-    stored = provenance.get("dataset", provenance).get("columns")  # a merge has no dataset
-    try:
-        return Columns.model_validate(stored or {})
-    except ValidationError:
-        raise AdapterError(
-            "the adapter's recipe.json has columns that this version does not know",
-            code="recipe.unknown-columns",
-            hint=["update hf-lorameta", Option("template", "{}")],
-        ) from None
+    return read_adapter(folder).columns or Columns()

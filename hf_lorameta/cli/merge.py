@@ -74,7 +74,7 @@ def merge(
         "folder": str(folder),
         "modules": len(merged.layout),
         "rank": merged.rank,
-        "provenance": merged.provenance,
+        "provenance": merged.record.to_dict(),
     }
     emit(data, lambda: str(folder))
 

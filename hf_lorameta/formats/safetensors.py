@@ -11,10 +11,10 @@ import json
 import math
 import struct
 from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
@@ -27,14 +27,22 @@ _DAMAGED = "fetch or copy the file again"
 Read = Callable[[int, int], bytes]
 """Returns bytes [start, stop) of a file, exactly stop − start of them."""
 
-DTYPES: dict[str, np.dtype[Any]] = {
-    "F32": np.dtype(np.float32),
-    "F16": np.dtype(np.float16),
-    "BF16": np.dtype(ml_dtypes.bfloat16),
-}
-"""Floating-point dtypes by safetensors code."""
 CODES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 """Safetensors codes by torch dtype name."""
+
+
+@cache
+def dtypes_by_code() -> dict[str, np.dtype[Any]]:
+    """Return the floating-point dtypes by safetensors code; importing bfloat16 takes 0.6 s.
+
+    Example:
+        >>> [dtype.itemsize for dtype in dtypes_by_code().values()]
+        [4, 2, 2]
+    """
+    import ml_dtypes
+
+    floats = {"F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}
+    return {code: np.dtype(kind) for code, kind in floats.items()}
 
 
 class TensorInfo(NamedTuple):
@@ -48,7 +56,7 @@ class TensorInfo(NamedTuple):
 
 def build_header(
     tensors: Iterable[tuple[str, str, tuple[int, ...]]],
-    dtypes: Mapping[str, np.dtype[Any]] = DTYPES,
+    dtypes: Mapping[str, np.dtype[Any]] | None = None,
 ) -> bytes:
     """Build the header of a file that holds tensors (name, dtype code, shape) one after another.
 
@@ -60,7 +68,7 @@ def build_header(
         (1,)
     """
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    stop = 0
+    stop, dtypes = 0, dtypes or dtypes_by_code()
     for name, code, shape in tensors:
         start, stop = stop, stop + math.prod(shape) * dtypes[code].itemsize
         header[name] = {"dtype": code, "shape": shape, "data_offsets": (start, stop)}
@@ -94,7 +102,7 @@ def read_header(read: Read, size: int) -> bytes:
 
 
 def parse_header(
-    head: bytes, size: int, dtypes: Mapping[str, np.dtype[Any]] = DTYPES
+    head: bytes, size: int, dtypes: Mapping[str, np.dtype[Any]] | None = None
 ) -> dict[str, TensorInfo]:
     """Parse and check what `read_header` returned for a file of `size` bytes.
 
@@ -104,7 +112,7 @@ def parse_header(
     Raises:
         AdapterError: the header is malformed, or its tensors do not fill the file without overlap.
     """
-    data = len(head)
+    data, dtypes = len(head), dtypes or dtypes_by_code()
     try:
         header = json.loads(head[8:])
     except (ValueError, RecursionError):
@@ -181,10 +189,10 @@ def to_float32(raw: bytes | memoryview, info: TensorInfo) -> FloatArray:
     if info.dtype == "BF16":  # a shift by 16 bits, at the speed of memory
         bits = np.frombuffer(raw, np.uint16).astype(np.uint32)
         return np.left_shift(bits, 16, out=bits).view(np.float32).reshape(info.shape)
-    return np.frombuffer(raw, DTYPES[info.dtype]).reshape(info.shape).astype(np.float32)
+    return np.frombuffer(raw, dtypes_by_code()[info.dtype]).reshape(info.shape).astype(np.float32)
 
 
 def to_bytes(array: NDArray[Any], dtype: str) -> bytes:
     """Round float values to a torch dtype name, to nearest even, and return their bytes."""
     with np.errstate(over="ignore", invalid="ignore"):
-        return np.ascontiguousarray(array).astype(DTYPES[CODES[dtype]]).tobytes()
+        return np.ascontiguousarray(array).astype(dtypes_by_code()[CODES[dtype]]).tobytes()

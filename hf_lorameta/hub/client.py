@@ -23,7 +23,7 @@ from hf_lorameta.errors import AuthError, NotFoundError, UsageError
 from hf_lorameta.files import sha256
 from hf_lorameta.hub.cache import cached_repo, caching
 from hf_lorameta.hub.connection import Connection
-from hf_lorameta.hub.errors import damaged, translated
+from hf_lorameta.hub.errors import damaged, translated, unexpected_answer
 from hf_lorameta.hub.publish import Upload, commit, create_repo, require_private
 from hf_lorameta.hub.repo import PinnedRepo, is_repo_id
 from hf_lorameta.hub.repo_info import fetch_repo
@@ -185,7 +185,10 @@ class Hub(Connection):
         if not self.has_token:
             raise AuthError("no Hub token is saved", code="token.none", hint="hf auth login")
         with translated("your account"):
-            return self.api.whoami()
+            account = self.api.whoami()
+        if not (isinstance(account, dict) and isinstance(account.get("name"), str)):
+            raise unexpected_answer("your account", "the answer names no account")
+        return account
 
     # --- datasets -------------------------------------------------------------------------------
 

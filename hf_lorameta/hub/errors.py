@@ -17,9 +17,12 @@ from huggingface_hub import errors as hf
 from hf_lorameta import errors
 from hf_lorameta.environment import hub_url
 from hf_lorameta.hub.retry import TRANSIENT_STATUSES, described, requested_wait
-from hf_lorameta.network import distrusted, proxy_advice
+from hf_lorameta.network import distrusted, proxy_advice, without_tls
 
 _REPO_INFO = re.compile("/api/(models|datasets|spaces)/[^/]+/[^/]+")
+_READERS = ("huggingface_hub.", "dateutil.", "json.", "hf_lorameta.hub.repo")
+"""Modules, or beginnings of their names, that take answers apart."""
+_OTHER_FORM = (AttributeError, IndexError, KeyError, TypeError, ValueError)
 _RERUN_HINT = "run the same command again; finished work is kept"
 
 
@@ -41,9 +44,15 @@ class UnsupportedError(errors.HubError):
     code = "hub.unsupported"
 
 
-def unexpected_answer(what: str, problem: str) -> errors.HubError:
+class UnexpectedAnswerError(errors.HubError):
+    """An answer that cannot be the Hub's, such as a proxy's; what was sent may have arrived."""
+
+    code = "hub.unexpected-answer"
+
+
+def unexpected_answer(what: str, problem: str) -> UnexpectedAnswerError:
     """Return the error for an answer that cannot be the Hub's."""
-    return errors.HubError(
+    return UnexpectedAnswerError(
         f"{what}: {hub_url()} does not answer like the Hub ({problem})",
         code="hub.unexpected-answer",
         hint="check HF_ENDPOINT and the proxy settings",
@@ -61,16 +70,46 @@ def translated(what: str, revision: str | None = None) -> Iterator[None]:
     """
     try:
         yield
-    except json.JSONDecodeError:
-        raise unexpected_answer(what, "the answer is not JSON") from None
     except Exception as error:
-        ours = translate(what, error, revision)
+        problem = misread(error)
+        ours = unexpected_answer(what, problem) if problem else translate(what, error, revision)
         if ours is None and _of_transfer(error):
             ours = translate(what, error.__cause__, revision) if error.__cause__ else None
             ours = ours or lost(what, " ".join(str(error).split())[:200])
         if ours is None:
             raise
         raise ours from None
+
+
+def misread(error: BaseException) -> str:
+    """Say why an answer cannot be the Hub's, if that is why it could not be read; else nothing.
+
+    Example:
+        >>> misread(RecursionError()), misread(KeyError("of ours"))
+        ('the answer is nested too deeply', '')
+    """
+    match error:
+        case hf.HfUriError():
+            return "the answer names another server"
+        case json.JSONDecodeError() | UnicodeDecodeError():
+            return "the answer is not JSON"
+        case RecursionError():
+            return "the answer is nested too deeply"
+        case httpx2.DecodingError():
+            return str(error) or "the answer cannot be decoded"
+        case httpx2.TooManyRedirects():
+            return "its redirects lead in a circle"
+    if type(error) in _OTHER_FORM and _while_reading(error):
+        return "the answer is JSON of another form"
+    return ""
+
+
+def _while_reading(error: BaseException) -> bool:
+    """Whether an exception is of code that takes answers apart, not of ours that asks."""
+    trace, name = error.__traceback__, ""
+    while trace:
+        name, trace = trace.tb_frame.f_globals.get("__name__", ""), trace.tb_next
+    return name.startswith(_READERS)
 
 
 def _of_transfer(error: Exception) -> bool:
@@ -135,6 +174,8 @@ def translate(
             return _http_error(what, error)
         case httpx2.HTTPError() if reason := distrusted(error):
             return _untrusted(what, getattr(error, "_request", None), reason)
+        case httpx2.HTTPError() if without_tls(error):
+            return _plain(what, getattr(error, "_request", None))
         case httpx2.HTTPError():
             reason = str(error) if type(error) is httpx2.TransportError else type(error).__name__
             return lost(what, reason, getattr(error, "_request", None))
@@ -190,6 +231,15 @@ def _untrusted(what: str, request: httpx2.Request | None, reason: str) -> errors
     )
 
 
+def _plain(what: str, request: httpx2.Request | None) -> errors.HubError:
+    server = _server(request) if request else hub_url()
+    return errors.HubError(
+        f"{what}: what answers at {server} does not speak TLS",
+        code="hub.no-tls",
+        hint=[f"set HF_ENDPOINT to http{server.removeprefix('https')}", "name another port there"],
+    )
+
+
 def damaged(file: str, *, always: bool) -> errors.HubError:
     """Return the error for a file that each download damaged, `always` in the same way."""
     differs = f"its checksum differs from the one that {hub_url()} states"
@@ -208,7 +258,8 @@ def _server_message(error: hf.HfHubHTTPError) -> str:
     if not message and error.response.headers.get("Content-Type", "").startswith(
         "application/json"
     ):
-        with suppress(ValueError):  # other servers say `detail` for `error`
+        # other servers say `detail` for `error`
+        with suppress(RecursionError, TypeError, ValueError):
             message = str(dict(error.response.json()).get("detail") or "")
     return (message or "")[:300]
 
@@ -247,11 +298,7 @@ def _http_error(what: str, error: hf.HfHubHTTPError) -> errors.HubError:
     if status == 401:
         return _unauthorized(what, error)
     if status == 403:
-        return ForbiddenError(
-            f"{what}: this account or token lacks the permission ({message or 'forbidden'})",
-            code="token.no-permission",
-            hint=["use a token with write access to it", "name a repo of your own"],
-        )
+        return _forbidden(what, error)
     if status in (404, 410):  # other servers may not send the Hub's code for what is missing
         return _not_found(f"{what} {requested}")
     if status in (409, 412):
@@ -269,5 +316,28 @@ def _http_error(what: str, error: hf.HfHubHTTPError) -> errors.HubError:
             )
         return lost(what, f"HTTP {status}", error.response.request)
     kind = UnsupportedError if status == 501 else errors.HubError
-    code = "hub.unsupported" if status == 501 else "hub.refused"
-    return kind(f"{what}: HTTP {status}: {message or 'no reason given'}", code=code)
+    code, server = kind.code if status == 501 else "hub.refused", _server(error.response.request)
+    problem = f"{what}: HTTP {status} from {server}: {message or 'no reason given'}"
+    return kind(problem, code=code)
+
+
+def _forbidden(what: str, error: hf.HfHubHTTPError) -> errors.HubError:
+    """Distinguish who lacks a permission from a network that does not let a request through."""
+    request, headers = error.response.request, error.response.headers
+    kind = headers.get("Content-Type", "").partition(";")[0]
+    if "html" in kind and "X-Request-Id" not in headers:
+        return errors.HubError(
+            f"{what}: a web page with HTTP 403 came instead of an answer from {_server(request)} "
+            f"to {described(request)}, as firewalls send it",
+            code="network.forbidden",
+            hint=proxy_advice(str(request.url))
+            or f"ask who runs this network to allow {hub_url()}",
+        )
+    right = "read" if request.method in ("GET", "HEAD") else "write"
+    advice = [f"use a token with {right} access to it"]
+    message = _server_message(error) or "forbidden"
+    return ForbiddenError(
+        f"{what}: this account or token lacks the permission ({message})",
+        code="token.no-permission",
+        hint=advice if right == "read" else [*advice, "name a repo of your own"],
+    )

@@ -5,7 +5,6 @@ may have been made: it is looked for before the request is repeated, see `until_
 """
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -15,7 +14,7 @@ from huggingface_hub import errors as hf
 
 from hf_lorameta.errors import ConflictError, HubError
 from hf_lorameta.hub.connection import Connection
-from hf_lorameta.hub.errors import translated
+from hf_lorameta.hub.errors import misread, translated
 from hf_lorameta.hub.repo import PinnedRepo
 from hf_lorameta.hub.repo_info import fetch_repo
 from hf_lorameta.hub.retry import until_made
@@ -59,7 +58,7 @@ def create_repo(
         return fetch_repo(connection, repo_id, repo_type, None, blobs=False)
 
     def create() -> PinnedRepo:
-        with suppress(hf.HfUriError):  # a server may give itself another name than HF_ENDPOINT
+        try:
             connection.api.create_repo(
                 repo_id,
                 repo_type=repo_type,
@@ -67,6 +66,10 @@ def create_repo(
                 space_sdk="gradio" if repo_type == "space" else None,
                 space_hardware=hfh.SpaceHardware(hardware) if hardware else None,
             )
+        except Exception as error:
+            # a server may give itself another name than HF_ENDPOINT, or say nothing of the repo
+            if not misread(error):
+                raise
         return created()
 
     def made() -> PinnedRepo | None:
@@ -125,7 +128,9 @@ def commit(
                     parent_commit=parent.sha,
                     create_pr=create_pr,
                 )
-            except hf.HfUriError:  # of the answer, as in `create_repo`
+            except Exception as error:  # the commit may have been made, as in `create_repo`
+                if not misread(error):
+                    raise
                 found = _opened(connection, parent, message) if create_pr else made()
                 if found is None:
                     raise

@@ -6,6 +6,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple, Unpack
 
+from hf_lorameta.cards.record import RECIPE_FILE, Made, read_record
 from hf_lorameta.data.dataset import Dataset, ReadingOptions
 from hf_lorameta.data.sources.files import is_local
 from hf_lorameta.engines.comparing import SAMPLES, Group, compare
@@ -24,12 +25,10 @@ from hf_lorameta.formats.lora_file import folder_config
 from hf_lorameta.hub.base_model import locate
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.pipeline.adapter_folder import (
-    RECIPE_FILE,
     base_model_of,
-    generated_adapters,
     locate_adapter,
+    made_of,
     naming,
-    read_provenance,
 )
 from hf_lorameta.pipeline.evaluation_rows import open_to_evaluate, rows_to_evaluate
 from hf_lorameta.pipeline.progress import bars_unless
@@ -173,15 +172,13 @@ def prepare_evaluation(
     """
     folders = _locate_adapters(names, hub)
     base_model = _base_of(dict(zip(map(str, names), folders.values(), strict=True)), base)
-    saved = {folder: read_provenance(folder)[0] for folder in folders.values()}
-    provenances = [part for provenance in saved.values() for part in generated_adapters(provenance)]
+    saved = {folder: read_record(folder) for folder in folders.values()}
+    made = [part for record in saved.values() for part in made_of(record)]
     unread = [folder for folder in saved if not saved[folder] and (folder / RECIPE_FILE).exists()]
-    opened = open_to_evaluate(dataset, _provenance_for(dataset, provenances), hub, **reading)
+    opened = open_to_evaluate(dataset, _made_for(dataset, made), hub, **reading)
     local = isinstance(dataset, str | Path) and Path(dataset).is_dir()
     folder = Path(dataset) if local else None
-    rows, examples, remarks = rows_to_evaluate(
-        opened, provenances, max_rows, shots, hub, progress, folder
-    )
+    rows, examples, remarks = rows_to_evaluate(opened, made, max_rows, shots, hub, progress, folder)
     scored = f"Scoring {plural(len(rows), 'row')} of split {opened.split} with {base_model[0]}."
     log_remarks(
         [*remarks, *([_UNREAD] if unread else ()), Remark("note", scored, code="evaluate.scoring")]
@@ -259,11 +256,9 @@ def _base_of(folders: Mapping[str, Path], base: str | Path | None) -> tuple[str,
     return base_model_of(first, config, base)
 
 
-def _provenance_for(
-    name: Any, provenances: Sequence[Mapping[str, Any]]
-) -> Mapping[str, Any] | None:
-    """Return the provenance that says how to read a dataset; None if there are none."""
-    ids = {str(p["dataset"]["id"] or "a local or private one") for p in provenances}
+def _made_for(name: Any, made: Sequence[Made]) -> Made | None:
+    """Return the record that says how to read a dataset; None if there are none."""
+    ids = {part.dataset.id or "a local or private one" for part in made}
     if name is None and len(ids) > 1:
         raise UsageError(
             f"the adapters were generated for different datasets: {', '.join(sorted(ids))}",
@@ -271,5 +266,5 @@ def _provenance_for(
             hint=Option("dataset", "user/name"),
         )
     named = isinstance(name, str | Path)
-    same = [p for p in provenances if named and p["dataset"]["id"] == str(name)]
-    return next(iter([*same, *provenances]), None)
+    same = [part for part in made if named and part.dataset.id == str(name)]
+    return next(iter([*same, *made]), None)

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.caches import delete_outdated, writable_cache
 from hf_lorameta.cards.chart import CHART_FILE
+from hf_lorameta.cards.record import RECIPE_FILE
 from hf_lorameta.data.dataset import DatasetInfo
 from hf_lorameta.data.sources.formats import stem
 from hf_lorameta.errors import (
@@ -35,13 +36,12 @@ from hf_lorameta.errors import (
 )
 from hf_lorameta.files import writing
 from hf_lorameta.hub.client import Hub
-from hf_lorameta.hub.errors import ForbiddenError, UnsupportedError
+from hf_lorameta.hub.errors import ForbiddenError, UnexpectedAnswerError, UnsupportedError
 from hf_lorameta.hub.publish import Upload
 from hf_lorameta.hub.repo import PinnedRepo, check_visibility
 from hf_lorameta.pipeline.adapter_folder import (
     COEFFICIENTS_FILE,
     EXPORTS,
-    RECIPE_FILE,
     is_own_file,
     read_adapter,
 )
@@ -49,6 +49,9 @@ from hf_lorameta.pipeline.plan_data import has_private_source
 from hf_lorameta.quoting import command
 
 STAGING_FOLDER = "staging"
+
+_ARRIVED = (ConnectionLostError, UnexpectedAnswerError, OSError, KeyboardInterrupt)
+"""Errors after which what was sent may have arrived."""
 
 logger = logging.getLogger(__name__)
 
@@ -256,7 +259,7 @@ def publish_folder(folder: Path, target: Target, hub: Hub, *, dry_run: bool = Fa
         ConflictError: the repo changed since `resolve_target`.
         ConnectionLostError: the connection was lost; the folder is unchanged.
     """
-    base_model = read_adapter(folder).require_provenance().config.base_model
+    base_model = read_adapter(folder).require_record().config.base_model
     deleted = _stale_files(folder, target)
     if dry_run:
         return Published(folder, target, deleted, None)
@@ -314,7 +317,7 @@ def publish_or_keep(folder: Path, target: Target, hub: Hub, *, dry_run: bool = F
         published = publish_folder(folder, target, hub, dry_run=dry_run)
     except (LoraMetaError, OSError, KeyboardInterrupt) as error:
         # what was sent may have arrived
-        arrived = isinstance(error, ConnectionLostError | OSError | KeyboardInterrupt)
+        arrived = isinstance(error, _ARRIVED)
         if isinstance(error, UnsupportedError):  # ask for consent again
             target = replace(target, create_pr=False, replaces=())
         again = command_to_publish(folder, **target.options(bool(target.replaces) or arrived))

@@ -12,7 +12,7 @@ from hf_lorameta.cards.model_card import render_card
 from hf_lorameta.cards.results import CheckResult, Counted, Outcome
 from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.data.dataset import DatasetInfo
-from hf_lorameta.pipeline.remarks import verdict_on
+from hf_lorameta.pipeline.verdict import verdict_on
 from hf_lorameta.recipe import Recipe
 from hf_lorameta.remarks import Remark
 

@@ -31,8 +31,8 @@ from tests.cards.examples import (
 )
 from tests.support.local_hub import card_rules as hub_rules
 
-SHORT = Training(rows=16, steps=30, layers=6)
-TRAINING = Training(rows=32, steps=20)
+SHORT = Training(rows=16, steps=30, seen=16, labeled=16, layers=6)
+TRAINING = Training(rows=32, steps=20, seen=32, labeled=32)
 FOLDED = replace(SHORT, folds=4)
 CHECK = checked(RIGHT, rows=8)
 PROMPTED = checked(RIGHT | {"3-shot": 9}, rows=8)

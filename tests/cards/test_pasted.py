@@ -44,7 +44,7 @@ def test_all_blocks_of_cards(text: str, tmp_path: Path) -> None:
     names = dict.fromkeys(("base_model", "base_revision", "bank_revision"), text)
     changes: dict[str, Any] = names | of_dataset(columns=columns, config=text, split=text)
     merged = replace(PLAIN, **changes, gguf=True, example=(text, text))
-    training = Training(rows=16, steps=24)
+    training = Training(rows=16, steps=24, seen=16, labeled=16)
     alone: dict[str, Any] = {
         "bank_id": NO_BANK,
         "neighbors": (),

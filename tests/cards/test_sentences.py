@@ -14,7 +14,7 @@ from tests.cards.examples import PLAIN, neighbor
 
 pytestmark = pytest.mark.unit
 
-TRAINED = Outcome(Training(rows=16, steps=30))
+TRAINED = Outcome(Training(rows=16, steps=30, seen=16, labeled=16))
 NO_TRAINING = "**No training took place.** This adapter is"
 GENERAL: dict[str, Any] = {
     "neighbors": (), "general": 0.8, "scale": 0.8, "general_licenses": ("mit", None)

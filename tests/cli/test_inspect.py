@@ -35,7 +35,10 @@ def test_inspect_shows_provenance_and_coefficients(
 
 def test_inspect_shows_other_coefficients_and_what_stages_did(cli: Shell) -> None:
     plan = hf_lorameta.plan([{"input": f"{i}?", "output": f"{i}!"} for i in range(9)])
-    training, drawn = Training(rows=16, steps=12, folds=4), Drawn(2000, 12, 4, 0)
+    training, drawn = (
+        Training(rows=16, steps=12, seen=9, labeled=2000, folds=4),
+        Drawn(2000, 12, 4, 0),
+    )
     halved = StageRecord("halving", {"final_share": 0.5}, "Halved", "By 2.")
     made = replace(
         make_adapter(plan), outcome=Outcome(training=training, drawn=drawn, records=(halved,))
@@ -58,7 +61,7 @@ def test_inspect_shows_other_coefficients_and_what_stages_did(cli: Shell) -> Non
     assert not {name for name in shown if "_" in name or name.endswith("private")}
     assert shown["verdict"].startswith("Unsure until right answers are counted")
     assert shown["settings"] == "--train 16 --steps 12"
-    assert shown["trained"] == "16 rows, 12 steps"
+    assert shown["trained"].startswith(training.seen_rows)
     other = "another adapter was trained on the rows outside of each, to answer those in it"
     assert shown["folds of these rows"] == f"4: {other}"
     assert "rows drawn" not in shown

@@ -8,8 +8,6 @@ import ssl
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from http.server import HTTPServer, SimpleHTTPRequestHandler
 from pathlib import Path
 from typing import Any
@@ -19,24 +17,12 @@ import pytest
 from hf_lorameta.errors import UsageError
 from hf_lorameta.network import check_endpoint
 from tests.conftest import Account, Built, Shell, rows
+from tests.hub.conftest import serving
 from tests.support.fault_hub import FaultHub
 
 NO_BYPASS: dict[str, Any] = {"NO_PROXY": "", "no_proxy": ""}
 READ_CERTIFICATES = "httpcore2.default_ssl_context.cache_clear()"
 """Code to run before a command: certificates are read again, which the shell reads once."""
-
-
-@contextmanager
-def serving(server: socketserver.BaseServer) -> Iterator[None]:
-    """Serve in a thread."""
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join(10)
 
 
 NO_WAITS = "import time; time.sleep = lambda seconds: None\n"

@@ -1,14 +1,18 @@
 """Publishing: to whom, what is committed, lost answers, and pull requests."""
 
+import shlex
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
+import huggingface_hub as hfh
 import pytest
 from huggingface_hub import HfApi
 
 from hf_lorameta import Hub
 from hf_lorameta.errors import ConflictError, HubError
+from hf_lorameta.hub import retry
 from hf_lorameta.hub.publish import Upload
 from hf_lorameta.hub.repo import PinnedRepo, check_visibility
 from tests.conftest import Account, Built, Shell, rows, touched, tree
@@ -151,6 +155,36 @@ def test_a_commit_whose_answer_is_lost_is_not_made_again(
         assert publish() == f"{cli.hub.url}/{repo}"
         assert cli.hub.read(repo, "a.txt") == b"new"
     assert len(cli.hub.commits(repo)) == 3
+
+
+ODD = {"empty": b"{}", "list": b"[]", "bytes": b"\xff", "page": b"<html>", "deep": b"[" * 100_000}
+SAID = [Fault("answer", content=content) for content in ODD.values()]
+
+
+@pytest.mark.parametrize("fault", [*SAID, Fault("late", seconds=3)], ids=[*ODD, "silent"])
+def test_a_commit_whose_answer_says_nothing_is_looked_for(
+    cli: Shell, user: Account, publish: Callable[..., str], fault: Fault,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(retry, "ANSWER_SECONDS", 1.0)
+    hfh.close_session()
+    repo = f"{user.name}/files"
+    cli.hub.add_fault(replace(fault, path=COMMIT))
+    assert publish() == f"{cli.hub.url}/{repo}"
+    assert len(cli.hub.commits(repo)) == 3
+    hfh.close_session()
+
+
+def test_a_push_whose_answers_all_say_nothing_names_the_command_that_goes_on(
+    cli: Shell, user: Account, push_args: tuple[object, ...]
+) -> None:
+    cli.hub.add_fault(Fault("answer", path=COMMIT, content=b"{}"))
+    cli.hub.add_fault(Fault("answer", path="/commits/", content=b"{}"))
+    said = cli(*push_args, token=user.token, code=6).err
+    command = shlex.split(said.rpartition("resume with: ")[2])
+    cli.hub.clear_faults()
+    assert cli(*command[1:], token=user.token).out.strip() == f"{cli.hub.url}/{user.name}/a"
+    assert len(cli.hub.commits(f"{user.name}/a")) == 2, "it was made at first"
 
 
 def test_a_commit_of_others_is_not_taken_for_the_one_whose_answer_is_lost(

@@ -87,6 +87,22 @@ def test_training_lowers_the_loss_and_the_card_says_so(
     assert recipe["rows"] == {"pool": 48, "train": 16, "held_out": 0, "check": 8}
 
 
+@pytest.mark.parametrize(("steps", "seen"), [(1, 8), (2, 16), (4, 24)])
+def test_a_record_and_its_card_state_the_rows_that_steps_saw(
+    tiny_bank: Bank, new: Path, tmp_path: Path, steps: int, seen: int
+) -> None:
+    made = make(tiny_bank, new, train=24, steps=steps)
+    training = made.outcome.training
+    assert training
+    assert (training.seen, training.rows, training.labeled) == (seen, 24, 48)
+    stored = json.loads((made.save_pretrained(tmp_path / "a") / "recipe.json").read_bytes())
+    assert {"seen": seen, "rows": 24, "labeled": 48}.items() <= stored["training"].items()
+    for of_record in (training, replace(training, seen=seen - 1)):
+        other = replace(made, outcome=replace(made.outcome, training=of_record))
+        card = (other.save_pretrained(tmp_path / "b", overwrite=True) / "README.md").read_text()
+        assert card.count(of_record.seen_rows) == 2, "the beginning and the heading"
+
+
 def same_weights(ours: Generation, others: Generation) -> bool:
     pairs = zip(ours.pairs, others.pairs, strict=True)
     return all(np.array_equal(x, y) for pair in pairs for x, y in zip(*pair, strict=True))

@@ -157,8 +157,8 @@ def test_a_repo_is_private_unless_asked_otherwise_and_named_after_the_dataset(
     public = {"token": user.token, "dataset": repo, "visibility": "public"}
     assert "would reveal its name" in call_error("/generate", **public)
     cli.hub.clear_requests()
-    _, made = call("/generate", token=user.token, dataset=repo, visibility="none")
-    assert "published" not in made
+    _, made = call("/generate", token=user.token, dataset=repo, publish="never")
+    assert not {"published", "not_published"} & set(made)
     assert not touched(cli.hub, "api/repos/create")
 
 

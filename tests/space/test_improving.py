@@ -38,7 +38,7 @@ from space_error import SpaceError  # noqa: E402
 from views import blocks  # noqa: E402
 from views.plan import verdict_html  # noqa: E402
 from work import generating, jobs, planning, trying  # noqa: E402
-from work.planning import DatasetRequest, PlanResult  # noqa: E402
+from work.planning import PageRequest, PlanResult  # noqa: E402
 from work.reader_process import start_forkserver  # noqa: E402
 
 WEIGHTS = "adapter_model.safetensors"
@@ -70,7 +70,9 @@ def rows(number: int) -> list[dict[str, str]]:
 
 def planned(bank: Bank, number: int) -> PlanResult:
     samples = [(row["input"], row["output"]) for row in rows(number)]
-    return PlanResult(plan(rows(number), bank, Recipe(rank=4)), samples, "topic3")
+    return PlanResult(
+        plan(rows(number), bank, Recipe(rank=4)), samples, PageRequest(file="topic3", rank=4)
+    )
 
 
 @pytest.fixture
@@ -94,10 +96,10 @@ def test_the_adapter_is_trained_and_answers_to_rows_that_it_has_not_seen_are_cou
     adapter = generating.make_adapter(result, job)
     improved, said, over = trying.improve(adapter, result, model, job)
     assert not over, "no time was missing"
-    in_folds = " Each was answered by an adapter that was not trained on it." * (number == 48)
-    assert said == f"Trained on {trained} of your rows.{in_folds}"
     training, report = improved.generation.outcome.training, improved.generation.report
     assert training
+    assert training.rows == trained
+    assert training.seen_rows in said
     assert bool(training.folds) is (number == 48)
     assert report is not None
     answered = [(sample.input, sample.reference) for sample in report.samples]
@@ -107,7 +109,7 @@ def test_the_adapter_is_trained_and_answers_to_rows_that_it_has_not_seen_are_cou
     right = sum(report.is_right(sample, "generated") for sample in report.samples)
     stored = json.loads((improved.folder / "recipe.json").read_text())["check"]
     assert stored["counted"]["generated"]["right"] == right
-    assert f"Trained on {trained} rows" in (improved.folder / "README.md").read_text()
+    assert training.seen_rows in (improved.folder / "README.md").read_text()
     assert "Trained on" not in (adapter.folder / "README.md").read_text()
     weights = [(made.folder / WEIGHTS).read_bytes() for made in (adapter, improved)]
     assert weights[0] != weights[1]
@@ -138,8 +140,8 @@ def test_the_page_and_the_command_line_make_the_same_adapter_of_a_file(
 
     start_forkserver()
     job.call.stream.opened = True  # somebody waits, however slow this machine is
-    request = DatasetRequest(file=str(data))
-    result = planning.make_plan(bank, request, recipe, 20_000, False, job)
+    request = PageRequest(file=str(data), rank=4)
+    result = planning.make_plan(bank, request, 20_000, False, job)
     made = generating.make_adapter(result, job)
     start_clock()
     adapter = trying.improve(made, result, model, job, seconds=seconds).adapter
@@ -344,8 +346,9 @@ def test_a_canceled_training_leaves_nothing_and_a_stopped_one_the_best_so_far(
         return
     improved, said, over = trying.improve(adapter, result, model, job)
     assert over, "more time may help"
-    assert said == "Trained on 120 of your rows."
     outcome = improved.generation.outcome
+    assert outcome.training
+    assert outcome.training.seen_rows in said
     assert outcome.interrupted
     assert outcome.interrupted.stage == {"Training": "training", "Checking": "check"}[step]
     assert bool(outcome.check) is (step == "Training")

@@ -24,11 +24,10 @@ from hf_lorameta.cards.results import Outcome, Training
 from hf_lorameta.demo.run import DATA_FOLDER
 from hf_lorameta.errors import AdapterError, LoraMetaError
 from hf_lorameta.pipeline.publish import Published, Target
-from hf_lorameta.pipeline.remarks import verdict_on
 from hf_lorameta.pipeline.resolve import NO_BASE
 from hf_lorameta.pipeline.rows import Rows
 from hf_lorameta.pipeline.save import Generation
-from hf_lorameta.recipe import Recipe
+from hf_lorameta.pipeline.verdict import verdict_on
 from hf_lorameta.remarks import Remark
 from tests.cards.examples import checked
 from tests.support.running_space import SPACE, missing
@@ -48,7 +47,7 @@ from space_error import SpaceError
 from work import jobs, trying
 from work.bank_loader import BankLoader, fetch_base_model
 from work.generating import Saved
-from work.planning import DatasetRequest, PlanResult
+from work.planning import PageRequest, PlanResult
 from work.visit import Visit, earlier_visit
 
 
@@ -318,8 +317,8 @@ def test_an_outdated_request_changes_nothing(handler: str, visit: Visit) -> None
     """Gradio would empty the page if a handler returned no updates at all."""
     event: Any = SimpleNamespace(_data={"dataset_number": "1"})
     visit.accept(2)
-    visit.choose(DatasetRequest())
-    visit.choose(DatasetRequest())
+    visit.choose(PageRequest())
+    visit.choose(PageRequest())
     actions = DatasetActions(COMPONENTS, BANK, SpaceSettings())
     signed_out = [None] * (1 + (handler == "choose"))
     assert getattr(actions, handler)(visit, 1, event, *signed_out) == {"visit": visit}
@@ -355,7 +354,7 @@ def test_cancel_holds_for_a_request_that_is_being_answered(
 ) -> None:
     cancel: list[threading.Thread] = []
 
-    def validated(request: DatasetRequest) -> DatasetRequest:
+    def validated(request: PageRequest) -> PageRequest:
         cancel.append(threading.Thread(target=page.cancel, args=(visit, 2)))
         cancel[0].start()
         cancel[0].join(timeout=0.1)
@@ -386,8 +385,10 @@ def make_for_real(visit: Visit, folder: Path) -> None:
     visit.adapter = SimpleNamespace(  # type: ignore[assignment]
         archive=archive, gguf=None, folder=folder, generation=generation
     )  # fmt: skip
-    visit.plan_result = PlanResult(made, [(f"note {i}", "kind") for i in range(120)], "book")
-    visit.request = DatasetRequest("u/d")
+    visit.plan_result = PlanResult(
+        made, [(f"note {i}", "kind") for i in range(120)], PageRequest(file="book")
+    )
+    visit.request = PageRequest(dataset="u/d")
 
 
 @pytest.mark.parametrize("missing", [True, False])
@@ -428,7 +429,7 @@ def test_an_adapter_is_not_called_ready_until_it_is_trained_or_its_training_has_
     visit.background, visit.more = None, more  # it was stopped as it began, or could not be trained
     assert labels() == (first if more else ready)
     made: Any = visit.adapter
-    trained = Training(rows=90, steps=20)
+    trained = Training(rows=90, steps=20, seen=90, labeled=90)
     outcome = replace(made.generation.outcome, training=trained)
     made.generation = replace(made.generation, outcome=outcome)
     visit.background = SimpleNamespace()  # type: ignore[assignment]
@@ -440,13 +441,13 @@ def outcome_of(steps: int = 9, right: int | None = 4, score: float | None = None
     scores = None if score is None else {"generated": score, "base": 0.1}
     counted = {"generated": right, "base": 1}
     check = None if right is None else checked(counted, None, scores)
-    return Outcome(Training(rows=90, steps=steps) if steps else None, check)
+    return Outcome(Training(90, steps, seen=90, labeled=90) if steps else None, check)
 
 
 @pytest.mark.parametrize(
     ("before", "after", "said"),
     [
-        (outcome_of(), outcome_of(), "Trained on 90 of your rows."),
+        (outcome_of(), outcome_of(), "Trained on"),
         (outcome_of(), outcome_of(right=3), "More time brought no better answers: "),
         (outcome_of(), outcome_of(right=None), "More time brought no better answers: "),
         (outcome_of(), outcome_of(steps=0), "No step was taken in the time that it had: "),
@@ -476,7 +477,7 @@ def test_more_time_replaces_an_adapter_unless_that_makes_it_worse(
         trying, "Adapter", lambda _, generation: SimpleNamespace(save=lambda job: generation)
     )
     adapter: Any = SimpleNamespace(generation=SimpleNamespace(outcome=before))
-    result: Any = SimpleNamespace(plan=SimpleNamespace(recipe=Recipe()), samples=(), name="rows")
+    result: Any = SimpleNamespace(request=PageRequest(file="rows"), samples=(), name="rows")
     improved = trying.improve(adapter, result, model, jobs.Job(60))
     assert improved.said.startswith(said)
     assert improved.adapter is (made if said.startswith("Trained on") else adapter)
@@ -550,7 +551,7 @@ def test_of_a_visit_with_a_sign_in_nothing_is_shown_after_signing_out(visit: Vis
     visit.user = "ann"
     assert earlier_visit(visit.key, "ann") is visit
     assert earlier_visit(visit.key, None) is None
-    assert (visit.plan_result, visit.source, visit.request) == (None, None, DatasetRequest())
+    assert (visit.plan_result, visit.source, visit.request) == (None, None, PageRequest())
 
 
 def test_memory_that_a_job_no_longer_needs_goes_back_to_the_system() -> None:
@@ -632,7 +633,7 @@ def test_what_goes_on_ends_with_its_dataset_or_a_page_that_does_not_ask_and_can_
         work = made.background
         assert work is not None
         if end == "dataset":
-            made.choose(DatasetRequest())
+            made.choose(PageRequest())
         elif end == "left":
             monkeypatch.setattr("work.background.LEFT_SECONDS", -1.0)
         else:
@@ -764,7 +765,7 @@ def save(page: AdapterActions, visit: Visit, meanwhile: Callable[[], None]) -> j
         patch.setattr(adapter_actions, "find_target", lambda *_: target)
         patch.setattr(adapter_actions, "publish", publish)
         patch.setattr("views.result.usage_markdown", lambda *_: "")
-        visit.request = DatasetRequest("user/name")
+        visit.request = PageRequest(dataset="user/name")
         page.save(visit, visit.number + 1, "name", "private", False, EVENT, None)
         return shown(page.run(visit, "adapter"))
 
@@ -796,7 +797,7 @@ def test_a_dataset_that_was_chosen_during_a_save_is_not_taken_for_the_saved_one(
     made: Visit,
 ) -> None:
     def choose_another() -> None:
-        made.choose(DatasetRequest("user/other"))
+        made.choose(PageRequest(dataset="user/other"))
         made.plan_result, made.adapter = plan_with(verdict_on(None)), MADE
 
     updates = save(page_with(), made, choose_another)
@@ -831,7 +832,7 @@ def test_a_later_page_says_what_ended_as_the_earlier_one_was_left(
     monkeypatch.setattr(dataset_actions, "columns_form", lambda *_: "")
     monkeypatch.setattr(DatasetActions, "_show_plan", lambda *_: {})
     monkeypatch.setattr(DatasetActions, "show_result", lambda *_: {"answers": "earlier"})
-    made.source, made.request = SimpleNamespace(), DatasetRequest()  # type: ignore[assignment]
+    made.source, made.request = SimpleNamespace(), PageRequest()  # type: ignore[assignment]
     actions = DatasetActions(COMPONENTS, BANK, SpaceSettings())
 
     def work(job: jobs.Job) -> None:
@@ -876,4 +877,4 @@ def test_a_key_that_is_no_longer_known_reads_the_dataset_of_the_link_if_there_is
     page = actions.choose(visit, 2, event, None, None)
     assert page["problem"] == "", f"{without_plan.key} is kept"
     assert visit.task is not None
-    assert visit.request == DatasetRequest("user/name")
+    assert visit.request == PageRequest(dataset="user/name")

@@ -33,7 +33,7 @@ from limits.requests import BODY_BYTES, BURST, CROWDED, VisitorLimits
 from serve import let_threads_take_turns
 from settings import SpaceSettings
 from work import generating, jobs, planning, trying
-from work.planning import DatasetRequest, Source
+from work.planning import PageRequest, Source
 
 MB = 1_000_000
 NOTHING: Any = None
@@ -729,7 +729,7 @@ def test_of_many_columns_the_first_and_those_with_a_role_are_shown() -> None:
     found = Columns(input="column 3", output="column 15000.text")
     row = dict.fromkeys(names, "a value")
     source = Source([], [], Preview(None, "train", names, [row] * 3, found, None))
-    form = html_forms.columns_form(source, 1, DatasetRequest("user/name"))
+    form = html_forms.columns_form(source, 1, PageRequest(dataset="user/name"))
     assert len(form) < 300_000
     assert "Of 20,000 columns, 201 are shown" in form
     assert "role-15000" in form
@@ -746,7 +746,7 @@ def test_a_repo_id_is_bounded() -> None:
     from hf_lorameta.hub.client import Hub
     from work.generating import chosen_name
 
-    result = planning.PlanResult(plan(TRAIN_FILE), [], "rows")
+    result = planning.PlanResult(plan(TRAIN_FILE), [], planning.PageRequest(file="rows"))
     name = chosen_name(result, "a" * 300_000, "user")
     assert name
     with pytest.raises(UsageError, match="form user/name, with letters, digits") as caught:
