@@ -13,6 +13,7 @@ from hf_lorameta.method.coefficients import COEFFICIENT_RULES
 from hf_lorameta.method.merging import COMBINERS
 from hf_lorameta.method.metrics import METRICS
 from hf_lorameta.recipe import MAX_RANK, REGISTRIES, Dtype, Recipe, as_recipe
+from tests.support.codes import raises_code
 
 RECIPES = st.builds(
     Recipe,
@@ -116,7 +117,7 @@ def test_the_advice_for_a_number_out_of_range_is_the_direction_or_the_default(
 
 
 def test_the_constructor_refuses_settings_in_the_same_words() -> None:
-    with pytest.raises(RecipeError, match="topk is not a setting, expected one of metric, "):
+    with raises_code("recipe.invalid", match="topk"):
         Recipe(topk=3)  # type: ignore[call-arg]
 
 
@@ -128,7 +129,7 @@ def test_the_papers_recipe_has_its_settings_unless_others_are_given() -> None:
 
 def test_the_papers_default_recipe_is_js_normalized() -> None:
     assert (Recipe.paper().metric, Recipe.paper().coefficients) == ("js", "normalized")
-    with pytest.raises(RecipeError, match="sharpness is not a setting"):
+    with raises_code("recipe.invalid", match="sharpness"):
         Recipe.paper(sharpness=2)
 
 

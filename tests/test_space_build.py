@@ -18,6 +18,7 @@ from hf_lorameta import __version__, space_build
 from hf_lorameta.errors import UsageError
 from hf_lorameta.space_build import WHEEL, build_space
 from tests.conftest import Account, Built, Shell
+from tests.support.codes import raises_code
 from tests.support.running_space import NO_STUBS, ROOT, SPACE, missing, running_space
 from tests.support.shell import NO_PACKAGE
 
@@ -120,7 +121,7 @@ def test_an_earlier_build_is_replaced_with_all_its_files(
 
 def test_a_folder_with_a_page_of_somebody_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text("mine")
-    with pytest.raises(UsageError, match=r"holds other files .app\.py"):
+    with raises_code("output.holds-files", match=r".app\.py"):
         build_space(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["app.py"]
 
@@ -179,7 +180,7 @@ def test_a_package_that_is_not_installed_is_to_be_installed(
 ) -> None:
     monkeypatch.setattr(space_build, "DISTRIBUTION", name)
     monkeypatch.setattr(space_build, "__version__", version)
-    with pytest.raises(UsageError, match=f"{version} is not installed as a package") as caught:
+    with raises_code("space.not-installed") as caught:
         build_space(tmp_path / "page")
     assert caught.value.hint.endswith("-e .")
     assert not (tmp_path / "page").exists()

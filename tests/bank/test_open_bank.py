@@ -18,6 +18,7 @@ from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.packaged_model import SMOLLM2, packaged_path
 from tests.conftest import Built, Shell, tokenizer_json
 from tests.hub.conftest import use_endpoint
+from tests.support.codes import raises_code
 from tests.support.plain_bank import plain_bank
 
 CONFIG = {
@@ -60,7 +61,7 @@ def test_the_bank_of_the_environment_comes_before_the_embedded_one(
     assert open_bank(None, "org/other").folder == folder
     assert open_bank(None, SMOLLM2).id == "embedded bank"
     shutil.rmtree(folder)
-    with pytest.raises(BankError, match="is neither a folder nor a Hub id") as caught:
+    with raises_code("bank.not-found") as caught:
         open_bank()
     assert caught.value.hint.endswith(f", or unset {BANK_VARIABLE}, which names {folder}")
 
@@ -145,10 +146,10 @@ def test_a_base_model_on_the_hub_is_pinned(
     for revision, commit in commits.items():
         at = open_bank(NO_BANK, repo, base_revision=revision, hub=hub)
         assert at.index.base_revision == commit
-    with pytest.raises(NotFoundError, match="has no revision v9"):
+    with raises_code("repo.no-revision", match="v9"):
         open_bank(NO_BANK, repo, base_revision="v9", hub=hub)
     other, folder = f"{bank.owner.name}/other", bank.folder
-    with pytest.raises(BankError, match=f"for base/tiny, expected one for {other}"):
+    with raises_code("bank.other-base"):
         open_bank(folder, other, hub=hub)
 
 
@@ -192,7 +193,7 @@ def test_a_base_model_that_cannot_learn_is_refused(
 def test_an_embedding_model_is_refused(tmp_path: Path) -> None:
     base = write_base(tmp_path / "base", architectures=["Qwen3ForCausalLM"])
     (base / "modules.json").write_text("[]")
-    with pytest.raises(UsageError, match="is an embedding model, expected a causal") as caught:
+    with raises_code("base.not-causal") as caught:
         of_folder(base)
     assert caught.value.hint
 
@@ -209,7 +210,7 @@ def test_a_base_model_that_writes_text_is_accepted(
 def test_a_base_model_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
     base = write_base(tmp_path / "base")
     (base / "tokenizer.json").write_text("{}")
-    with pytest.raises(BankError, match=r"is not a tokenizer.json"):
+    with raises_code("tokenizer.unreadable"):
         of_folder(base)
     (base / "tokenizer.json").unlink()
     with pytest.raises(NotFoundError, match=r"has no tokenizer.json") as caught:

@@ -13,7 +13,6 @@ from hf_lorameta.bank.open_bank import open_bank
 from hf_lorameta.cli.export_and_try import _recorded_columns
 from hf_lorameta.data.prompt import as_option
 from hf_lorameta.environment import install_hint
-from hf_lorameta.errors import AdapterError
 from hf_lorameta.formats.gguf_metadata import read_metadata
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE, AdapterFile
 from hf_lorameta.hub.base_model import locate
@@ -21,6 +20,7 @@ from hf_lorameta.hub.packaged_model import SMOLLM2
 from hf_lorameta.pipeline.adapter_folder import EXPORTS, FILES, RECIPE_FILE
 from tests.cli.conftest import NO_EXTRAS
 from tests.conftest import BASE, Account, Built, Shell, adapter_files, tree, write_files
+from tests.support.codes import raises_code
 
 gguf = pytest.importorskip("gguf")
 needs_model = pytest.mark.skipif(
@@ -191,7 +191,7 @@ def test_a_recipe_of_another_version_is_an_error_that_says_what_to_do(
         (tmp_path / "a" / RECIPE_FILE).write_text(json.dumps(recipe))
         return _recorded_columns(tmp_path / "a").prompt_of("hi")
 
-    with pytest.raises(AdapterError, match="columns that this version does not know") as raised:
+    with raises_code("recipe.unknown-columns") as raised:
         prompt(persona="who", output="text")
     assert "--template" in raised.value.hint
     assert prompt(messages="messages", template="<u>{prompt}<m>") == "<u>hi<m>"

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from hf_lorameta.data.dataset import open_dataset
-from hf_lorameta.errors import DatasetError
 from tests.conftest import Account, Shell, rows
+from tests.support.codes import raises_code
 
 CONFIG = "---\nconfigs:\n- config_name: default\n  {}\n---\n"
 OUTSIDE = [
@@ -50,7 +50,7 @@ def visits() -> Iterator[tuple[int, list[str]]]:
 def test_a_card_that_names_files_outside_its_folder_is_refused(tmp_path: Path, line: str) -> None:
     (tmp_path / "README.md").write_text(CONFIG.format(line))
     (tmp_path / "train.jsonl").write_bytes(rows(0))
-    with pytest.raises(DatasetError, match="names a data file outside its repo: "):
+    with raises_code("repo.file-outside"):
         open_dataset(tmp_path)
 
 

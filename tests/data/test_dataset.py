@@ -18,12 +18,13 @@ from hf_lorameta.data.counts.profile import profile_rows
 from hf_lorameta.data.dataset import DatasetInfo, as_dataset, open_dataset
 from hf_lorameta.data.sources.memory import rows_in_memory
 from hf_lorameta.data.sources.raw_dataset import RawDataset
-from hf_lorameta.errors import ColumnsError, DatasetError, EmptyDatasetError, UsageError
+from hf_lorameta.errors import ColumnsError, DatasetError, EmptyDatasetError
 from hf_lorameta.hub.repo import PinnedRepo
 from hf_lorameta.pipeline.rows import draw_rows
 from hf_lorameta.remarks import Remark
 from hf_lorameta.types import right_outputs
 from tests.conftest import Account, Built, Shell, rows, touched
+from tests.support.codes import raises_code
 
 RECORDS = [json.loads(line) for line in rows(0).splitlines()]
 
@@ -197,12 +198,12 @@ def test_blank_inputs_are_refused_and_blank_outputs_left_out() -> None:
     pair = {"input": " ", "output": "A cat."}
     asking: dict[str, Any] = {"instruction": "What is it?"}
     for row, options in ((chat, {}), (pair, {}), (pair, asking)):
-        with pytest.raises(EmptyDatasetError, match="inputs of the first 3 rows are blank"):
+        with raises_code("inputs.all-blank", match="3"):
             open_dataset([row] * 3, **options)
     asked = pair | {"instruction": "What is it?"}
     assert open_dataset([asked]).head(1) == [("What is it?\n\nInput:  \nOutput:", "A cat.")]
     unlabeled = [{"input": f"question {i}", "output": ""} for i in range(5)]
-    with pytest.raises(EmptyDatasetError, match="inputs of the first 3 rows are blank"):
+    with raises_code("inputs.all-blank", match="3"):
         open_dataset([*unlabeled, *[pair] * 3])
     assert open_dataset([pair, pair | {"input": "a"}]).head(1) == [(" ", "A cat.")]
     for blank, level in ((1, "note"), (2, "doubt")):
@@ -334,7 +335,7 @@ def test_advice_for_a_file_without_rows_names_a_split_only_if_there_is_another(
 def test_arguments_with_unknown_names_are_refused(name: str, advice: str) -> None:
     wrong: Any = {name: 3}
     for function in (open_dataset, plan, generate):
-        with pytest.raises(UsageError, match=f"no argument is named {name}=") as caught:
+        with raises_code("dataset.unknown-argument") as caught:
             function(RECORDS, **wrong)
         assert advice in caught.value.hint
         assert "split=" not in caught.value.hint
@@ -564,6 +565,6 @@ def test_what_has_no_configuration_or_revision_refuses_one(
     for file in ("a.jsonl", "b.jsonl"):
         Path(file).write_text('{"input": "a", "output": "b"}\n')
     assert open_dataset(name).head(1) == [("a", "b")]
-    with pytest.raises(UsageError, match=f"^{what}.* neither configuration nor revision") as raised:
+    with raises_code("dataset.no-config-or-revision") as raised:
         open_dataset(name, **{option: "x"})  # type: ignore[arg-type]
     assert "leave out" in str(raised.value.hint)

@@ -8,9 +8,10 @@ import datasets
 import pytest
 
 from hf_lorameta.data.dataset import open_dataset
-from hf_lorameta.errors import DatasetError, EmptyDatasetError, UsageError
+from hf_lorameta.errors import DatasetError, EmptyDatasetError
 from tests.conftest import Account, Built, Shell, rows, write_files
 from tests.data.shapes import zipped
+from tests.support.codes import raises_code
 
 ROWS = [
     {"text": f"so {word}", "label": i % 2} for i, word in enumerate(["good", "bad", "warm", "cold"])
@@ -52,13 +53,13 @@ def test_the_revision_is_that_of_the_files(tmp_path: Path) -> None:
     second = revision()
     (tmp_path / "data/test.jsonl").write_bytes(rows(3))
     assert len({first, second, revision()}) == 3
-    with pytest.raises(UsageError, match="has no revision"):
+    with raises_code("folder.no-revision"):
         open_dataset(tmp_path, revision="main")
 
 
 def test_folders_without_rows_are_errors(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"x")
-    with pytest.raises(EmptyDatasetError, match="without data files"):
+    with raises_code("dataset.no-files"):
         open_dataset(tmp_path)
 
 
@@ -66,7 +67,7 @@ def test_a_folder_that_is_called_like_a_file_is_read_as_a_folder(tmp_path: Path)
     write_files(tmp_path, {"rows.csv/part-0.csv": FILLED, "a.csv": FILLED})
     assert len(list(open_dataset(tmp_path / "rows.csv").rows())) == 18
     assert len(list(open_dataset(f"{tmp_path}/*.csv").rows())) == 18
-    with pytest.raises(UsageError, match="only if all are files"):
+    with raises_code("dataset.several"):
         open_dataset([tmp_path / "a.csv", tmp_path / "rows.csv"])
 
 
@@ -133,7 +134,7 @@ def test_beside_an_empty_file_the_filled_one_is_read_or_its_split_named(
     assert len(list(open_dataset(tmp_path / "parts").rows())) == 18
     write_files(tmp_path, {"splits/train.csv": first, "splits/test.csv": FILLED})
     write_files(tmp_path, {"splits/validation.csv": first})
-    with pytest.raises(EmptyDatasetError, match=r"the split train of .* has no rows") as raised:
+    with raises_code("rows.none-in-split") as raised:
         open_dataset(tmp_path / "splits")
     assert raised.value.hint == "add --split test, or add rows to it"
     assert len(list(open_dataset(tmp_path / "splits", split="test").rows())) == 18
@@ -173,6 +174,6 @@ def test_of_splits_in_memory_one_with_rows_is_named() -> None:
     assert raised.value.hint == "add --split test, or add rows to it"
     without: tuple[Any, ...] = ([], datasets.DatasetDict(train=splits["train"]))
     for empty in without:
-        with pytest.raises(EmptyDatasetError, match="the dataset has no rows") as raised:
+        with raises_code("rows.none") as raised:
             open_dataset(empty)
         assert "split" not in raised.value.hint

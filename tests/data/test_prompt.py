@@ -22,6 +22,7 @@ from hf_lorameta.data.prompt import as_option, from_option
 from hf_lorameta.errors import UsageError
 from tests.conftest import Account, Built, Shell
 from tests.data.shapes import text
+from tests.support.codes import raises_code
 
 CLASSES = ("dour", "jolly", "wry")
 SAID = "Classify the text as one of: dour, jolly, wry."
@@ -77,7 +78,7 @@ def test_rows_with_an_instruction_keep_theirs(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     rows = [{"instruction": "Say.", "input": text(i) if i else "", "output": "b"} for i in (0, 1)]
     path.write_text("\n".join(map(json.dumps, rows)))
-    with pytest.raises(UsageError, match="column instruction has"):
+    with raises_code("instruction.too-long"):
         open_dataset(path, instruction="Do it.")
     shaped = open_dataset(path, template="{instruction}\n\n{input}")
     assert [prompt for prompt, _ in shaped.rows()] == ["Say.", f"Say.\n\n{text(1)}"]
@@ -181,7 +182,7 @@ def test_a_public_repo_holds_no_instruction_made_from_private_data(
     assert cli.hub.repo(f"{user.name}/labels") is None
     generation = generate(labeled)
     assert generation.private
-    with pytest.raises(UsageError, match="the instruction in the adapter"):
+    with raises_code("repo.instruction-reveals-dataset"):
         generation.push_to_hub(f"{user.name}/labels", private=False, token=user.token)
     cli("generate", "-d", labeled, "-o", "a")
     cli("merge", "a:1", "-o", "merged")

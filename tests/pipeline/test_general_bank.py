@@ -10,6 +10,7 @@ import pytest
 
 from hf_lorameta.bank.maintain import verify
 from tests.pipeline.conftest import with_recipe
+from tests.support.codes import raises_code
 from tests.training import tiny
 
 torch = pytest.importorskip("torch")
@@ -22,7 +23,7 @@ from hf_lorameta.bank.share import bank_card  # noqa: E402
 from hf_lorameta.bank.train_neural_rule import train_neural_rule  # noqa: E402
 from hf_lorameta.data.counts.output_counts import OutputCounter  # noqa: E402
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator  # noqa: E402
-from hf_lorameta.errors import BankError, RecipeError  # noqa: E402
+from hf_lorameta.errors import RecipeError  # noqa: E402
 from hf_lorameta.pipeline.bank_prompts import prompts_like  # noqa: E402
 from hf_lorameta.pipeline.make import combine_adapters, make_adapter  # noqa: E402
 from hf_lorameta.types import no_progress  # noqa: E402
@@ -179,7 +180,7 @@ def test_a_general_adapter_alone_can_be_published(lone: Bank) -> None:
     assert "a general adapter for" in repr(lone)
     card = bank_card(lone, "user/bank")
     assert "# A bank of a general LoRA adapter for `" in card
-    with pytest.raises(BankError, match="holds 0 adapters of single tasks, expected at least 3"):
+    with raises_code("bank.too-few-adapters", match="0 adapters"):
         train_neural_rule(lone)
 
 

@@ -21,6 +21,7 @@ from hf_lorameta.hub.packaged_model import SMOLLM2
 from hf_lorameta.method.merging import COMBINERS, exact
 from hf_lorameta.pipeline.adapter_folder import RECIPE_FILE, locate_adapter
 from tests.conftest import LAYOUT, adapter_files, write_files
+from tests.support.codes import raises_code
 from tests.support.random_adapter import random_pairs, write_adapter
 from tests.training import tiny
 
@@ -219,7 +220,7 @@ def test_adapters_and_weights_that_do_not_fit_are_refused(
     (one, other), settings, recipe, error, message = REFUSALS[name]
     with pytest.raises(error, match=f"^{message}"):
         merge({save("a"): one, save("b", **settings): other}, recipe)
-    with pytest.raises(UsageError, match="the weights are none"):
+    with raises_code("merge.weights-invalid"):
         merge({})
 
 
@@ -250,7 +251,7 @@ def test_a_merge_without_a_callback_shows_its_progress(
 
 
 def test_an_unknown_name_is_refused(save: Callable[..., Path], tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="neither a folder, nor a Hub id"):
+    with raises_code("adapter.not-found"):
         merge({"nothing-like-this": 1.0})
     (tmp_path / "out-cor.txt").touch()
     (tmp_path / "out-coe").mkdir()  # holds no adapter

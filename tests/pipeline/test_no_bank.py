@@ -15,6 +15,7 @@ from tests.conftest import Account
 from tests.hub.conftest import use_endpoint
 from tests.pipeline.test_remarks import with_index
 from tests.support import tiny_gguf
+from tests.support.codes import raises_code
 from tests.support.fast_training import fast_training
 from tests.support.shared_data import MISSING, SHARED
 from tests.support.tiny_architectures import tiny_model, write_base
@@ -256,7 +257,7 @@ def test_a_revision_of_the_base_model_is_used(
     assert plan(data, base=base, base_revision=first).provenance["base_model"] == {
         "id": base, "revision": first,
     }  # fmt: skip
-    with pytest.raises(UsageError, match="is for one commit of") as caught:
+    with raises_code("bank.and-revision") as caught:
         plan(data, base=SMOLLM2, base_revision=first)
     assert caught.value.__notes__ == ['leave out base_revision=, or add bank="none"']
 

@@ -20,6 +20,7 @@ from hf_lorameta.errors import (
 from hf_lorameta.formats.peft_config import CONFIG_FILE
 from hf_lorameta.pipeline import progress
 from hf_lorameta.types import Row
+from tests.support.codes import raises_code
 from tests.support.plain_bank import plain_bank
 from tests.training import tiny
 
@@ -90,7 +91,7 @@ def test_a_slice_of_rows_in_memory_is_read(kind: str) -> None:
     assert list(opened.rows()) == [tuple(line.values()) for line in LINES[2:4]]
     assert len(list(opened.whole())) == len(LINES)
     assert len(list(open_dataset(rows, split="train[2:99]").rows())) == len(LINES) - 2
-    with pytest.raises(DatasetError, match="no split 'dev', only train"):
+    with raises_code("split.unknown", match="train"):
         open_dataset(rows, split="dev")
     with pytest.raises(EmptyDatasetError):
         open_dataset(rows, split="train[30:]")
@@ -216,7 +217,7 @@ def test_a_loaded_model_fits_and_evaluates_and_is_the_same_afterwards(
     after = model.state_dict()
     assert set(after) == set(before)
     assert all(bool((after[k] == v).all()) for k, v in before.items())
-    with pytest.raises(UsageError, match="names no public dataset"):
+    with raises_code("evaluate.no-dataset"):
         hf_lorameta.evaluate(folder, model=loaded)
 
 
@@ -230,7 +231,7 @@ def test_a_merge_is_evaluated_on_a_data_frame(
     options: dict[str, Any] = {"shots": 0, "generate": False}
     report = hf_lorameta.evaluate(folder, frame, **options)
     assert report.scores["generated"].rows == len(frame)
-    with pytest.raises(UsageError, match="names no public dataset"):
+    with raises_code("evaluate.no-dataset"):
         hf_lorameta.evaluate(folder, **options)
     with pytest.raises(EmptyDatasetError):
         hf_lorameta.evaluate(folder, [], **options)
@@ -238,7 +239,7 @@ def test_a_merge_is_evaluated_on_a_data_frame(
     config = json.loads((folder / CONFIG_FILE).read_bytes())
     (folder / CONFIG_FILE).write_text(json.dumps(config | {"base_model_name_or_path": None}))
     monkeypatch.chdir(base_model)  # an empty name is no path of the current folder
-    with pytest.raises(UsageError, match="does not name its base model"):
+    with raises_code("adapter.no-base-model"):
         hf_lorameta.evaluate(folder, frame, **options)
     assert hf_lorameta.evaluate(folder, frame, base=base_model, **options) == report
 

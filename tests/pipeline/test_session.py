@@ -8,13 +8,13 @@ import pytest
 
 from hf_lorameta import Recipe, generate
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
-from hf_lorameta.errors import UsageError
 from hf_lorameta.hub import base_model
 from hf_lorameta.pipeline import session as session_module
 from hf_lorameta.pipeline.session import Session
 from hf_lorameta.types import Row
 from tests.conftest import Account, Shell
 from tests.pipeline.test_check import FakeBase
+from tests.support.codes import raises_code
 from tests.support.plain_bank import plain_bank
 
 
@@ -107,12 +107,12 @@ def test_a_command_resolves_a_bank_repo_once(cli: Shell, user: Account, tmp_path
 
 
 def test_a_model_without_its_tokenizer_is_refused() -> None:
-    with pytest.raises(UsageError, match="needs its tokenizer"):
+    with raises_code("base.no-tokenizer"):
         Session(model=object())  # type: ignore[arg-type]
 
 
 def test_an_instruction_that_would_be_cut_off_is_refused(data: Path) -> None:
     with Session(plain_bank()) as session:
         assert session.open_dataset(data, instruction="word " * 100).columns.instruction_text
-        with pytest.raises(UsageError, match="expected at most 1,024"):
+        with raises_code("instruction.too-long", match="1,024"):
             session.open_dataset(data, instruction="word " * 2000)

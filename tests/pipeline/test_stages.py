@@ -9,7 +9,7 @@ import pytest
 
 from hf_lorameta import Bank, Generation, Recipe, generate, open_dataset
 from hf_lorameta.deadline import Deadline
-from hf_lorameta.errors import AdapterError, LoraMetaError, UsageError
+from hf_lorameta.errors import LoraMetaError, UsageError
 from hf_lorameta.pipeline.check import Check
 from hf_lorameta.pipeline.generate import plan_with_rows
 from hf_lorameta.pipeline.make import make_adapter
@@ -22,6 +22,7 @@ from hf_lorameta.recipe import Replay
 from hf_lorameta.tables import plural
 from hf_lorameta.types import Row
 from tests.pipeline.test_check import FakeBase, session_with
+from tests.support.codes import raises_code
 from tests.support.fast_training import fast_training
 from tests.support.plain_bank import plain_bank
 from tests.training import tiny
@@ -116,7 +117,7 @@ def test_a_check_that_is_asked_for_must_be_passed_and_a_count_need_not_be() -> N
     assert counted.check
     assert counted.check.losses["generated"] > counted.check.losses["base"]
     assert counted.check.rows == 4
-    with pytest.raises(AdapterError, match="the base model is better"):
+    with raises_code("adapter.worse-than-base"):
         run_checked(FakeBase(1e-9))
 
 
@@ -160,10 +161,10 @@ def test_training_that_nobody_asked_for_never_costs_the_adapter(
             assert (made.outcome.training, made.outcome.check) == (None, None)
             assert made.pairs
         else:
-            with pytest.raises(UsageError, match="cannot be run"):  # by the check
+            with raises_code("base.needs-more-than-text"):  # by the check
                 make_adapter(plan, rows, session, resolved.stages, seconds=9.0)
         assert "Not trained on your rows: LlamaForCausalLM cannot be run on a text" in caplog.text
-        with pytest.raises(UsageError, match="cannot be run"):
+        with raises_code("base.needs-more-than-text"):
             make_adapter(plan, rows, session, [Train()], seconds=9.0)
         session.evaluator.model.forward = forward
 

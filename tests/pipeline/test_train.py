@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.support.codes import raises_code
 from tests.support.fast_training import fast_training
 from tests.training import tiny
 
@@ -21,7 +22,6 @@ from hf_lorameta.cards.results import Drawn, check_result  # noqa: E402
 from hf_lorameta.deadline import Deadline  # noqa: E402
 from hf_lorameta.engines.comparing import Group, compare  # noqa: E402
 from hf_lorameta.engines.scoring import LoraWeights  # noqa: E402
-from hf_lorameta.errors import EmptyDatasetError, UsageError  # noqa: E402
 from hf_lorameta.pipeline import make as making  # noqa: E402
 from hf_lorameta.pipeline.check import Check  # noqa: E402
 from hf_lorameta.pipeline.generate import plan_with_rows  # noqa: E402
@@ -239,7 +239,7 @@ def test_too_little_memory_is_an_error_with_a_way_out(
     tiny_bank: Bank, new: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(device, "available_memory", lambda: 100_000)
-    with pytest.raises(UsageError, match="GB of memory") as caught:
+    with raises_code("memory.too-little") as caught:
         make(tiny_bank, new, train=16)
     assert caught.value.hint == "leave out --train, or use a machine with more memory"
 
@@ -252,7 +252,7 @@ def test_rows_to_train_and_check_on_are_disjoint(caplog: pytest.LogCaptureFixtur
     assert [len(part) for part in drawn] == [32, 0, 8]  # rows to check on are kept
     assert sorted(row for part in drawn for row in part) == sorted(pool)
     assert caplog.messages == ["Only 32 labeled rows are left to train on, not 100"]
-    with pytest.raises(EmptyDatasetError, match="6 labeled rows left to train on, expected"):
+    with raises_code("rows.too-few", match="6"):
         rows_for(Recipe(train=16, check=24), pool[:30])
 
 
@@ -261,7 +261,7 @@ def test_a_base_model_that_cannot_be_trained_is_refused(tiny_bank: Bank, new: Pa
         recipe = Recipe(train=16)
         plan, rows = plan_with_rows(session.open_dataset(new), session, Resolved(recipe))
         session.evaluator.model.forward = unable
-        with pytest.raises(UsageError, match="cannot be run on a text alone: no images"):
+        with raises_code("base.needs-more-than-text"):
             make_adapter(plan, rows, session, [Train(16)])
 
 

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from hf_lorameta.errors import DatasetError, DatasetTooLargeError
+from hf_lorameta.errors import DatasetError
 from tests.data.shapes import zipped
 from tests.data.sheets import ods, xlsx
+from tests.support.codes import raises_code
 from work import jobs, planning, reader_process
 from work.planning import PageRequest, read_source
 
@@ -45,7 +46,7 @@ def test_of_a_json_object_with_several_lists_one_can_be_chosen(tmp_path: Path) -
     request = planning.validated(PageRequest(file=str(path), split="val"))
     assert planning.read_source(request, False).preview.rows[0]["column_1"] == "val 0 is so"
     path.write_text(json.dumps({f"part {i}": [{"input": "a"}] for i in range(2000)}))
-    with pytest.raises(DatasetTooLargeError, match="more than 1,000 lists of rows"):
+    with raises_code("file.too-many-parts", match="1,000"):
         planning.read_source(PageRequest(file=str(path)), False)
 
 

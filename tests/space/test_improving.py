@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from tests.cards.examples import RIGHT, checked
+from tests.support.codes import raises_code
 from tests.support.fast_training import fast_training
 from tests.support.tiny_bank import tiny_bank
 from tests.training import tiny
@@ -27,14 +28,13 @@ from hf_lorameta import generate, plan  # noqa: E402 - they import torch
 from hf_lorameta.bank.bank import Bank  # noqa: E402 - they import torch
 from hf_lorameta.deadline import Deadline  # noqa: E402
 from hf_lorameta.engines.transformers.lora_layer import AdaptedLinear  # noqa: E402
-from hf_lorameta.errors import AdapterError, UsageError  # noqa: E402
+from hf_lorameta.errors import AdapterError  # noqa: E402
 from hf_lorameta.hub.client import Hub  # noqa: E402
 from hf_lorameta.pipeline import make  # noqa: E402
 from hf_lorameta.pipeline.publish import Consent, Target  # noqa: E402
 from hf_lorameta.pipeline.session import Session  # noqa: E402
 from hf_lorameta.recipe import Recipe  # noqa: E402 - they import torch
 from hf_lorameta.training.settings import MOST_FEW_ROWS  # noqa: E402
-from space_error import SpaceError  # noqa: E402
 from views import blocks  # noqa: E402
 from views.plan import verdict_html  # noqa: E402
 from work import generating, jobs, planning, trying  # noqa: E402
@@ -379,9 +379,9 @@ def test_no_public_repo_is_named_after_a_private_dataset(
     private = replace(result.plan, dataset=replace(result.plan.dataset, private=True))
     hidden = replace(result, plan=private)
     public, job = Consent(False), jobs.Job(60)
-    with pytest.raises(SpaceError, match="Saving needs an account: sign in first"):
+    with raises_code("page.needs-account"):
         generating.find_target(hidden, name, public, False, job)
-    with pytest.raises(UsageError, match="would reveal its name") as caught:
+    with raises_code("repo.name-reveals-dataset") as caught:
         generating.find_target(hidden, name, public, "token", job)
     assert blocks.advice(caught.value) == ["Type another name."]
     assert generating.chosen_name(hidden, "other", "ann") == "ann/other"

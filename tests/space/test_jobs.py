@@ -30,6 +30,7 @@ from hf_lorameta.pipeline.save import Generation
 from hf_lorameta.pipeline.verdict import verdict_on
 from hf_lorameta.remarks import Remark
 from tests.cards.examples import checked
+from tests.support.codes import raises_code
 from tests.support.running_space import SPACE, missing
 
 if why := missing("gradio"):
@@ -43,7 +44,6 @@ from dataset_actions import DatasetActions
 from limits.callers import Call
 from limits.lines import Line
 from settings import SpaceSettings
-from space_error import SpaceError
 from work import jobs, trying
 from work.bank_loader import BankLoader, fetch_base_model
 from work.generating import Saved
@@ -89,7 +89,7 @@ def test_a_job_ends_at_its_time_limit_without_its_time_in_the_queue() -> None:
     job = jobs.Job(0.6)
     time.sleep(0.7)
     assert list(job.run(lambda job: job.check())) == []
-    with pytest.raises(SpaceError, match="longer than 1 s"):
+    with raises_code("page.time-limit", match="1 s"):
         list(jobs.Job(0.6).run(forever))
 
 
@@ -109,7 +109,7 @@ def test_a_job_that_waits_for_others_has_its_time_after_that_and_advice_that_fit
     for _ in range(3):
         job.wait(0.1)
     assert (job.waited >= 0.3, job.time_limit) == (True, limit)
-    with pytest.raises(SpaceError, match="longer than 0 s") as caught:
+    with raises_code("page.time-limit", match="0 s") as caught:
         forever(job)
     assert caught.value.hint == f"{advice}, or run hf-lorameta on your own machine."
 

@@ -60,6 +60,7 @@ from space_error import SpaceError
 from tests.cards.examples import checked
 from tests.hub.conftest import use_endpoint
 from tests.space import readers
+from tests.support.codes import raises_code
 from tests.support.fault_hub import FaultHub
 from tests.support.running_space import NO_STUBS, ROOT, SPACE
 from views import blocks
@@ -70,7 +71,6 @@ from work import generating, jobs, planning, reader_process, trying
 from work.bank_loader import BankLoader, fetch_base_model
 from work.planning import (
     PageRequest,
-    RequestError,
     Source,
     read_source,
     validated,
@@ -188,7 +188,7 @@ def test_an_instruction_longer_than_prompts_is_refused_as_by_the_command_line(ba
     with pytest.raises(UsageError) as refused:
         Session(bank).open_dataset(str(TRAIN), instruction=instruction)
     request = PageRequest(file=str(TRAIN), instruction=instruction)
-    with pytest.raises(UsageError, match="the instruction has 1,920 tokens") as of_page:
+    with raises_code("instruction.too-long", match="1,920") as of_page:
         planning.make_plan(bank, request, 50, False, jobs.Job(120))
     assert str(of_page.value) == str(refused.value)
 
@@ -378,7 +378,7 @@ def test_another_bank_does_not_get_the_revision_of_the_one_built_in(
 
 
 def test_a_space_does_not_start_with_a_bank_that_cannot_be_used(tmp_path: Path) -> None:
-    with pytest.raises(LoraMetaError, match=r"is a bank for .*, expected one for other/model"):
+    with raises_code("bank.other-base"):
         BankLoader(settings.SpaceSettings(bank=str(EMBEDDED[SMOLLM2]), base_model="other/model"))
     pytest.importorskip("gradio")
     from serve import serve
@@ -393,7 +393,7 @@ def test_a_space_does_not_start_with_a_bank_whose_files_are_damaged(
     shutil.copytree(EMBEDDED[SMOLLM2], tmp_path / "bank")
     path = max((tmp_path / "bank" / "adapters").iterdir())
     path.write_bytes(path.read_bytes()[:-1] + b"x")
-    with pytest.raises(LoraMetaError, match="differs from the index"):
+    with raises_code("bank.wrong-checksums"):
         BankLoader(settings.SpaceSettings(bank=str(tmp_path / "bank")))
     assert "Fetching and verifying the bank" in caplog.text
 
@@ -804,5 +804,5 @@ def test_long_texts_are_refused_before_anything_is_read() -> None:
         PageRequest(dataset="user/name", instruction=long),
         PageRequest(dataset="user/name", template=long),
     ):
-        with pytest.raises(RequestError, match="longer than 4,000 characters"):
+        with raises_code("page.text-too-long", match="4,000"):
             validated(request)

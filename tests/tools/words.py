@@ -103,7 +103,7 @@ def _part(node: ast.expr) -> str:
 
 
 def _assigned(name: str, scope: ast.AST, before: int) -> Iterator[ast.expr]:
-    """Yield what a variable may be in a line: the last values, up to one that is always assigned."""
+    """Yield what a variable may be in a line: the last values, up to one that always holds."""
     found: list[tuple[int, bool, ast.expr]] = []
     for node in ast.walk(scope):
         for block in (getattr(node, "body", ()), getattr(node, "orelse", ())):

@@ -13,6 +13,7 @@ from hf_lorameta.hub.client import Hub
 from hf_lorameta.training.bank.tasks import Task, read_tasks, with_chat_template
 from tests.conftest import Shell
 from tests.data.test_chat_template import base
+from tests.support.codes import raises_code
 from tests.training.tiny import rows, write_task
 
 
@@ -127,7 +128,7 @@ def test_a_broken_manifest_or_meta_file_is_refused(tmp_path: Path) -> None:
         read_tasks([str(manifest)])
     write_task(tmp_path / "tasks", "a", rows(0))
     (tmp_path / "tasks" / "meta.json").write_text("[]")
-    with pytest.raises(UsageError, match="not a JSON object of tasks"):
+    with raises_code("tasks.not-an-object"):
         read_tasks([str(tmp_path / "tasks")])
 
 
