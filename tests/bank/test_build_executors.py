@@ -74,9 +74,8 @@ def test_dead_workers_fail_a_build(
     use_endpoint(monkeypatch, cli.hub.url)
     manifest = load(bank.owner.manifest(tmp_path / "m.yaml"))
     dead = Inline(BrokenProcessPool("a worker was killed"))
-    with raises_code("workers.died") as caught:
+    with raises_code("workers.died"):
         build_bank(manifest, tmp_path / "b", executor=dead)
-    assert caught.value.hint.startswith("run the same command again")
     assert not (tmp_path / "b/bank.json").exists()
 
 

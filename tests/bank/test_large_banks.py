@@ -174,7 +174,8 @@ def test_a_damaged_profile_is_refused_where_it_is_used(large: Bank) -> None:
     assert profiles.take([12, 14, 25]).arrays["rows"].size == 3
     with raises_code("bank.wrong-checksums", match="13"):
         profiles.take([12, 13])
-    assert verify(Bank(large.folder)) == [f"{path.name}: checksum differs from the index"]
+    [problem] = verify(Bank(large.folder))
+    assert problem.startswith(path.name)
 
 
 def test_a_shard_that_is_too_short_is_refused(large: Bank) -> None:

@@ -269,8 +269,8 @@ def test_card_says_what_the_adapter_was_not_compared_with(
 ) -> None:
     card = rendered(outcome=Outcome(check=check))
     text = section(card, "What was not measured")
-    assert f"Whether it is better than {unknown} is not known." in text
-    assert ("| the most frequent answer for all rows | 7 |" in card) == (check is not None)
+    assert unknown in text
+    assert ("rows | 7 |" in card) == (check is not None)
 
 
 @pytest.mark.parametrize(
@@ -319,7 +319,7 @@ def test_card_describes_the_distance_to_the_nearest_dataset(
     used = (neighbor(0, 0.9, distance=5.0), neighbor(1, 0.1, distance=distance))
     text = rendered(neighbors=used, nearest_in_bank=typical)
     similarity = section(text, "Similarity to the bank")
-    assert "The closest source dataset is [`bank/task-1`]" in similarity
+    assert "[`bank/task-1`]" in similarity
     assert expected in " ".join(similarity.split())
     assert "Expect little" not in rendered(
         neighbors=used, nearest_in_bank=typical, outcome=Outcome(check=CHECK)
@@ -331,7 +331,7 @@ def test_table_has_twenty_neighbors_and_sums_up_the_others() -> None:
     text = section(rendered(neighbors=used), "Source adapters")
     assert len(rows_of(text)) == 2 + 20
     rest = sum(n.coefficient for n in used[20:])
-    assert f"The other 5 adapters have coefficients that sum to {rest:.1%}." in text
+    assert f"sum to {rest:.1%}." in text
     assert "The other" not in rendered(neighbors=many(20))
 
 

