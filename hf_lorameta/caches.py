@@ -47,6 +47,7 @@ def check_caches() -> None:
         if wrong:
             raise UsageError(
                 f"{variable} is {folder}, and {wrong}",
+                code="cache.unusable",
                 hint="set it to a folder that can be written, or unset it",
             )
 

@@ -36,6 +36,7 @@ def check_endpoint() -> None:
     if problem := _problem(environ.get("HF_ENDPOINT") or "https://huggingface.co", "http", "https"):
         raise UsageError(
             f"HF_ENDPOINT is not the address of a Hub: {problem}",
+            code="hub.invalid-address",
             hint="set it to a URL such as https://huggingface.co, or unset it",
         )
 
@@ -60,6 +61,7 @@ def naming_variables() -> Iterator[None]:
         raise HubError(
             f"the certificates that {named[0]} names cannot be read: {environ[named[0]]} "
             f"({error.strerror or error})",
+            code="certificates.unreadable",
             hint="set it to a file of certificates in PEM format, or unset it",
         ) from None
 
@@ -128,6 +130,7 @@ def _check_proxy(variable: str, url: str) -> None:
     if problem := _problem(url, "http", "https", "socks5", "socks5h"):
         raise HubError(
             f"{variable} is not the address of a proxy: {problem}",
+            code="proxy.invalid-address",
             hint="set it to a URL such as http://host:8080, or unset it",
         )
     if url.startswith("socks") and importlib.util.find_spec("socksio") is None:
@@ -135,6 +138,7 @@ def _check_proxy(variable: str, url: str) -> None:
 
         raise HubError(
             f"{variable} names a SOCKS proxy, for which socksio is not installed",
+            code="proxy.needs-socksio",
             hint=[pip_install("socksio"), f"set {variable} to an HTTP proxy"],
         )
 

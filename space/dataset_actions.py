@@ -261,7 +261,9 @@ def _request_of(values: Mapping[str, Any]) -> PageRequest:
         return PageRequest(file=str(TRAIN_FILE))
     if file := str(values.get("file") or ""):
         if not is_upload(file):
-            raise RequestError("The uploaded file is no longer there: choose it again")
+            raise RequestError(
+                "The uploaded file is no longer there: choose it again", code="page.upload-gone"
+            )
         return PageRequest(file=file)
     named = {name: str(values.get(name) or "") for name in ("dataset", *CHOICES)}
     return PageRequest.given(named)

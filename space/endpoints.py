@@ -193,7 +193,7 @@ def _consent(inputs: Mapping[str, Any], credential: Token) -> Consent | None:
         never = inputs["publish"] == "never"
         return None if never else Consent(visibility == "private", False, overwrite)
     if inputs["repo_id"] or visibility == "public" or overwrite:
-        raise SpaceError("Publishing needs an account: pass oauth_token")
+        raise SpaceError("Publishing needs an account: pass oauth_token", code="page.needs-account")
     return None
 
 
@@ -207,7 +207,7 @@ def _explained() -> Iterator[None]:
     except Exception as error:  # noqa: BLE001 - shown as a message
         found = known_error(error)
         message = f"{message_of(found)}. {_advice(found)}".strip()
-        raise gr.Error(message, print_exception=False) from None
+        raise gr.Error(message, title=found.code, print_exception=False) from None
 
 
 def _advice(error: LoraMetaError) -> str:

@@ -26,7 +26,7 @@ def new_bank_folder(target: Path) -> Iterator[Path]:
         BankError: another command is writing it, the disk is full, or it cannot be written.
     """
     if target.exists():
-        raise UsageError(f"{target} exists", hint="name a new folder")
+        raise UsageError(f"{target} exists", code="output.exists", hint="name a new folder")
     scratch = hidden_sibling(resolved(target), ".new")
     with locked_scratch(scratch, target, "name another folder"):
         folder = scratch / "fresh"
@@ -65,5 +65,7 @@ def locked(folder: Path, target: Path, otherwise: str) -> Iterator[None]:
                 yield
         except Timeout:
             raise BankError(
-                f"another command is writing {target}", hint="wait for it, or name another folder"
+                f"another command is writing {target}",
+                code="output.locked",
+                hint="wait for it, or name another folder",
             ) from None

@@ -115,7 +115,7 @@ def _parsed(head: bytes, size: int) -> ParsedHeader:
     layout, rank = read_layout({n: i for n, i in infos.items() if not n.endswith(".scales")})
     found = {(name, info.dtype, info.shape) for name, info in infos.items()}
     if found != set(_small_tensors(layout, rank)):
-        raise AdapterError("expected factors in int8, each with its scales")
+        raise AdapterError("expected factors in int8, each with its scales", code="pack.not-int8")
     return MappingProxyType(infos), layout, rank
 
 
@@ -193,10 +193,13 @@ class Basis:
             size = path.stat().st_size
             self._infos = safetensors.parse_header(safetensors.read_header(self._read, size), size)
         except AdapterError as error:
-            raise IntegrityError(f"{path}: {error}") from None
+            raise IntegrityError(f"{path}: {error}", code="pack.damaged") from None
         expected = dict(_basis_shapes(layout, small))
         if {name: info.shape for name, info in self._infos.items()} != expected:
-            raise IntegrityError(f"{path} holds bases of other shapes than the index states")
+            raise IntegrityError(
+                f"{path} holds bases of other shapes than the index states",
+                code="pack.other-shapes",
+            )
 
     def module(self, name: str) -> FactorPair:
         """Read V (R_a, in_features) and U (out_features, R_b) of one module, in float32."""

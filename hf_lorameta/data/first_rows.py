@@ -35,8 +35,7 @@ def read_first_rows(raw: RawDataset, reader: RowReader) -> tuple[list[Row], list
         _require_inputs(reader, sample, rows)
     _require_outputs(reader, rows)
     blank = sum(not reader.has_input(row) for row in sample) if has_inputs else 0
-    remarks = [Remark("note", text, code="dataset.read-as") for text in raw.notes]
-    remarks += _notes(raw, reader, sample)
+    remarks = [*raw.remarks, *_notes(raw, reader, sample)]
     if blank:
         text = f"Blank inputs among the first {len(rows)}: {blank}."
         level: Level = "doubt" if blank > _FEW_BLANK * len(rows) else "note"
@@ -53,6 +52,7 @@ def _require_inputs(
         raise EmptyDatasetError(
             f"the inputs of the first {len(labeled)} rows are blank, as {reader.columns} reads "
             "them",
+            code="inputs.all-blank",
             hint="name columns with texts",
         )
 
@@ -63,6 +63,7 @@ def _require_outputs(reader: RowReader, rows: Sequence[Row]) -> None:
         other = Option("columns", f"input={','.join(columns.named('input'))},output=COLUMN")
         raise ColumnsError(
             f"{columns} reads no output of the first {len(rows)} rows: {why}",
+            code="outputs.unread",
             hint="rename the role of the answers to assistant" if columns.messages else other,
         )
 

@@ -84,13 +84,18 @@ def read_header(read: Read, size: int) -> bytes:
         AdapterError: the file is too short, or claims a longer header.
     """
     if size < 8:
-        raise AdapterError(f"{size} bytes are too few for a safetensors file", hint=_DAMAGED)
+        raise AdapterError(
+            f"{size} bytes are too few for a safetensors file",
+            code="safetensors.too-small",
+            hint=_DAMAGED,
+        )
     (length,) = struct.unpack("<Q", read(0, 8))
     limit = min(size - 8, MAX_HEADER_BYTES)
     if length > limit:
         raise AdapterError(
             f"the safetensors header claims {length} bytes, expected at most {limit} in a file of "
             f"{size}",
+            code="safetensors.header-too-long",
             hint=_DAMAGED,
         )
     return read(0, 8 + length)
@@ -111,9 +116,13 @@ def parse_header(
     try:
         header = json.loads(head[8:])
     except (ValueError, RecursionError):
-        raise AdapterError("the safetensors header is not JSON", hint=_DAMAGED) from None
+        raise AdapterError(
+            "the safetensors header is not JSON", code="safetensors.header-not-json", hint=_DAMAGED
+        ) from None
     if not isinstance(header, dict):
-        raise AdapterError("the safetensors header is not a JSON object")
+        raise AdapterError(
+            "the safetensors header is not a JSON object", code="safetensors.header-not-json"
+        )
     header.pop("__metadata__", None)
     infos = {name: _tensor_info(name, entry, data, dtypes) for name, entry in header.items()}
     infos = dict(sorted(infos.items(), key=lambda item: (item[1].start, item[1].stop)))
@@ -121,12 +130,13 @@ def parse_header(
     for name, info in infos.items():
         if info.start != position:
             raise AdapterError(
-                f"tensor {sanitize(name)} starts at byte {info.start}, expected {position}"
+                f"tensor {sanitize(name)} starts at byte {info.start}, expected {position}",
+                code="safetensors.gap",
             )
         position = info.stop
     if position != size:
         text = f"the header describes {position} bytes, the file has {size}"
-        raise AdapterError(text, hint=_DAMAGED)
+        raise AdapterError(text, code="safetensors.other-size", hint=_DAMAGED)
     return infos
 
 
@@ -139,14 +149,25 @@ def _tensor_info(
         dtype, shape, (start, stop) = (entry[k] for k in ("dtype", "shape", "data_offsets"))
         numbers = (*shape, start, stop)
     except (TypeError, ValueError, KeyError):
-        raise AdapterError(f"the header's entry for {name} is malformed") from None
+        raise AdapterError(
+            f"the header's entry for {name} is malformed", code="safetensors.entry-invalid"
+        ) from None
     if not all(type(n) is int and 0 <= n < 1 << 48 for n in numbers) or len(shape) > 8:
-        raise AdapterError(f"the header's shape or offsets for {name} are not sizes")
+        raise AdapterError(
+            f"the header's shape or offsets for {name} are not sizes",
+            code="safetensors.entry-invalid",
+        )
     if not isinstance(dtype, str) or dtype not in dtypes:
         got = sanitize(str(dtype)[:20])
-        raise AdapterError(f"{name} has dtype {got}, expected one of {', '.join(dtypes)}")
+        raise AdapterError(
+            f"{name} has dtype {got}, expected one of {', '.join(dtypes)}",
+            code="safetensors.other-dtype",
+        )
     if math.prod(shape) * dtypes[dtype].itemsize != stop - start:
-        raise AdapterError(f"{name}: shape {shape} in {dtype} does not fill {stop - start} bytes")
+        raise AdapterError(
+            f"{name}: shape {shape} in {dtype} does not fill {stop - start} bytes",
+            code="safetensors.entry-invalid",
+        )
     return TensorInfo(dtype, tuple(shape), data + start, data + stop)
 
 
@@ -158,7 +179,8 @@ def read_range(
         file.seek(start)
         raw = file.read(stop - start)
     if len(raw) != stop - start:
-        raise error(f"{path} ended at byte {start + len(raw)}, expected {stop}")
+        problem = f"{path} ended at byte {start + len(raw)}, expected {stop}"
+        raise error(problem, code="file.ended-early")
     return raw
 
 

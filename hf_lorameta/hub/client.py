@@ -106,6 +106,7 @@ class Hub(Connection):
             raise UsageError(
                 f"{repo_id[:80]!r} is not a valid repo id of the form user/name, "
                 "with letters, digits, and - . _ between them",
+                code="repo.invalid-id",
                 hint="name a repo: user/name",
             )
         try:
@@ -182,7 +183,7 @@ class Hub(Connection):
     @cached_property
     def _account(self) -> dict[str, Any]:
         if not self.has_token:
-            raise AuthError("no Hub token is saved", hint="hf auth login")
+            raise AuthError("no Hub token is saved", code="token.none", hint="hf auth login")
         with translated("your account"):
             account = self.api.whoami()
         if not (isinstance(account, dict) and isinstance(account.get("name"), str)):
@@ -215,7 +216,7 @@ class Hub(Connection):
         """
         blob = repo.blobs.get(path)
         if repo.blobs and not blob:
-            raise NotFoundError(f"{repo.repo_id} has no file {path}")
+            raise NotFoundError(f"{repo.repo_id} has no file {path}", code="repo.no-file")
         cached = self._cached(repo, path)
         if cached and (blob is None or blob.matches(cached)):
             return cached

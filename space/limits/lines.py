@@ -37,6 +37,8 @@ _AGAIN = "Try again in a minute."
 class FullError(SpaceError):
     """A request gets no place in a line."""
 
+    code = "page.line-full"
+
 
 @dataclass(eq=False)
 class Place:
@@ -97,9 +99,9 @@ class Line:
             of_address = sum(place.address == address for place in self._waiting)
             of_session = sum(place.session == session for place in self._waiting)
             if len(self._waiting) >= self._places:
-                raise FullError(_FULL, hint=_AGAIN)
+                raise FullError(_FULL, code="page.line-full", hint=_AGAIN)
             if of_address >= max(1, self._places // 2) or of_session >= max(1, self._places // 4):
-                raise FullError(_SHARE_TAKEN, hint=_AGAIN)
+                raise FullError(_SHARE_TAKEN, code="page.share-taken", hint=_AGAIN)
             self._waiting.append(place := Place(address, session))
             turns, turn = self._taken(), dict[Place, tuple[int, int]]()
             for other in self._waiting:

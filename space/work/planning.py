@@ -49,6 +49,8 @@ of digits and marks that other people's datasets do not have: the seconds end th
 class RequestError(SpaceError):
     """The visitor's input is invalid; the message says what is expected."""
 
+    code = "page.invalid"
+
 
 def _field(name: str) -> Any:
     """Return a field of a request again, to narrow its type."""
@@ -122,11 +124,17 @@ def validated(request: PageRequest) -> PageRequest:
         request.columns.with_prompt(instruction, None if template == CHAT else template)
     if request.file:
         if not is_on_page(request.file):
-            raise RequestError(f"The file {request.name} is not one of {', '.join(ON_PAGE)}")
+            raise RequestError(
+                f"The file {request.name} is not one of {', '.join(ON_PAGE)}",
+                code="file.unknown-ending",
+            )
         return request.but(dataset=None, config=None)
     name = str(request.dataset or "").strip()
     if not name:
-        raise RequestError("No dataset was named: type an id such as user/name, or upload a file")
+        raise RequestError(
+            "No dataset was named: type an id such as user/name, or upload a file",
+            code="dataset.unnamed",
+        )
     return request.but(dataset=_validated_id(name), file=None)
 
 
@@ -146,7 +154,9 @@ def prompt_text(text: str | None, kind: str) -> str | None:
     """
     text = text or ""
     if len(text) > TEXT_CHARACTERS:
-        raise RequestError(f"The {kind} is longer than {TEXT_CHARACTERS:,} characters")
+        raise RequestError(
+            f"The {kind} is longer than {TEXT_CHARACTERS:,} characters", code="page.text-too-long"
+        )
     return text.replace("\r\n", "\n") if text.strip() else None
 
 
@@ -155,9 +165,11 @@ def _validated_id(text: str) -> str:
     link = DATASET_LINK.match(text)
     name = link[1] if link else text.removesuffix("/")
     if not is_repo_id(name):
-        raise RequestError(f"{name[:80]!r} is not a dataset id of the form user/name")
+        raise RequestError(
+            f"{name[:80]!r} is not a dataset id of the form user/name", code="repo.invalid-id"
+        )
     if is_on_page(name) or Path(name).exists():
-        raise RequestError(f"{name!r} looks like a file: upload it instead")
+        raise RequestError(f"{name!r} looks like a file: upload it instead", code="page.is-a-file")
     return name
 
 

@@ -121,21 +121,25 @@ def _receive_result(
 
 
 def _failed(message: str) -> SpaceError:
-    return SpaceError(message, hint="Check the file or the repo on the Hub.")
+    return SpaceError(
+        message, code="dataset.reader-ended", hint="Check the file or the repo on the Hub."
+    )
 
 
 def _early_end(process: multiprocessing.process.BaseProcess) -> LoraMetaError:
     """Return the error for a reader that ended without saying why."""
     process.join(1)
     if (process.exitcode or 0) < 0:  # a library without memory left aborts
-        return DatasetTooLargeError(_TOO_LARGE)
+        return DatasetTooLargeError(_TOO_LARGE, code="dataset.too-large-here")
     return _failed("The dataset could not be read: the reader process ended")
 
 
 def _send(pipe: Connection, kind: str, value: object) -> None:
     message = pickle.dumps((kind, value))
     if len(message) > MESSAGE_BYTES:
-        raise DatasetTooLargeError("The rows of the dataset are too long to be shown")
+        raise DatasetTooLargeError(
+            "The rows of the dataset are too long to be shown", code="dataset.too-large-here"
+        )
     pipe.send_bytes(message)
 
 
@@ -162,7 +166,7 @@ def _send_result(
     except BrokenPipeError:
         return  # the request has ended
     except MemoryError:
-        error = DatasetTooLargeError(_TOO_LARGE)
+        error = DatasetTooLargeError(_TOO_LARGE, code="dataset.too-large-here")
     except Exception as unknown:  # noqa: BLE001 - its message is not sent: it may quote a row
         logger.error("unexpected %s in a reader", type(unknown).__name__)
         error = _failed("The dataset cannot be read")

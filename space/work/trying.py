@@ -154,7 +154,8 @@ def answers(adapter: Adapter, model: Model, text: str, job: Job) -> tuple[str, s
     if characters > PROMPT_CHARACTERS:
         raise RequestError(
             f"The prompt has {characters:,} characters, more than the {PROMPT_CHARACTERS:,} that "
-            "can be tried here: the instruction and the form count, too"
+            "can be tried here: the instruction and the form count, too",
+            code="page.prompt-too-long",
         )
     with model.one_try(job, prompt) as evaluator, _counted(MODEL_TIME, job):
         job.report("Waiting for both answers")

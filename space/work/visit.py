@@ -206,5 +206,7 @@ def known(value: T | None) -> T:
         RequestError: it is missing, since the state of the page was dropped.
     """
     if value is None:
-        raise RequestError("The plan of this page is no longer kept: read the dataset again")
+        raise RequestError(
+            "The plan of this page is no longer kept: read the dataset again", code="page.plan-gone"
+        )
     return value
