@@ -175,7 +175,7 @@ class Recipe(_Settings):
         schedule: steps after which the learning rate is zero; None is `steps`. The recipe of an
             adapter has them if it is not from the last one.
         check: count right answers on this many rows that were not trained on, and refuse an adapter
-            that is unlikely to help; None refuses none.
+            without which the base model has more, by the verdict; None refuses none.
 
     Example:
         >>> Recipe().metric, Recipe().coefficients
@@ -248,8 +248,8 @@ class Recipe(_Settings):
         ge=4,
         le=4096,
         description="Count right answers on this many other rows, e.g. 16, and refuse an adapter "
-        "that is unlikely to help (extra: eval). By default, they are only counted, on rows that "
-        "it has not seen.",
+        "without which the base model has more (extra: eval). By default, they are only counted, "
+        "on rows that it has not seen.",
     )
 
     def _check_together(self) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from hf_lorameta.cards.results import check_result, method_in_words
+from hf_lorameta.cards.results import CLASSIFIER, MOST_FREQUENT, check_result, method_in_words
 from hf_lorameta.deadline import Deadline
 from hf_lorameta.engines.comparing import Group, compare
 from hf_lorameta.engines.scoring import (
@@ -32,8 +32,8 @@ class Check:
     are generated if there is likely to be time for that.
 
     Attributes:
-        rows: how many the recipe asks for, by which the adapter must not be unlikely to help; None
-            counts right answers only.
+        rows: how many the recipe asks for, on which the base model must not have more right
+            answers without the adapter, by the verdict; None counts only.
         samples: whether the adapter's `report` lists all rows with their answers.
     """
 
@@ -57,7 +57,7 @@ class Check:
         """Score the adapter.
 
         Raises:
-            AdapterError: the recipe asks for the check, and the adapter is unlikely to help.
+            AdapterError: the recipe asks for the check, and the base model answers better.
         """
         adapter, unseen, deadline = work.adapter, work.unseen, end
         if self.required:
@@ -68,7 +68,9 @@ class Check:
             return work
         report = self._scored(unseen, work, session, deadline)
         check = check_result(report)
-        if self.required and (verdict := verdict_on(check)).level == "unlikely":
+        verdict = verdict_on(check)
+        by_another = verdict.figures["other"] in (CLASSIFIER, MOST_FREQUENT)
+        if self.required and verdict.level == "unlikely" and not by_another:
             raise AdapterError(
                 f"the adapter that was checked is {verdict.title.lower()}; {verdict.counts}",
                 code="adapter.unlikely-to-help",
