@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError, field_serializer
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, field_serializer
 
 from hf_lorameta.cards.results import CheckResult, Drawn, Training
 from hf_lorameta.data.columns.columns import Columns
@@ -248,9 +248,9 @@ def read_record(folder: Path) -> Record | MergeRecord | None:
 
 
 def schema() -> dict[str, Any]:
-    """Return the JSON schema of ``recipe.json``."""
-    kinds = {kind.__name__: kind.model_json_schema() for kind in (Record, MergeRecord)}
-    return {"title": RECIPE_FILE, "anyOf": [*kinds.values()]}
+    """Return the JSON schema of ``recipe.json``, which recipe.schema.json has."""
+    kinds: TypeAdapter[Record | MergeRecord] = TypeAdapter(Record | MergeRecord)
+    return {"title": RECIPE_FILE} | kinds.json_schema()
 
 
 def _number(value: float | None) -> float | None:
