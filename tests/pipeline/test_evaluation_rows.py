@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from hf_lorameta import Recipe, open_dataset
+from hf_lorameta import open_dataset
 from hf_lorameta.bank.open_bank import embedded_bank
 from hf_lorameta.data.chat_form import ChatForm, ChatMode
 from hf_lorameta.data.columns.columns import Columns
@@ -23,9 +23,9 @@ from hf_lorameta.pipeline.evaluation_rows import (
     rows_to_evaluate,
 )
 from hf_lorameta.pipeline.generate import plan_with_rows
+from hf_lorameta.pipeline.request import Request
 from hf_lorameta.pipeline.resolve import Resolved
 from hf_lorameta.pipeline.session import Session
-from hf_lorameta.pipeline.train import Train
 from hf_lorameta.types import Row
 from tests.conftest import adapter_files, write_files
 from tests.training import tiny
@@ -41,9 +41,10 @@ def file(tmp_path: Path) -> Path:
 
 def adapted_to(dataset: Dataset) -> tuple[dict[str, Any], set[Row]]:
     """Return the provenance of an adapter, and the rows that it was trained or checked on."""
-    resolved = Resolved(Recipe(train=8, check=4))
+    resolved = Resolved(Request(train=8, check=4))
     plan, rows = plan_with_rows(dataset, Session(embedded_bank()), resolved)
-    provenance = plan.provenance | {"rows": asdict(rows.drawn)}
+    stated = plan.recipe.model_dump() | {"train": 8, "check": 4}
+    provenance = plan.provenance | {"recipe": stated, "rows": asdict(rows.drawn)}
     return json.loads(json.dumps(provenance)), set(rows.used)
 
 
@@ -150,7 +151,7 @@ def test_of_a_file_all_rows_may_be_used(file: Path) -> None:
 @pytest.mark.parametrize("trained", [True, False])
 def test_rows_of_a_training_that_no_recipe_asked_for_are_skipped(file: Path, trained: bool) -> None:
     dataset = open_dataset(file)
-    resolved = Resolved(Recipe(), (Train(),), 9.0)
+    resolved = Resolved(Request(budget=9, check=False))
     plan, rows = plan_with_rows(dataset, Session(embedded_bank()), resolved)
     assert len(rows.used) == ROWS
     provenance = plan.provenance | {"rows": asdict(rows.drawn), "check": {"rows": 4}}
