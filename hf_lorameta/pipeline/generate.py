@@ -58,7 +58,7 @@ def generate(
             unchanged. None loads it if it is needed.
         token: of the Hub; None uses the saved one.
         progress: called with (stage, done, total), where total is 0 if unknown; None shows bars.
-        asked: any other field of `hf_lorameta.pipeline.request.Request`, such as `columns`, `split`,
+        asked: any other field of `hf_lorameta.pipeline.request.Request`, such as `columns`,
             `instruction`, `train` or `check`.
 
     Returns:

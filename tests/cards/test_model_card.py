@@ -16,7 +16,6 @@ from hf_lorameta.data.chat_form import ChatMode
 from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.recipe import Recipe
 from tests.cards.examples import (
-    PLAIN,
     RIGHT,
     checked,
     command_of,

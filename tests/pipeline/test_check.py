@@ -4,7 +4,7 @@ import json
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,8 @@ import pytest
 
 from hf_lorameta import Generation, Plan, open_dataset
 from hf_lorameta.cards.model_card import CARD_FILE
+from hf_lorameta.cards.record import Record
+from hf_lorameta.cards.results import Training
 from hf_lorameta.data.chat_form import ChatForm
 from hf_lorameta.engines.scoring import Scores, score
 from hf_lorameta.errors import AdapterError, EmptyDatasetError
@@ -78,10 +80,9 @@ def made(data: Path, runner: FakeBase, **settings: Any) -> Generation:
     return make_adapter(plan, rows, session_with(runner), Request(**settings).stages())
 
 
-def recorded(plan: Plan, rows: Rows) -> dict[str, Any]:
-    """Return the provenance of an adapter that was made with these rows."""
-    stated = plan.recipe.model_dump() | {"train": len(rows.train)}
-    return plan.provenance | {"recipe": stated, "rows": asdict(rows.drawn)}
+def recorded(plan: Plan, rows: Rows) -> Record:
+    """Return the record of an adapter that was made with these rows."""
+    return plan.record.model_copy(update={"rows": rows.drawn})
 
 
 def pool(data: Path, **settings: Any) -> tuple[Row, ...]:
@@ -177,24 +178,25 @@ def test_a_row_that_occurs_twice_is_not_both_trained_and_checked_on(tmp_path: Pa
 
 def test_rows_that_an_adapter_was_trained_or_checked_on_are_recognized(data: Path) -> None:
     plan, rows = prepared(data, train=8, check=12)
-    provenance, same = recorded(plan, rows), open_dataset(data)
+    record, same = recorded(plan, rows), open_dataset(data)
     expected = sorted([*rows.train, *rows.check])
     assert len(expected) == 20
-    assert sorted(rows_used(provenance, same) or ()) == expected
-    assert rows_used(prepared(data)[0].provenance, same) == []
-    assert rows_used(provenance, replace(same, split="test")) == []
+    assert sorted(rows_used(record, same) or ()) == expected
+    assert rows_used(prepared(data)[0].record, same) == []
+    assert rows_used(record, replace(same, split="test")) == []
     published: dict[str, Any] = {"private": False, "id": "user/name", "config": same.config}
-    provenance["dataset"] |= published
-    assert rows_used(provenance, replace(same, id="user/other")) == []
-    assert sorted(rows_used(provenance, replace(same, **published)) or ()) == expected
+    dataset = record.dataset.model_copy(update=published)
+    record = record.model_copy(update={"dataset": dataset})
+    assert rows_used(record, replace(same, id="user/other")) == []
+    assert sorted(rows_used(record, replace(same, **published)) or ()) == expected
 
 
 def test_a_private_dataset_with_another_number_of_rows_is_another_dataset(data: Path) -> None:
-    provenance = recorded(*prepared(data, train=8))
-    assert rows_used(provenance, open_dataset(data))
+    record = recorded(*prepared(data, train=8))
+    assert rows_used(record, open_dataset(data))
     with data.open("a") as file:
         file.write('{"input": "one", "output": "more"}\n')
-    assert rows_used(provenance, open_dataset(data)) == []
+    assert rows_used(record, open_dataset(data)) == []
 
 
 def test_the_rows_of_an_adapter_are_known_from_its_recorded_numbers_alone(
@@ -202,30 +204,18 @@ def test_the_rows_of_an_adapter_are_known_from_its_recorded_numbers_alone(
 ) -> None:
     """With a pool, shares and limits of another version, they are the same."""
     plan, rows = prepared(data, train=16)
-    provenance, used = recorded(plan, rows), {*rows.train, *rows.held_out}
+    record, used = recorded(plan, rows), {*rows.train, *rows.held_out}
     for name, value in {"POOL_ROWS": 30, "_HELD_OUT_SHARE": 2, "_MOST_HELD_OUT": 9}.items():
         monkeypatch.setattr(f"hf_lorameta.pipeline.rows.{name}", value)
-    assert set(rows_used(provenance, open_dataset(data)) or ()) == used
+    assert set(rows_used(record, open_dataset(data)) or ()) == used
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"rows": None},
-        {"rows": {"pool": 40, "train": 16}},
-        {"rows": {"pool": 40, "train": 16, "held_out": 10, "check": 0, "later": 1}},
-        {"training": {"given_rows": True}},
-        {"check": {"given_rows": True}},
-    ],
-)
-def test_rows_of_an_adapter_are_unknown_if_its_recipe_does_not_say_how_they_were_drawn(
-    data: Path, change: dict[str, Any]
-) -> None:
-    provenance = recorded(*prepared(data, train=16)) | change
-    assert rows_used(provenance, open_dataset(data)) is None
-    del provenance["rows"]  # as in earlier versions
-    assert rows_used(provenance, open_dataset(data)) is None
-    assert rows_used(provenance, replace(open_dataset(data), split="test")) == []
+def test_rows_that_the_caller_drew_are_not_known(data: Path) -> None:
+    training = Training(rows=16, steps=1, seen=8, labeled=40)
+    record = recorded(*prepared(data, train=16))
+    record = record.model_copy(update={"rows": None, "training": training})
+    assert rows_used(record, open_dataset(data)) is None
+    assert rows_used(record, replace(open_dataset(data), split="test")) == []
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ peft = pytest.importorskip("peft")
 
 from hf_lorameta import Generation, generate, plan  # noqa: E402 - they import torch
 from hf_lorameta.cards.gguf_usage import GGUF_FILE  # noqa: E402
+from hf_lorameta.cards.record import Record  # noqa: E402
 from hf_lorameta.data.dataset import open_dataset  # noqa: E402
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator  # noqa: E402
 from hf_lorameta.errors import (  # noqa: E402
@@ -189,7 +190,7 @@ def test_a_gguf_file_is_a_base_model(data: Path, tmp_path: Path) -> None:
     assert adapter.outcome.training
     assert adapter.outcome.training.steps
     folder = adapter.save_pretrained(tmp_path / "adapter", export="gguf")
-    saved = read_adapter(folder).require_provenance()
+    saved = read_adapter(folder).require_record()
     assert (saved.config.base_model, saved.private) == (str(file), True)
     card = (folder / "README.md").read_text()
     assert "weights were dequantized from a GGUF file" in card
@@ -206,9 +207,9 @@ def test_recipe_and_card_say_that_no_bank_was_used(
         "README.md", "adapter_config.json", "adapter_model.safetensors", "coefficients.json",
         "recipe.json",
     ]  # fmt: skip
-    saved = read_adapter(folder).require_provenance()
-    assert saved.provenance is not None
-    assert (saved.provenance["bank"], list(saved.coefficients)) == (None, [])
+    saved = read_adapter(folder).require_record()
+    assert isinstance(saved.record, Record)
+    assert (saved.record.bank, list(saved.coefficients)) == (None, [])
     assert saved.private, "it names a folder of this machine"
     assert json.loads((folder / CONFIG_FILE).read_bytes())["base_model_name_or_path"] == str(
         bases["qwen2"]
@@ -220,7 +221,7 @@ def test_recipe_and_card_say_that_no_bank_was_used(
         assert said_of_banks not in card
     assert "    --base path/to/base/model \\\n    --bank none \\\n" in card
     columns = adapter.plan.dataset.columns
-    used = rows_used(saved.provenance, open_dataset(data, columns=columns))
+    used = rows_used(saved.record, open_dataset(data, columns=columns))
     assert used is not None
     assert len(used) >= 32
 
@@ -253,9 +254,7 @@ def test_a_revision_of_the_base_model_is_used(
     repeating = generation.repeating
     assert (repeating.base, repeating.base_revision, repeating.budget) == (base, first, None)
     assert (repeating.train, repeating.bank_revision) == (16, None)
-    assert plan(data, base=base, base_revision=first).provenance["base_model"] == {
-        "id": base, "revision": first,
-    }  # fmt: skip
+    assert plan(data, base=base, base_revision=first).record.base_model.revision == first
     with pytest.raises(UsageError, match="is for one commit of") as caught:
         plan(data, base=SMOLLM2, base_revision=first)
     assert caught.value.__notes__ == ['leave out base_revision=, or add bank="none"']

@@ -4,7 +4,6 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,6 @@ from hf_lorameta.bank.open_bank import embedded_bank
 from hf_lorameta.data.counts import profile
 from hf_lorameta.data.counts.output_counts import OutputCounter
 from hf_lorameta.data.counts.tokenizer import load_encode
-from hf_lorameta.pipeline.adapter_folder import generated_adapters
 from hf_lorameta.pipeline.plan import plan_from_reading
 from hf_lorameta.pipeline.read import read_dataset, token_counting
 from hf_lorameta.pipeline.rows import RowsAsked, rows_for, rows_used
@@ -71,10 +69,9 @@ def test_the_rows_to_train_on_are_those_of_the_recipe_despite_a_limit(
     assert plan.replay.max_rows == (recipe.max_rows or 60)
     drawn = rows_for(asked, reading.pool)
     assert drawn.train
-    provenance = plan.provenance | {"rows": asdict(drawn.drawn)}
-    provenance["recipe"] |= {"train": 8}
-    [part] = generated_adapters(provenance)  # of a merge
-    for known in (provenance, part):
+    record = plan.record.model_copy(update={"rows": drawn.drawn})
+    [part] = record.made  # of a merge
+    for known in (record, part):
         assert set(rows_used(known, open_dataset(path)) or ()) == set(drawn.used)
 
 

@@ -256,7 +256,7 @@ def test_python_card_and_json_state_the_same_verdict(planned: Plan, tmp_path: Pa
         verdict = adapter.verdict
         card = (folder / CARD_FILE).read_text()
         assert card.count(f"**{verdict.title}.** {verdict.reason}") == 1
-        assert adapter.provenance["remarks"][-1] == verdict.to_dict()
+        assert adapter.record.to_dict()["remarks"][-1]["code"] == verdict.code
         shown = adapter.to_dict()
         assert shown["verdict"] == shown["remarks"][-1] == verdict.to_dict()
         assert (shown["check"] is None) == (found is None)
