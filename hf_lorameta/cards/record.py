@@ -9,12 +9,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError, field_serializer
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    TypeAdapter,
+    ValidationError,
+    field_serializer,
+    field_validator,
+)
 
 from hf_lorameta.cards.results import CheckResult, Drawn, Training
 from hf_lorameta.data.columns.columns import Columns
-from hf_lorameta.errors import AdapterError
-from hf_lorameta.recipe import MergeRecipe
+from hf_lorameta.errors import AdapterError, RecipeError
+from hf_lorameta.recipe import MergeRecipe, Recipe
 
 RECIPE_FILE = "recipe.json"
 SCHEMA_VERSION = 2
@@ -103,6 +110,15 @@ class Made(_Part):
     training: Training | None = None
     check: CheckResult | None = None
     rows: Drawn | None = None
+
+    @field_validator("recipe")
+    @classmethod
+    def _check_recipe(cls, recipe: Mapping[str, Any]) -> Mapping[str, Any]:
+        try:
+            Recipe.of(**{name: recipe[name] for name in Recipe.model_fields})
+        except (KeyError, RecipeError) as error:
+            raise ValueError(str(error)) from None
+        return recipe
 
     @field_serializer("check")
     def _finite(self, check: CheckResult | None) -> Any:
@@ -248,9 +264,9 @@ def read_record(folder: Path) -> Record | MergeRecord | None:
 
 
 def schema() -> dict[str, Any]:
-    """Return the JSON schema of ``recipe.json``."""
-    kinds = {kind.__name__: kind.model_json_schema() for kind in (Record, MergeRecord)}
-    return {"title": RECIPE_FILE, "anyOf": [*kinds.values()]}
+    """Return the JSON schema of ``recipe.json``, which recipe.schema.json has."""
+    kinds: TypeAdapter[Record | MergeRecord] = TypeAdapter(Record | MergeRecord)
+    return {"title": RECIPE_FILE} | kinds.json_schema()
 
 
 def _number(value: float | None) -> float | None:

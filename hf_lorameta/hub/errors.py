@@ -316,9 +316,9 @@ def _http_error(what: str, error: hf.HfHubHTTPError) -> errors.HubError:
             )
         return lost(what, f"HTTP {status}", error.response.request)
     kind = UnsupportedError if status == 501 else errors.HubError
-    code, server = kind.code if status == 501 else "hub.refused", _server(error.response.request)
-    problem = f"{what}: HTTP {status} from {server}: {message or 'no reason given'}"
-    return kind(problem, code=code)
+    server = _server(error.response.request)
+    code = "hub.unsupported" if status == 501 else "hub.refused"
+    return kind(f"{what}: HTTP {status} from {server}: {message or 'no reason given'}", code=code)
 
 
 def _forbidden(what: str, error: hf.HfHubHTTPError) -> errors.HubError:
@@ -329,7 +329,7 @@ def _forbidden(what: str, error: hf.HfHubHTTPError) -> errors.HubError:
         return errors.HubError(
             f"{what}: a web page with HTTP 403 came instead of an answer from {_server(request)} "
             f"to {described(request)}, as firewalls send it",
-            code="network.forbidden",
+            code="network.blocked",
             hint=proxy_advice(str(request.url))
             or f"ask who runs this network to allow {hub_url()}",
         )

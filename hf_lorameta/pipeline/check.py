@@ -21,8 +21,8 @@ class CheckSettings(Settings):
 
     Attributes:
         check: count right answers on rows that the adapter was not trained on, if the base model is
-            run. A number scores the adapter on so many rows, and refuses it if it is unlikely to
-            help. False does neither: all rows are trained on.
+            run. A number does so on that many rows, and refuses an adapter without which the base
+            model has more, by the verdict. False does neither: all rows are trained on.
 
     Example:
         >>> CheckSettings(check=2)
@@ -32,9 +32,9 @@ class CheckSettings(Settings):
 
     check: StrictBool | Annotated[int, Field(ge=4, le=4096)] = Field(
         default=True,
-        description="Score the adapter on this many other rows, e.g. 16, and refuse it if it is "
-        "unlikely to help (extra: eval). By default, right answers are only counted, on rows that "
-        "it has not seen; --no-check: all rows are trained on, none are held out for that.",
+        description="Count right answers on this many other rows, e.g. 16, and refuse an adapter "
+        "without which the base model has more (extra: eval). By default, they are only counted, "
+        "on rows that it has not seen; --no-check: all rows are trained on, none are held out.",
     )
 
     @property
@@ -84,9 +84,9 @@ class Check(Stage[CheckSettings]):
         """Score the adapter.
 
         Raises:
-            AdapterError: a check that was asked for finds the adapter unlikely to help.
+            AdapterError: a check that was asked for finds that the base model answers better.
         """
-        from hf_lorameta.cards.results import check_result
+        from hf_lorameta.cards.results import CLASSIFIER, MOST_FREQUENT, check_result
         from hf_lorameta.pipeline.verdict import verdict_on
 
         unseen, deadline = work.unseen, context.deadline
@@ -98,7 +98,9 @@ class Check(Stage[CheckSettings]):
             return work
         report = _scored(unseen, work, replace(context, deadline=deadline))
         check = check_result(report)
-        if self.required and (verdict := verdict_on(check)).level == "unlikely":
+        verdict = verdict_on(check)
+        by_another = verdict.figures["other"] in (CLASSIFIER, MOST_FREQUENT)
+        if self.required and verdict.level == "unlikely" and not by_another:
             raise AdapterError(
                 f"the adapter that was checked is {verdict.title.lower()}; {verdict.counts}",
                 code="adapter.unlikely-to-help",

@@ -58,8 +58,8 @@ def generate(
             unchanged. None loads it if it is needed.
         token: of the Hub; None uses the saved one.
         progress: called with (stage, done, total), where total is 0 if unknown; None shows bars.
-        asked: any other field of `hf_lorameta.Request`, such as `columns`, `split`, `instruction`,
-            `train` or `check`.
+        asked: any other field of `hf_lorameta.pipeline.request.Request`, such as `columns`,
+            `instruction`, `train` or `check`.
 
     Returns:
         The adapter.
@@ -78,7 +78,7 @@ def generate(
         >>> generate(TRAIN_FILE, recipe=Recipe(top_k=2), budget=0)
         Generation(rank 16 for a local dataset, of 2 adapters of embedded bank)
     """
-    request = _request(recipe, base=base, budget=budget, **asked)
+    request = _request(recipe, base=base and str(base), budget=budget, **asked)
     with (
         bars_unless(progress) as shown,
         open_session(request, bank, token=token, model=model, progress=shown) as session,
@@ -108,8 +108,8 @@ def plan(
         base: the base model, a Hub id or a folder; None is the bank's.
         token: of the Hub; None uses the saved one.
         progress: called with (stage, done, total), where total is 0 if unknown; None shows bars.
-        asked: any other field of `hf_lorameta.Request`, such as `columns`, `split` or
-            `instruction`.
+        asked: any other field of `hf_lorameta.pipeline.request.Request`, such as `columns`, `split`
+            or `instruction`.
 
     Raises:
         DatasetError: the dataset cannot be read as labeled rows.
@@ -118,7 +118,7 @@ def plan(
             `base_revision` is given for a bank's base model.
         HubError: a repo is missing, private or gated, or the Hub cannot be reached.
     """
-    request = _request(recipe, base=base, **asked)
+    request = _request(recipe, base=base and str(base), **asked)
     with (
         bars_unless(progress) as shown,
         open_session(request, bank, token=token, progress=shown) as session,
@@ -128,10 +128,8 @@ def plan(
         return plan_dataset(opened, session.bank, request.recipe)
 
 
-def _request(
-    recipe: Recipe | Mapping[str, Any] | None, base: str | Path | None, **asked: Any
-) -> Request:
-    """Return the request of a call in Python.
+def _request(recipe: Recipe | Mapping[str, Any] | None, **asked: Any) -> Request:
+    """Return the request of a call in Python; what is None was not asked for.
 
     Raises:
         RecipeError: a setting is unknown, out of range or given twice; or something else than
@@ -142,14 +140,16 @@ def _request(
             f"a recipe is hf_lorameta.Recipe(…) or a dictionary of settings, got {recipe!r}",
             code="recipe.not-a-recipe",
         )
-    settings = recipe.model_dump() if isinstance(recipe, Recipe) else dict(recipe or {})
-    if twice := sorted(settings.keys() & asked.keys()):
+    is_recipe = isinstance(recipe, Recipe)
+    settings = recipe.model_dump(exclude_defaults=True) if is_recipe else dict(recipe or {})
+    given = {name: value for name, value in asked.items() if value is not None}
+    if twice := sorted(settings.keys() & given.keys()):
         raise RecipeError(
             f"{twice[0]} was given twice, as an argument and in the recipe",
             code="recipe.given-twice",
             hint=Option(twice[0], change="leave out"),
         )
-    return Request.of(**settings, **asked, base=base and str(base))
+    return Request.of(**settings, **given)
 
 
 def open_session(request: Request, bank: Bank | str | Path | None = None, **others: Any) -> Session:

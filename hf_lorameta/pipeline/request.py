@@ -116,7 +116,8 @@ class Request(CheckSettings, TrainSettings, Recipe, Reading):
     @property
     def changed(self) -> dict[str, Any]:
         """The values that are not the defaults, by the names of fields."""
-        given = ((n, getattr(self, n), field.default) for n, field in Request.model_fields.items())
+        fields = type(self).model_fields.items()
+        given = ((name, getattr(self, name), field.default) for name, field in fields)
         return {name: value for name, value, default in given if value != default}
 
     def command(self, verb: str, **options: Any) -> str:
@@ -143,7 +144,7 @@ def _written(values: Mapping[str, Any]) -> dict[str, Any]:
     def text(name: str, value: Any) -> Any:
         if isinstance(value, bool):
             return value  # that of a switch
-        shown = f"{value:.15g}" if isinstance(value, float) else str(value)
+        shown = str(value).removesuffix(".0") if isinstance(value, float) else str(value)
         return as_option(shown) if name in TEXTS else shown
 
     return {name: text(name, value) for name, value in values.items()}

@@ -234,7 +234,8 @@ def rows_used(made: Made, dataset: Dataset) -> list[Row] | None:
         None if rows of this split were used but cannot be identified, because it is read at another
         revision or with other columns, or the caller drew the rows.
     """
-    if not (made.training or made.check) or not _is_adapted_split(made, dataset):
+    ran = made.rows or made.training or made.check
+    if not (ran and _is_adapted_split(made, dataset)):
         return []
     stored, drawn = made.dataset, made.rows
     if stored.columns != dataset.columns or stored.revision not in (None, dataset.revision):

@@ -127,9 +127,9 @@ def _decided(check: CheckResult, doubtful: bool, untrained: bool) -> tuple[Level
         return "unsure", "verdict.none-right", "Unsure: no answer is right", ""
     if best >= adapter + margin:
         title = f"Unlikely to help: {better} with {method_in_words(top)}"
-        if top == CLASSIFIER and best >= scores[rival] + margin and not untrained:
-            return "unlikely", "verdict.classifier-better", title, _BETTER_TOOL
-        return "unlikely", "verdict.other-better", title, _WHAT_HELPS
+        tool = top == CLASSIFIER and best >= scores[rival] + margin and not untrained
+        code = "verdict.classifier-better" if top == CLASSIFIER else "verdict.other-better"
+        return "unlikely", code, title, _BETTER_TOOL if tool else _WHAT_HELPS
     if adapter < scores[rival] + margin:
         title = f"Unsure: about {equal} with {method_in_words(rival)}"
         return "unsure", "verdict.equal", title, ""

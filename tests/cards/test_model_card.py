@@ -10,16 +10,15 @@ from typing import Any
 import pytest
 from huggingface_hub import ModelCard
 
-from hf_lorameta.bank.index import EMBEDDED_BANK, NO_BANK
-from hf_lorameta.cards import model_card
+from hf_lorameta.bank.index import NO_BANK
 from hf_lorameta.cards.results import CheckResult, Drawn, Outcome, StageRecord, Training
 from hf_lorameta.data.chat_form import ChatMode
 from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.recipe import Recipe
 from tests.cards.examples import (
-    PLAIN,
     RIGHT,
     checked,
+    command_of,
     many,
     metadata,
     metadata_fields,
@@ -45,7 +44,7 @@ PINNED = Path(__file__).parent / "card.txt"  # not .md: ruff formats the code in
 def alone(**changes: Any) -> dict[str, Any]:
     """Return values of an adapter that was trained without a bank."""
     values = {"bank_id": NO_BANK, "bank_revision": None, "bank_size": 0, "bank_published": False,
-              "neighbors": (), "nearest_in_bank": math.nan, "recipe": Recipe(train=32),
+              "neighbors": (), "nearest_in_bank": math.nan,
               "outcome": Outcome(training=TRAINING)}  # fmt: skip
     return values | changes
 
@@ -93,7 +92,7 @@ def test_metadata_is_valid_for_the_hub(changes: dict[str, Any]) -> None:
             )
         ),
         (
-            {"outcome": Outcome(training=TRAINING), "recipe": Recipe(train=32)},
+            {"outcome": Outcome(training=TRAINING), "command": command_of(train=32, budget=None)},
             [
                 "**Trained on 32 rows of the dataset**, starting from a weighted combination",
                 "combination was trained further for 20 steps.",
@@ -137,11 +136,11 @@ def test_metadata_is_valid_for_the_hub(changes: dict[str, Any]) -> None:
         (of_dataset(languages=("en", "de"), columns=Columns(input="a", instruction_text="Sort")),
          ["language:\n- en\n- de\n", "**Intended use.** Inputs like those of the dataset, in",
           "in en, de, in the prompt below, with the instruction: Sort\n"], []),
-        (of_dataset(id=None, revision="sha256:77", private=True),
-         ["\n# LoRA adapter for base-7b\n", "a local dataset", "--dataset DATASET",
+        (of_dataset(id=None, revision="sha256:77", private=True) | {"command": []},
+         ["\n# LoRA adapter for base-7b\n", "a local dataset",
           "evaluate . --dataset path/to/unseen.jsonl  # in this folder\n"],
          ["me/questions", "sha256"]),
-        ({"outcome": Outcome(SHORT), **of_dataset(private=True)},
+        ({"outcome": Outcome(SHORT), "command": [], **of_dataset(private=True)},
          ["a private dataset"], ["me/questions", "d" * 40, "`main`"]),
         ({}, ['(model, "path/to/this/folder")',
               "evaluate . --dataset me/questions  # in this folder\n",
@@ -347,33 +346,14 @@ def test_recipe_table_lists_every_setting() -> None:
 # --- commands -----------------------------------------------------------------------------------
 
 
-def test_reproduce_command_names_the_base_model_if_the_default_bank_is_for_another() -> None:
-    command = model_card.reproduce_command(replace(PLAIN, bank_id=EMBEDDED_BANK))
-    assert command[command.index("--base") + 1] == "org/base-7b"
-    assert "--bank" not in command
-
-
-def test_reproduce_command_names_no_bank_folder_and_the_base_model_without_a_bank() -> None:
-    command = model_card.reproduce_command(replace(PLAIN, bank_id="/home/me/bank"))
-    assert command[command.index("--bank") + 1] == "BANK"
-    assert model_card.reproduce_command(replace(PLAIN, **alone()))[-10:] == [
-        "--base", "org/base-7b", "--bank", "none", "--base-revision", "b" * 40,
-        "--train", "32", "--output", "my-adapter",
-    ]  # fmt: skip
-
-
 def test_cli_parses_the_commands_on_the_card() -> None:
     typer = pytest.importorskip("typer")
     app = typer.main.get_command(pytest.importorskip("hf_lorameta.cli.app").app)
-    recipe = Recipe(
-        metric="wd", coefficients="attentional", combine="factors", top_k=3, temperature=2,
-        rank=8, dtype="float32", seed=1, max_rows=9, train=8, steps=3, output_prior=0.25,
-    )  # fmt: skip
-    text = rendered("me/lora", recipe=recipe)
+    text = rendered("me/lora", command=command_of(top_k=3, temperature=2, seed=1))
     for block in re.findall(r"```bash\n(hf-lorameta .*?)\n```", text, re.DOTALL):
         _, name, *arguments = shlex.split(block.replace("\\\n", " "))
         parsed = app.commands[name].make_context(name, arguments).params
         assert parsed["dataset"] in ("me/questions", ["me/questions"])
         if name == "generate":
-            fields = {field: parsed[field] for field in Recipe.model_fields}
-            assert Recipe(**{k: v for k, v in fields.items() if v is not None}) == recipe
+            names = ("metric", "top_k", "temperature", "seed", "budget")
+            assert [parsed[field] for field in names] == ["kl", 3, 2, 1, "0"]

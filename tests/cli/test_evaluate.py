@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from hf_lorameta.cards.record import RECIPE_FILE
 from hf_lorameta.formats.peft_config import CONFIG_FILE
-from hf_lorameta.pipeline.adapter_folder import RECIPE_FILE
 from tests.cli.conftest import Published, fake_evaluator
 from tests.conftest import BASE, Account, Built, Shell, rows
 

@@ -10,6 +10,7 @@ import pytest
 
 from hf_lorameta import merge
 from hf_lorameta.bank.open_bank import open_bank
+from hf_lorameta.cards.record import RECIPE_FILE
 from hf_lorameta.cli.export_and_try import _recorded_columns
 from hf_lorameta.data.prompt import as_option
 from hf_lorameta.environment import install_hint
@@ -17,7 +18,7 @@ from hf_lorameta.formats.gguf_metadata import read_metadata
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE, AdapterFile
 from hf_lorameta.hub.base_model import locate
 from hf_lorameta.hub.packaged_model import SMOLLM2
-from hf_lorameta.pipeline.adapter_folder import EXPORTS, FILES, RECIPE_FILE
+from hf_lorameta.pipeline.adapter_folder import EXPORTS, FILES
 from tests.cli.conftest import NO_EXTRAS
 from tests.conftest import BASE, Account, Built, Shell, adapter_files, tree, write_files
 from tests.support.codes import raises_code

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from hf_lorameta.bank.bank import Bank
+from hf_lorameta.cards.record import RECIPE_FILE
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE, AdapterFile, check_adapter
 from hf_lorameta.formats.peft_config import CONFIG_FILE
-from hf_lorameta.pipeline.adapter_folder import FILES, RECIPE_FILE
+from hf_lorameta.pipeline.adapter_folder import FILES
 from tests.cards.examples import metadata_fields
 from tests.cli.conftest import Published, fake_runner, trained
 from tests.conftest import BASE, LAYOUT, Account, Built, Shell, rows, touched, tree
@@ -73,7 +74,7 @@ def test_generate_writes_the_same_peft_folder_each_time(
     commit = cli.hub.commits(BASE)[0].sha
     assert (settings["base_model_name_or_path"], settings["revision"]) == (BASE, commit)
     provenance = json.loads((tmp_path / "a" / RECIPE_FILE).read_bytes())
-    assert provenance["base_model"] == {"id": BASE, "revision": commit}
+    assert provenance["base_model"] == {"id": BASE, "revision": commit, "four_bit": False}
 
 
 @pytest.mark.parametrize(

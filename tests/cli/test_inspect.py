@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 import hf_lorameta
+from hf_lorameta.cards.record import RECIPE_FILE
 from hf_lorameta.cards.results import Drawn, Outcome, StageRecord, Training
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE
-from hf_lorameta.pipeline.adapter_folder import RECIPE_FILE
 from hf_lorameta.pipeline.make import make_adapter
 from tests.cli.conftest import Published
 from tests.conftest import BASE, Account, Built, Shell, adapter_files, write_files

@@ -5,9 +5,10 @@ import re
 import shlex
 from pathlib import Path
 
+from hf_lorameta.cards.record import RECIPE_FILE
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE
 from hf_lorameta.formats.peft_config import CONFIG_FILE
-from hf_lorameta.pipeline.adapter_folder import COEFFICIENTS_FILE, RECIPE_FILE
+from hf_lorameta.pipeline.adapter_folder import COEFFICIENTS_FILE
 from tests.conftest import BASE, Account, Shell, adapter_files, write_files
 
 CARD = b"---\nlicense: apache-2.0\n---\n"

@@ -13,13 +13,15 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 pytest.importorskip("peft")
 
-from hf_lorameta import Bank, Generation, Recipe, generate  # noqa: E402 - they import torch
+from hf_lorameta import Bank, Generation, generate  # noqa: E402 - they import torch
+from hf_lorameta.cards.results import Outcome  # noqa: E402
 from hf_lorameta.deadline import Deadline  # noqa: E402
-from hf_lorameta.pipeline import check as checking  # noqa: E402
-from hf_lorameta.pipeline.check import Check  # noqa: E402
+from hf_lorameta.engines import word_classifier  # noqa: E402
+from hf_lorameta.engines.scoring import LoraWeights  # noqa: E402
+from hf_lorameta.pipeline.check import Check, CheckSettings  # noqa: E402
 from hf_lorameta.pipeline.rows import Rows  # noqa: E402
 from hf_lorameta.pipeline.session import Session  # noqa: E402
-from hf_lorameta.pipeline.stages import Unseen, Work  # noqa: E402
+from hf_lorameta.pipeline.stages import Context, Unseen, Work  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CLASSIFIER = "a classifier on words alone"
@@ -31,7 +33,7 @@ def bank(tiny_bank: Bank) -> Bank:
 
 
 def made(bank: Bank, lines: list[dict[str, str]]) -> Generation:
-    return generate(lines, bank, Recipe(rank=4), budget=600)
+    return generate(lines, bank, rank=4, budget=600)
 
 
 @pytest.mark.parametrize("count", [16, 200])
@@ -84,11 +86,15 @@ def test_none_is_trained_for_folds_that_time_left_out(
         asked.append(len(texts))
         return [*texts]
 
-    monkeypatch.setattr(checking, "predicted_labels", counted)
+    monkeypatch.setattr(word_classifier, "predicted_labels", counted)
     rows = [(line["input"], line["output"]) for line in lines]
     folds = (Unseen(rows[:8], None, (), rows[8:]), Unseen(rows[8:], None, (), rows[:8]))
-    adapter = generate(lines, bank, Recipe(rank=4), budget=0)
+    adapter = generate(lines, bank, rank=4, budget=0)
+    weights = LoraWeights(adapter.layout, adapter.pairs)
     with Session(bank) as session:
-        work = Work(combined=adapter, adapter=adapter, rows=Rows(), unseen=folds)
-        Check().run(work, session, Deadline(0))
+        work = Work(
+            plan=adapter.plan, rank=4, combined=weights, weights=weights, rows=Rows(),
+            outcome=Outcome(), unseen=folds,
+        )  # fmt: skip
+        Check(CheckSettings()).run(work, Context(session, Deadline(0), lambda _: 0.0))
     assert asked == [8]

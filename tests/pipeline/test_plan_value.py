@@ -29,10 +29,10 @@ def test_an_adapter_of_a_private_bank_is_private(
 ) -> None:
     public = replace(result, dataset=replace(result.dataset, id="user/data", private=False))
     assert not public.private
-    assert not public.provenance["private"]
+    assert not public.record.private
     monkeypatch.setattr(Index, "private_parts", 1)
     assert public.private
-    assert public.provenance["private"]
+    assert public.record.private
     assert make_adapter(public).private
 
 

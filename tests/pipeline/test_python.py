@@ -143,7 +143,7 @@ REFUSED: list[tuple[Callable[[], object], type[LoraMetaError], str, str]] = [
         UsageError, "a Recipe was given as the bank", "name the argument: recipe=…",
     ),
     (
-        lambda: hf_lorameta.generate(LINES, plain_bank(), Recipe(train=16, check=24)),
+        lambda: hf_lorameta.generate(LINES, plain_bank(), train=16, check=24),
         EmptyDatasetError, "labeled rows left to train on", ROWS_LACK,
     ),
 ]  # fmt: skip
@@ -198,9 +198,9 @@ def test_a_loaded_model_fits_and_evaluates_and_is_the_same_afterwards(
     before = {k: v.clone() for k, v in model.state_dict().items()}
     config, lines = model.generation_config, tiny.rows(3)
     loaded = (model, tokenizer)
-    recipe = Recipe(rank=4, train=8, check=4)
-    generation = hf_lorameta.generate(lines, tiny_bank, recipe, model=loaded)
-    same = hf_lorameta.generate(lines, tiny_bank, recipe)
+    settings: dict[str, Any] = {"rank": 4, "train": 8, "check": 4}
+    generation = hf_lorameta.generate(lines, tiny_bank, **settings, model=loaded)
+    same = hf_lorameta.generate(lines, tiny_bank, **settings)
     checked, again = generation.outcome.check, same.outcome.check
     assert checked
     assert again

@@ -96,12 +96,12 @@ def made(of: Plan, **results: Any) -> Generation:
 def trained(of: Plan, held_out: int = 25, **changes: Any) -> Generation:
     training = replace(TRAINING, **changes)
     drawn = Drawn(200, training.rows if not training.folds else 68, held_out, 0)
-    return made(replace(of, recipe=Recipe(train=100)), training=training, drawn=drawn)
+    return made(of, training=training, drawn=drawn)
 
 
 def with_check(of: Plan, drawn: int) -> Generation:
     counts = Drawn(200, 0, 0, drawn)
-    return made(replace(of, recipe=Recipe(check=20)), check=check(), drawn=counts)
+    return made(of, check=check(), drawn=counts)
 
 
 def stopped(of: Plan) -> Generation:
@@ -138,7 +138,7 @@ STATES: dict[str, tuple[Callable[[Plan], Plan | Generation], str, str | None]] =
     "texts": (lambda _: read(TEXTS), "warning", f"{ONLY_TEXT}: only outputs were compared"),
     "near": (lambda p: at(p, 1.4), "warning", None),
     "far": (lambda p: at(p, 1.6), "warning", "No dataset in the bank is near this one"),
-    "far, to be measured": (lambda p: at(p, 1.6, recipe=Recipe(check=8)), "warning", "is near"),
+    "far, but measured": (lambda p: made(at(p, 1.6), check=check()), "warning", "is near"),
     "GGUF": (lambda p: with_index(p, base_model="a.gguf"), "warning", "dequantized from a GGUF"),
     "4-bit weights": (
         lambda p: trained(with_index(p, base_model=SMOLLM2)), "warning", "4-bit weights were used"
@@ -209,7 +209,7 @@ def test_a_state_gets_its_remark_and_no_other_warning(planned: Plan, state: str)
     found = [str(r) for r in reached.remarks if r.level == level]
     assert any(words in text for text in found) if words else not found
     assert reached.verdict == reached.remarks[-1]
-    for state_of_far, little in (("far", True), ("far, to be measured", False)):
+    for state_of_far, little in (("far", True), ("far, but measured", False)):
         assert state != state_of_far or ("Expect little" in str(found)) is little
 
 
@@ -256,7 +256,7 @@ def test_python_card_and_json_state_the_same_verdict(planned: Plan, tmp_path: Pa
         verdict = adapter.verdict
         card = (folder / CARD_FILE).read_text()
         assert card.count(f"**{verdict.title}.** {verdict.reason}") == 1
-        assert adapter.provenance["remarks"][-1] == verdict.to_dict()
+        assert adapter.record.to_dict()["remarks"][-1]["code"] == verdict.code
         shown = adapter.to_dict()
         assert shown["verdict"] == shown["remarks"][-1] == verdict.to_dict()
         assert (shown["check"] is None) == (found is None)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from hf_lorameta import Recipe, generate
+from hf_lorameta import generate
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
 from hf_lorameta.hub import base_model
 from hf_lorameta.pipeline import session as session_module
@@ -85,8 +85,7 @@ def test_generate_loads_the_base_model_once_and_reads_the_rows_once(
         return opened.rows()
 
     counted = replace(opened, rows=rows)
-    recipe = Recipe.of(top_k=3, check=8)
-    generation = generate(counted, plain_bank(), recipe)
+    generation = generate(counted, plain_bank(), top_k=3, check=8)
     assert generation.outcome.check is not None
     assert (loaded, read) == ([1], [1])
 

@@ -31,7 +31,7 @@ SHOWN = {"base-chat": "chat template", "3-shot": "3 examples", "most-frequent": 
         ({"classifier": 10}, "likely", "classifier-equal", "classifier"),
         ({"classifier": 9}, "likely", "best", "3-shot"),
         ({"generated": 9, "classifier": 11}, "unsure", "equal", "classifier"),
-        ({"generated": 7, "classifier": 10}, "unlikely", "other-better", "classifier"),
+        ({"generated": 7, "classifier": 10}, "unlikely", "classifier-better", "classifier"),
         ({"generated": 2, "classifier": 13}, "unlikely", "classifier-better", "classifier"),
     ],
 )

@@ -29,7 +29,7 @@ from hf_lorameta.data.preview import Preview
 from hf_lorameta.errors import LoraMetaError, UsageError
 from limits import callers, hourly, requests, uploads
 from limits.callers import Call, call_of, find_address
-from limits.lines import AFTER_SECONDS, LOOK_SECONDS, SLOW_SECONDS, Line, Place
+from limits.lines import AFTER_SECONDS, LOOK_SECONDS, SLOW_SECONDS, FullError, Line, Place
 from limits.requests import BODY_BYTES, BURST, CROWDED, VisitorLimits
 from serve import let_threads_take_turns
 from settings import SpaceSettings
@@ -428,14 +428,19 @@ class Lining(RuleBasedStateMachine):
     def ask(self, address: str, session: int) -> None:
         mine = [place for place in self.waiting if place.address == address]
         same = [place for place in self.waiting if place.session == session]
-        if len(self.waiting) == 8:
-            with raises_code("page.line-full"):
-                self.line.ask(address, session)
-        elif len(mine) == 4 or len(same) == 2:
-            with raises_code("page.share-taken"):
-                self.line.ask(address, session)
-        else:
+        try:
             self.waiting.append(self.line.ask(address, session))
+        except FullError:
+            assert len(self.waiting) == 8 or len(mine) == 4 or len(same) == 2
+        else:
+            assert len(mine) < 4
+            assert len(same) < 2
+            for place in [place for place in self.waiting if place.lost]:  # to a newcomer
+                with pytest.raises(FullError):
+                    self.line.begin(place)
+                self.waiting.remove(place)
+                self.line.leave(place)
+        assert len(self.waiting) <= 8
 
     @rule(seconds=st.sampled_from((1.0, 5.0)))
     def wait(self, seconds: float) -> None:
@@ -489,6 +494,20 @@ def test_addresses_take_turns_those_first_that_have_used_least(used: str, turns:
         order += begun.address
         line.leave(begun)
     assert order == turns
+
+
+def test_a_newcomer_takes_the_last_place_of_a_full_line_and_goes_first() -> None:
+    line = Line(1, 8, used=lambda address: address != "new")
+    running = line.ask("0", 0)
+    assert line.begin(running)
+    waiting = [line.ask(str(number % 4), number) for number in range(8)]
+    newcomer = line.ask("new", 9)
+    assert sum(place.lost for place in waiting) == 1
+    with pytest.raises(FullError):
+        line.ask("1", 10)
+    line.leave(running)
+    assert not any(line.begin(place) for place in waiting if not place.lost)
+    assert line.begin(newcomer)
 
 
 def test_others_go_first_but_do_not_stop_a_line() -> None:
@@ -673,7 +692,7 @@ def test_an_address_has_some_minutes_of_the_base_model_in_an_hour() -> None:
     spent.add("a", hourly.MODEL_SECONDS - 1)
     spent.check("a")
     spent.add("c", 59)
-    assert [spent.minutes_used(address) for address in "abc"] == [9, 0, 0]
+    assert [spent.used(address) for address in "abc"] == [9, 0, 0]
     spent.add("a", 2)
     with raises_code("page.hourly-limit", match="10") as caught:
         spent.check("a")

@@ -24,8 +24,8 @@ from hf_lorameta.remarks import Remark
 
 SAMPLE_ROWS = 32
 """Rows that are read to learn what the columns hold."""
-_BATCH_ROWS = 1024
-"""Rows of a Parquet file that are decoded at once; `datasets` decodes a whole row group."""
+_BATCH_ROWS, _LEAST_ROWS, _BATCH_BYTES = 1024, 16, 1 << 26
+"""Rows of a Parquet file that are decoded at once: fewer where one cell may take much memory."""
 _INDEX = "__index_level_0__"
 """A column that `datasets` adds where rows of a CSV file have more fields than its header."""
 
@@ -114,7 +114,9 @@ def _read_split(builder: Any, name: str, split: str, encoding: str, guard: Guard
             stream = _without_decoding(stream)
         return raw_dataset(stream, split, guard)
 
-    if hasattr(config, "batch_size"):
+    if kind == "parquet":
+        builder._generate_tables = partial(_parquet_tables, builder)
+    elif hasattr(config, "batch_size"):
         config.batch_size = _BATCH_ROWS
     if getattr(config, "encoding", "") in (None, UTF8):
         with guard():
@@ -144,6 +146,29 @@ def _read_split(builder: Any, name: str, split: str, encoding: str, guard: Guard
         remarks.append(Remark("note", text, code="file.no-header"))
         raw = read()
     return replace(raw, remarks=tuple(remarks), total=_row_total(builder, split))
+
+
+def _parquet_tables(
+    builder: Any, files: Sequence[str], row_groups_list: Sequence[Any] = ()
+) -> Iterator[tuple[str, Any]]:
+    """Yield the rows of Parquet files, a few at a time, for `datasets`.
+
+    It would decode a whole row group at once, which may have any number of rows: two megabytes hold
+    20 million equal ones. No cell is longer than its column is stored without compression.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    for number, (url, groups) in enumerate(zip_longest(files, row_groups_list)):
+        with unpacked(url, builder.token) as file, pq.ParquetFile(file) as stored:
+            for group in range(stored.num_row_groups) if groups is None else groups:
+                columns = stored.metadata.row_group(group)
+                sizes = (
+                    columns.column(i).total_uncompressed_size for i in range(columns.num_columns)
+                )
+                rows = max(_LEAST_ROWS, _BATCH_BYTES // max(1, *sizes, 1))
+                for batch in stored.iter_batches(min(rows, _BATCH_ROWS), [group]):
+                    yield f"{number}_{group}", builder._cast_table(pa.Table.from_batches([batch]))
 
 
 def _leave_out_empty_files(urls: list[str]) -> None:
