@@ -133,6 +133,7 @@ def test_errors_are_json_where_results_are(cli: Shell) -> None:
     failed = cli("plan", "missing.jsonl", "--json", code=3)
     assert failed.json["error"] == {
         "type": "DatasetError",
+        "code": "file.not-found",
         "message": "missing.jsonl: no such file",
         "hint": "name a file, or a Hub id: user/name",
         "exit_code": 3,

@@ -269,7 +269,7 @@ def test_a_failed_check_that_nobody_asked_for_does_not_cost_the_adapter(
     fast_training(monkeypatch.setattr)
     caplog.set_level(logging.INFO, "hf_lorameta")
     assert generate(rows, tiny_bank, top_k=2).outcome.check is None
-    assert "The adapter was not checked: out of memory" in caplog.text
+    assert "out of memory" in caplog.text
     with pytest.raises(LoraMetaError, match="out of memory"):
         generate(rows, tiny_bank, top_k=2, check=8)
 
