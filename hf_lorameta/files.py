@@ -153,6 +153,8 @@ def explain(
         advice = f"create the folder {path.parent}"
     elif others and error.errno not in (errno.EACCES, errno.EPERM):
         return f"{path} {problem}: {reason}", others  # such as a file system that is read-only
+    elif error.errno == errno.ENOENT:
+        advice = f"see what removed {path.name}, and run the same command again"
     else:
         advice = f"check the permissions of {path.parent}"
     return f"{path} {problem}: {reason}", [advice, *others]

@@ -9,6 +9,7 @@ from filelock import FileLock, Timeout
 
 from hf_lorameta.errors import BankError, UsageError
 from hf_lorameta.files import hidden_sibling, writing
+from hf_lorameta.locks import holder
 from hf_lorameta.paths import resolved
 
 
@@ -60,12 +61,13 @@ def locked(folder: Path, target: Path, otherwise: str) -> Iterator[None]:
     """Create a folder and lock it while a command writes `target`; see `locked_scratch`."""
     with writing(target, BankError, otherwise):
         folder.mkdir(parents=True, exist_ok=True)
+        lock = folder / "lock"
         try:
-            with FileLock(folder / "lock", timeout=0):
+            with FileLock(lock, timeout=0):
                 yield
         except Timeout:
             raise BankError(
-                f"another command is writing {target}",
+                f"another command is writing {target}{holder(lock)}",
                 code="output.locked",
                 hint="wait for it, or name another folder",
             ) from None

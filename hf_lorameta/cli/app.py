@@ -137,6 +137,8 @@ def main(arguments: list[str] | None = None) -> None:
     logging.getLogger("hf_lorameta").setLevel(logging.DEBUG if debug else logging.INFO)
     for noisy in ("httpx2", "httpcore2", "urllib3", "filelock", "huggingface_hub.utils._http"):
         logging.getLogger(noisy).setLevel(logging.ERROR)  # their debug lines carry headers, URLs
+    # says that a download waits until another one releases the same file
+    logging.getLogger("huggingface_hub.utils").setLevel(logging.INFO)
     for covered in ("repocard", "hf_api", "file_download"):  # the last with signed URLs
         logging.getLogger(f"huggingface_hub.{covered}").setLevel(logging.CRITICAL)
     print_json("--json" in arguments)  # if they cannot be parsed

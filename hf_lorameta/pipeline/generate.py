@@ -140,8 +140,9 @@ def _request(recipe: Recipe | Mapping[str, Any] | None, **asked: Any) -> Request
             f"a recipe is hf_lorameta.Recipe(…) or a dictionary of settings, got {recipe!r}",
             code="recipe.not-a-recipe",
         )
-    is_recipe = isinstance(recipe, Recipe)
-    settings = recipe.model_dump(exclude_defaults=True) if is_recipe else dict(recipe or {})
+    if isinstance(recipe, Recipe):
+        recipe = recipe.model_dump(exclude_defaults=True)
+    settings = dict(recipe or {})
     given = {name: value for name, value in asked.items() if value is not None}
     if twice := sorted(settings.keys() & given.keys()):
         raise RecipeError(

@@ -34,7 +34,7 @@ from hf_lorameta.errors import (
     Option,
     UsageError,
 )
-from hf_lorameta.files import writing
+from hf_lorameta.files import sha256, writing
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.errors import ForbiddenError, UnexpectedAnswerError, UnsupportedError
 from hf_lorameta.hub.publish import Upload
@@ -42,7 +42,9 @@ from hf_lorameta.hub.repo import PinnedRepo, check_visibility
 from hf_lorameta.pipeline.adapter_folder import (
     COEFFICIENTS_FILE,
     EXPORTS,
+    SavedAdapter,
     is_own_file,
+    made_of,
     read_adapter,
 )
 from hf_lorameta.pipeline.plan_data import has_private_source
@@ -256,24 +258,41 @@ def publish_folder(folder: Path, target: Target, hub: Hub, *, dry_run: bool = Fa
 
     Raises:
         AdapterError: the folder is not a complete generated adapter.
-        ConflictError: the repo changed since `resolve_target`.
+        ConflictError: the repo changed since `resolve_target`, or a file since it was checked; or
+            the repo would be public, and a dataset that the adapter's files name no longer is.
         ConnectionLostError: the connection was lost; the folder is unchanged.
     """
-    base_model = read_adapter(folder).require_record().config.base_model
+    own = [name for name in _files(folder) if is_own_file(name)]
+    digests = {name: sha256(folder / name) for name in own}  # before it is read
+    adapter = read_adapter(folder).require_record()
     deleted = _stale_files(folder, target)
     if dry_run:
         return Published(folder, target, deleted, None)
-    own = [name for name in _files(folder) if is_own_file(name)]
+    if not target.private:
+        _require_public_datasets(adapter, hub)
     with _suggest_pr(target.existing, target.create_pr):
         url = hub.publish(
-            Upload(folder, only=own, delete=deleted),
+            Upload(folder, only=own, delete=deleted, digests=digests),
             target.repo_id,
-            message=f"LoRA adapter for {base_model}",
+            message=f"LoRA adapter for {adapter.config.base_model}",
             private=target.private,
             parent=target.existing,
             create_pr=target.create_pr,
         )
     return Published(folder, target, deleted, url)
+
+
+def _require_public_datasets(adapter: SavedAdapter, hub: Hub) -> None:
+    """Raise `ConflictError` if a dataset that an adapter's files name is not public any more."""
+    for name in dict.fromkeys(made.dataset.id for made in made_of(adapter.record)):
+        dataset = hub.existing(name, "dataset") if name else None
+        if name and (dataset is None or dataset.private):
+            raise ConflictError(
+                f"{name}, which the adapter's files name, is not public any more, and the repo "
+                "would be; nothing was published",
+                code="dataset.not-public-any-more",
+                hint=[Option("private", True), "generate it again"],
+            )
 
 
 def _files(folder: Path) -> list[str]:

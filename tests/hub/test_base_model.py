@@ -14,7 +14,7 @@ import pytest
 from huggingface_hub import constants
 
 from hf_lorameta import Hub
-from hf_lorameta.caches import cache_dir, writable_cache
+from hf_lorameta.caches import cache_dir, check_caches, writable_cache
 from hf_lorameta.environment import install_hint, pip_install, require_extra
 from hf_lorameta.errors import (
     AuthError,
@@ -97,6 +97,20 @@ def test_cache_dir_follows_the_environment(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.delenv("HF_LORAMETA_CACHE")
     monkeypatch.setattr(constants, "HF_HOME", str(tmp_path / "home"))
     assert cache_dir() == tmp_path / "home" / "lorameta"
+
+
+def test_a_user_without_a_home_folder_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(_: int) -> None:
+        raise KeyError
+
+    for variable in ("HOME", "HF_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    with pytest.raises(UsageError) as caught:
+        check_caches()
+    assert {"HOME", "HF_HOME"} < set(caught.value.hint.split())
+    monkeypatch.setenv("HF_HOME", "/a")
+    check_caches()
 
 
 @pytest.mark.parametrize("variable", ["HF_LORAMETA_CACHE", "HF_HOME", "HF_HUB_CACHE"])

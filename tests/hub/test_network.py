@@ -89,6 +89,12 @@ def test_a_command_checks_the_endpoint_before_the_client_is_imported(cli: Shell)
     assert "Invalid IPv6 URL" in done.stderr
 
 
+def test_an_empty_endpoint_is_as_good_as_none(cli: Shell, bank: Built) -> None:
+    (cli.cwd / "rows.jsonl").write_bytes(rows(1))
+    plan = ("plan", "-d", "rows.jsonl", "--bank", bank.folder, "-q")
+    assert run(cli, plan, HF_ENDPOINT="").returncode == 0
+
+
 class Forward(socketserver.BaseRequestHandler):
     """Forwards a connection to 127.0.0.1, on the same port."""
 

@@ -144,6 +144,59 @@ def test_a_refused_namespace_is_an_error_with_the_hubs_reason(
     assert "/discussions/1" in proposed.out
 
 
+@pytest.mark.parametrize("gone", [True, False])
+@pytest.mark.parametrize(
+    ("name", "at", "small"),
+    [
+        ("adapter_model.safetensors", "/api/repos/create", True),
+        ("recipe.json", "/api/repos/create", True),
+        ("adapter_model.safetensors", "/preupload/", False),
+        ("adapter_model.safetensors", "/preupload/", True),
+        ("recipe.json", "/preupload/", True),
+    ],
+)
+def test_only_an_adapter_as_it_was_checked_is_committed(
+    cli: Shell, user: Account, push_args: tuple[object, ...], tmp_path: Path,
+    gone: bool, name: str, at: str, small: bool,
+) -> None:  # fmt: skip
+    cli("generate", *push_args[1:5], "-o", "a")
+    target, file = f"{user.name}/b", tmp_path / "a" / name
+    checked = file.read_bytes()
+
+    def change() -> None:
+        file.unlink() if gone else file.write_bytes(checked[:-1])
+
+    cli.hub.add_fault(Fault("callback", path=at, callback=change, times=1))
+    push = ("push", "--from", "a", "--repo-id", target, "--public", "--json")
+    before = "" if small else "import hf_lorameta.hub.publish as p; p._SMALL = 0"
+    if small and at == "/preupload/":  # it was read before
+        cli(*push, token=user.token)
+        assert cli.hub.read(target, name) == checked
+        return
+    refused = cli(*push, token=user.token, code=6, before=before).json["error"]
+    assert refused["type"] == "ConflictError"
+    assert name in refused["message"]
+    assert set(cli.hub.files(target)) == {".gitattributes"}
+
+
+def test_a_dataset_that_was_made_private_meanwhile_is_not_published(
+    cli: Shell, bank: Built, user: Account
+) -> None:
+    dataset = user.dataset("d", {"train.jsonl": rows(1)})
+    cli("generate", "-d", dataset, "--bank", bank.folder, "-o", "a")
+    HfApi(endpoint=cli.hub.url, token=user.token).update_repo_settings(
+        dataset, private=True, repo_type="dataset"
+    )
+    stranger = f"{user.name}-y"
+    for name, token in ((user.name, user.token), (stranger, cli.hub.add_user(stranger))):
+        push = ("push", "--from", "a", "--repo-id", f"{name}/b")
+        refused = cli(*push, "--json", token=token, code=6).json["error"]
+        assert refused["type"] == "ConflictError"
+        assert cli.hub.repo(f"{name}/b") is None
+        cli(*push, "--private", token=token)
+        assert cli.hub.repo(f"{name}/b")
+
+
 # --- lost answers -------------------------------------------------------------------------------
 
 
