@@ -41,6 +41,7 @@ def check_caches() -> None:
     if not any(map(os.environ.get, _HOMES)) and str(expanded("~")) == "~":
         raise UsageError(
             "there is no folder for downloads: HOME is not set, and this user has no home folder",
+            code="cache.no-home",
             hint=[f"set {name} to a folder that can be written" for name in ("HOME", "HF_HOME")],
         )
     for variable in _VARIABLES:

@@ -194,6 +194,7 @@ def _additions(
         if state:
             raise ConflictError(
                 f"{content} {state} since it was read; nothing was committed to {parent.repo_id}",
+                code="publish.changed-meanwhile",
                 hint="run the same command again",
             )
     return operations

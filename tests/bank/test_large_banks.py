@@ -256,8 +256,8 @@ def test_another_number_of_entries_than_of_profiles_is_refused(large: Bank) -> N
 
 def test_what_needs_all_distances_is_refused(large: Bank) -> None:
     recipes = {"coefficients=normalized": Recipe.paper(), "metric=js": Recipe(metric="js")}
-    for recipe in recipes.values():
-        with raises_code("recipe.needs-all-distances"):
+    for setting, recipe in recipes.items():
+        with raises_code("recipe.needs-all-distances", match=setting):
             plan(TRAIN_FILE, large, recipe)
     with raises_code("bank.too-large", match="26"):
         _ = large.profiles

@@ -11,7 +11,7 @@ import pytest
 from huggingface_hub import HfApi
 
 from hf_lorameta import Hub
-from hf_lorameta.errors import ConflictError, HubError
+from hf_lorameta.errors import HubError
 from hf_lorameta.hub import retry
 from hf_lorameta.hub.publish import Upload
 from hf_lorameta.hub.repo import PinnedRepo, check_visibility
@@ -57,20 +57,20 @@ def publish(
 
 
 @pytest.mark.parametrize(
-    ("existing", "asked", "source_private", "message"),
+    ("existing", "asked", "source_private", "code"),
     [
-        (PUBLIC, True, False, "a/b exists and is public, but private was requested"),
-        (PRIVATE, False, False, "a/b exists and is private, but public was requested"),
-        (PUBLIC, None, True, "a/b is public, but 2 entries are private"),
+        (PUBLIC, True, False, "repo.other-visibility"),
+        (PRIVATE, False, False, "repo.other-visibility"),
+        (PUBLIC, None, True, "repo.is-public"),
         (PUBLIC, False, True, None),  # with consent
         (PRIVATE, None, True, None),
         (PUBLIC, None, False, None),
     ],
 )
 def test_an_existing_repo_has_the_visibility_that_is_needed(
-    existing: PinnedRepo, asked: bool | None, source_private: bool, message: str | None
+    existing: PinnedRepo, asked: bool | None, source_private: bool, code: str | None
 ) -> None:
-    with pytest.raises(ConflictError, match=message) if message else nullcontext():
+    with raises_code(code) if code else nullcontext():
         check_visibility(
             existing, asked, source_private=source_private, source="2 entries are private"
         )

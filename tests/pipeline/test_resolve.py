@@ -19,7 +19,6 @@ from hf_lorameta.demo import TRAIN_FILE
 from hf_lorameta.errors import (
     LoraMetaError,
     MissingExtraError,
-    RecipeError,
     UnlabeledDatasetError,
     UsageError,
 )
@@ -174,10 +173,11 @@ def test_contradictions_are_refused(
 
 def test_one_error_names_all_that_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     missing_extra(monkeypatch)
-    with pytest.raises(UsageError, match="expected one; and torch is not installed") as error:
+    with raises_code("budget.and-train", match="torch") as error:
         decided(budget=9.0, train=16)
+    assert error.value.codes == ("budget.and-train", "extra.missing")
     assert error.value.hint.endswith("--train, or pip install torch")
-    with pytest.raises(RecipeError, match=r"metric=kl .*; and combine=factors "):
+    with raises_code("recipe.needs-bank", match=r"metric=kl .*; and combine=factors "):
         decided(bank=ALONE, metric="kl", combine="factors", budget=0.0)
 
 

@@ -36,7 +36,6 @@ from hf_lorameta.errors import (
     BankError,
     ColumnsError,
     DatasetError,
-    DatasetTooLargeError,
     EmptyDatasetError,
     LoraMetaError,
     Option,
@@ -253,19 +252,19 @@ def test_the_page_says_of_a_dataset_what_the_command_line_says(
 
 
 @pytest.mark.parametrize(
-    ("function", "error", "message"),
+    ("function", "code"),
     [
-        (readers.hang, SpaceError, "longer than 1 s"),
-        (readers.die, SpaceError, "reader process ended"),
-        (readers.allocate, DatasetTooLargeError, "needs more memory"),
-        (readers.abort, DatasetTooLargeError, "needs more memory"),
-        (readers.send_too_much, DatasetTooLargeError, "too long to be shown"),
+        (readers.hang, "page.time-limit"),
+        (readers.die, "dataset.reader-ended"),
+        (readers.allocate, "dataset.too-large-here"),
+        (readers.abort, "dataset.too-large-here"),
+        (readers.send_too_much, "dataset.too-large-here"),
     ],
 )
 def test_a_reader_that_fails_ends_with_a_sentence(
-    function: Callable[[], object], error: type[Exception], message: str
+    function: Callable[[], object], code: str
 ) -> None:
-    with pytest.raises(error, match=message):
+    with raises_code(code):
         reader_process.read(jobs.Job(1.0 if function is readers.hang else 60), function)
 
 

@@ -102,22 +102,22 @@ def test_the_validation_split_of_a_local_folder_is_held_out(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("names", "message"),
+    ("names", "code"),
     [
-        (["no-such-thing"], "is not a folder, a manifest"),
-        (["missing.jsonl"], "no such file"),
-        ([""], "no tasks in"),
-        (["tasks/same.jsonl", "same.csv"], "2 tasks are called same: .*same.jsonl, .*same.csv"),
+        (["no-such-thing"], "tasks.unknown-source"),
+        (["missing.jsonl"], "file.not-found"),
+        ([""], "tasks.none"),
+        (["tasks/same.jsonl", "same.csv"], "tasks.same-name"),
     ],
 )
 def test_what_names_no_tasks_is_refused(
-    names: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    names: list[str], code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "tasks").mkdir()
     for file in ("tasks/same.jsonl", "same.csv"):
         (tmp_path / file).touch()
-    with pytest.raises(UsageError, match=message):
+    with raises_code(code):
         read_tasks(names)
 
 
