@@ -724,9 +724,8 @@ def test_try_takes_the_input_alone(tickets: Plan) -> None:
     columns = tickets.dataset.columns.with_prompt("Sort it.", "{instruction}\n{input} =>")
     of = replace(tickets, dataset=replace(tickets.dataset, columns=columns))
     prompts = [columns.prompt_of(text) for text in ("long " * 100, "short", "")]
-    result = planning.PlanResult(
-        of, [(prompt, planning.PageRequest(file="a")) for prompt in prompts], "x"
-    )
+    samples = [(prompt, "a") for prompt in prompts]
+    result = planning.PlanResult(of, samples, planning.PageRequest(file="x"))
     assert [result_view.bare_input(result, prompt) for prompt in prompts[:2]] == [
         "long " * 100, "short"
     ]  # fmt: skip
