@@ -182,7 +182,7 @@ def test_a_shard_that_is_too_short_is_refused(large: Bank) -> None:
     path = large.folder / "profiles-000000-000010.records"
     path.write_bytes(path.read_bytes()[:-1])
     assert large.stored_profiles[8].rows
-    with raises_code("file.ended-early"):
+    with raises_code("bank.damaged-profiles"):
         _ = large.stored_profiles[9]
 
 

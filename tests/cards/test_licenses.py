@@ -67,8 +67,3 @@ def test_card_counts_licenses_and_explains_unknown_ones() -> None:
     assert "- Source adapters: `mit` (2), unknown (1), <code>x&#124;y</code> (1)\n" in text
     assert "Unknown means" in text
     assert "Unknown means" not in rendered()
-
-
-def test_card_names_the_datasets_of_the_general_adapter() -> None:
-    text = rendered(general=0.5, **GENERAL)
-    assert "2 datasets together" in text

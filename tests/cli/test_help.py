@@ -34,9 +34,3 @@ def test_every_command_has_help(words: tuple[str, ...]) -> None:
 def test_the_guide_names_every_method(field: str) -> None:
     missing = [name for name in REGISTRIES[field] if f"| `{name}` |" not in GUIDE]
     assert missing == []
-
-
-def test_the_help_says_which_rows_are_trained_on_if_none_are_counted() -> None:
-    result = CliRunner().invoke(app, ["generate", "--help"], prog_name="hf-lorameta")
-    [help_text] = " ".join(result.output.split()).split("--no-check ")[1:]
-    assert "all rows" in help_text.split(" --")[0]

@@ -77,7 +77,7 @@ def test_rows_with_an_instruction_keep_theirs(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     rows = [{"instruction": "Say.", "input": text(i) if i else "", "output": "b"} for i in (0, 1)]
     path.write_text("\n".join(map(json.dumps, rows)))
-    with raises_code("instruction.too-long"):
+    with raises_code("usage.invalid"):
         open_dataset(path, instruction="Do it.")
     shaped = open_dataset(path, template="{instruction}\n\n{input}")
     assert [prompt for prompt, _ in shaped.rows()] == ["Say.", f"Say.\n\n{text(1)}"]

@@ -10,13 +10,11 @@ import pytest
 
 from hf_lorameta import Bank, Plan, Recipe, plan
 from hf_lorameta.bank.store_profiles import bank_distances
-from hf_lorameta.cards.model_card import CARD_FILE
 from hf_lorameta.data.counts.profile import ProfileTable, profile_rows
 from hf_lorameta.errors import UnlabeledDatasetError
 from hf_lorameta.method.coefficients import COEFFICIENT_RULES, RuleInputs, apply_rule
 from hf_lorameta.method.metrics import METRICS
 from hf_lorameta.pipeline import read
-from hf_lorameta.pipeline.make import make_adapter
 from tests.conftest import Account, Built, Shell
 from tests.conftest import rows as topic_rows
 from tests.data.oracle import distribution, distributions
@@ -134,15 +132,6 @@ def test_nearer_datasets_come_first_with_every_metric_and_rule(
     if rule != "kernel":  # the other rules give nearer datasets larger coefficients
         distances = [n.distance for n in neighbors]
         assert distances == sorted(distances)
-
-
-def test_a_card_says_that_outputs_are_missing(prompts: Plan, tmp_path: Path) -> None:
-    generation = make_adapter(with_recipe(prompts, Recipe(top_k=2)))
-    folder = generation.save_pretrained(tmp_path / "a")
-    card = (folder / CARD_FILE).read_text(encoding="utf-8")
-    assert "no outputs" in card.split("## Warnings")[1]
-    assert "--columns input=prompt" in card
-    assert "When did it happen" not in card
 
 
 # --- refusals ------------------------------------------------------------------------------------

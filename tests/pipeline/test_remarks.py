@@ -124,93 +124,96 @@ def read(rows: Any, bank: Callable[[], Bank] = plain_bank, **options: Any) -> Pl
 PROMPTS = [{"prompt": f"When does storm {n} last?"} for n in range(30)]
 TEXTS = [{"text": f"The bridge {n} is still closed."} for n in range(30)]
 BARE = [{"text": f"sun {n}", "next": f"a tree of kind {n}"} for n in range(30)]
-ONLY_TEXT = "has no inputs, only text"
 STATES: dict[str, tuple[Callable[[Plan], Plan | Generation], str, str | None]] = {
-    "few rows": (lambda p: with_profile(p, rows=3), "warning", "Only 3 rows were read"),
-    "one row": (lambda p: with_profile(p, rows=1), "warning", "Only 1 row was read"),
-    "left out": (lambda p: with_profile(p, left_out=2), "warning", "2 of 26 rows have no output"),
-    "imbalanced": (lambda p: with_counts(p, same=23), "warning", "96% of the rows have the same"),
-    "repeated": (lambda p: with_counts(p, repeated=2), "note", "checked on: 2 of 24."),
-    "cut": (lambda p: with_counts(p, cut=1), "warning", "beginning of 1 row was counted"),
-    "bare": (lambda _: read(BARE, columns="input=text,output=next"), "warning", "add instruction="),
-    "told": (lambda p: p, "warning", None),
-    "prompts": (lambda _: read(PROMPTS), "warning", "no outputs: only inputs were compared"),
-    "texts": (lambda _: read(TEXTS), "warning", f"{ONLY_TEXT}: only outputs were compared"),
-    "near": (lambda p: at(p, 1.4), "warning", None),
-    "far": (lambda p: at(p, 1.6), "warning", "No dataset in the bank is near this one"),
-    "far, but measured": (lambda p: made(at(p, 1.6), check=check()), "warning", "is near"),
-    "GGUF": (lambda p: with_index(p, base_model="a.gguf"), "warning", "dequantized from a GGUF"),
-    "4-bit weights": (
-        lambda p: trained(with_index(p, base_model=SMOLLM2)), "warning", "4-bit weights were used"
+    "few rows": (lambda p: with_profile(p, rows=3), "warning", "rows.few: 3"),
+    "one row": (lambda p: with_profile(p, rows=1), "warning", "rows.few: 1"),
+    "left out": (lambda p: with_profile(p, left_out=2), "warning", "outputs.some-missing: 2 of 26"),
+    "imbalanced": (lambda p: with_counts(p, same=23), "warning", "outputs.mostly-same: 96%"),
+    "repeated": (lambda p: with_counts(p, repeated=2), "note", "rows.repeated: 2 of 24"),
+    "cut": (lambda p: with_counts(p, cut=1), "warning", "rows.beginning-counted: 1"),
+    "bare": (
+        lambda _: read(BARE, columns="input=text,output=next"),
+        "warning", "instruction.unlike-bank: add instruction="
     ),
-    "pack": (lambda p: packed(p, 0.8), "warning", "a pack that retains 80% of its adapters'"),
+    "told": (lambda p: p, "warning", None),
+    "prompts": (lambda _: read(PROMPTS), "warning", "outputs.none"),
+    "texts": (lambda _: read(TEXTS), "warning", "inputs.none"),
+    "near": (lambda p: at(p, 1.4), "warning", None),
+    "far": (lambda p: at(p, 1.6), "warning", "bank.far"),
+    "far, but measured": (lambda p: made(at(p, 1.6), check=check()), "warning", "bank.far"),
+    "GGUF": (lambda p: with_index(p, base_model="a.gguf"), "warning", "base.dequantized"),
+    "4-bit weights": (
+        lambda p: trained(with_index(p, base_model=SMOLLM2)), "warning", "base.four-bit"
+    ),
+    "pack": (lambda p: packed(p, 0.8), "warning", "bank.lossy-pack: 80%"),
     "good pack": (lambda p: packed(p, 0.95), "warning", None),
-    "an outlier": (lambda p: with_outlier(p, 9), "warning", "odd beside the others. "),
+    "an outlier": (lambda p: with_outlier(p, 9), "warning", "bank.odd-adapters"),
     "no outlier": (lambda p: with_outlier(p, 2), "warning", None),
-    "one adapter": (on_one, "warning", "close to a copy of it"),
-    "unlicensed": (unlicensed, "warning", "Not all of the adapters used state a license"),
-    "trained": (trained, "note", "Trained on 72 of 75 rows, in 9 steps."),
-    "long rows": (lambda p: trained(p, cut=8), "warning", "8 of 75 rows are longer than training"),
-    "few long rows": (lambda p: trained(p, cut=7), "note", "7 of 75 rows are longer than training"),
+    "one adapter": (on_one, "warning", "bank.one-adapter"),
+    "unlicensed": (unlicensed, "warning", "license.some-unknown"),
+    "trained": (trained, "note", "training.some-rows: 72 of 75 rows, in 9 steps."),
+    "long rows": (lambda p: trained(p, cut=8), "warning", "rows.cut: 8 of 75"),
+    "few long rows": (lambda p: trained(p, cut=7), "note", "rows.cut: 7 of 75"),
     "each row at least once": (
-        lambda p: trained(p, steps=12, seen=75), "note", "Trained on 75 rows, in 12 steps."
+        lambda p: trained(p, steps=12, seen=75), "note", "training.all-rows: 75 rows, in 12 steps."
     ),
     "time for a part of the rows": (
         lambda p: made(p, budget=120.0,
                        training=replace(TRAINING, rows=1952, steps=4, seen=32, labeled=10_003)),
-        "note", "Trained on 32 of 10,003 rows, in 4 steps. To use more of them, add budget="
+        "note", "training.some-rows: 32 of 10,003"
     ),
     "out of time": (
         lambda p: made(p, out_of_time=True, budget=9.0),
         "warning",
-        'Time ran out before the first training step. To allow more, add budget="2m"',
+        'budget.short: add budget="2m"',
     ),
     "out of more time": (
-        lambda p: made(p, out_of_time=True, budget=600.0), "warning", 'add budget="20m"'
+        lambda p: made(p, out_of_time=True, budget=600.0),
+        "warning", 'budget.short: add budget="20m"'
     ),
-    "uncounted": (trained, "note", "not counted. To count them on 16 other rows, add check=16"),
-    "one output": (lambda p: trained(p, outputs=1), "warning", "have the same output"),
-    "fewer": (lambda p: trained(p, 20, rows=60), "warning", "trained on 60 labeled rows, not 100"),
+    "uncounted": (trained, "note", "check.none: add check=16"),
+    "one output": (lambda p: trained(p, outputs=1), "warning", "outputs.all-same"),
+    "fewer": (lambda p: trained(p, 20, rows=60), "warning", "rows.fewer-than-asked: 60"),
     "few, in folds": (
-        lambda p: trained(p, 22, rows=90, folds=2), "warning", "trained on 90 labeled rows, not 100"
+        lambda p: trained(p, 22, rows=90, folds=2), "warning", "rows.fewer-than-asked: 90"
     ),
-    "fewer to check on": (lambda p: with_check(p, 16), "warning", "checked on 16 labeled rows"),
+    "fewer to check on": (lambda p: with_check(p, 16), "warning", "rows.fewer-than-asked: 16"),
     "enough to check on": (lambda p: with_check(p, 20), "warning", None),
     "enough": (trained, "warning", None),
-    "stopped": (stopped, "warning", "The training was interrupted."),
+    "stopped": (stopped, "warning", "stage.interrupted"),
     "checked": (
-        lambda p: made(p, check=check()), "note", " other rows: loss of the base model 2.000"
+        lambda p: made(p, check=check()), "note", "check.losses: 2.000"
     ),
     "checked in folds": (
         lambda p: made(p, check=check(), training=replace(TRAINING, folds=4)),
-        "note", " rows, each with an adapter that was not trained on it: loss of the base"
+        "note", "check.losses: each with an adapter"
     ),
     "time to count on some rows": (
         lambda p: made(p, check=check(), to_count=30, budget=120.0),
-        "note", "Time allowed counting on only 16 of 30 rows. To count on more of them, add budget="
+        "note", "budget.few-counted: 16 of 30"
     ),
     "no time to grade": (
         lambda p: made(p, check=check(), ungraded=True, budget=120.0),
-        "note", "no time to grade answers that are not exactly right. To grade them, add budget="
+        "note", "budget.ungraded: add budget="
     ),
     "time to count on all rows": (
-        lambda p: made(p, check=check(), to_count=16), "note", " other rows: loss of the base model"
+        lambda p: made(p, check=check(), to_count=16), "note", "check.losses"
     ),
     "better": (lambda p: made(p, check=check(1.4)), "warning", None),
     "less likely, more right": (lambda p: made(p, check=check(2.5)), "warning", None),
 }  # fmt: skip
-"""How a plan or an adapter gets there, and a remark's level and words; None if there is none."""
+"""How one gets there, and a remark's level, code and figures; None if there is none."""
 
 
 @pytest.mark.parametrize("state", STATES)
 def test_a_state_gets_its_remark_and_no_other_warning(planned: Plan, state: str) -> None:
-    reach, level, words = STATES[state]
+    reach, level, expected = STATES[state]
     reached = reach(unlicensed(planned, "mit"))
-    found = [str(r) for r in reached.remarks if r.level == level]
-    assert any(words in text for text in found) if words else not found
+    found = {remark.code: str(remark) for remark in reached.remarks if remark.level == level}
+    code, _, figures = (expected or "").partition(": ")
+    assert figures in found[code] if expected else not found
     assert reached.verdict == reached.remarks[-1]
-    for state_of_far, little in (("far", True), ("far, but measured", False)):
-        assert state != state_of_far or ("Expect little" in str(found)) is little
+    assert ("bank.expect-little" in found) == (state == "far")
 
 
 def test_a_scale_is_advised_where_the_length_of_outputs_is_unknown() -> None:

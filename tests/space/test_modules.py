@@ -550,13 +550,6 @@ def test_only_what_the_page_offers_is_advised() -> None:
     assert "split" not in other
 
 
-def test_a_plan_with_a_general_adapter_alone() -> None:
-    alone = plan(TRAIN, base="Qwen/Qwen2.5-Coder-0.5B-Instruct", recipe=Recipe(scale=0.5))
-    page = plan_view.details_html(alone)
-    assert "185 datasets together" in page
-    assert "scaled by 0.50" in page
-
-
 def test_bar_widths_are_proportional_to_the_coefficients(tickets: Plan) -> None:
     page = plan_view.details_html(tickets)
     widths = [int(width) for width in re.findall(r'<i style="width:(\d+)%"', page)]
@@ -688,36 +681,6 @@ def test_the_stored_result_of_the_example_is_counted_on_the_rows_that_are_drawn_
         len(drawn),
     )
     assert f"{right} of {len(drawn)} right" in result_view.example_html()
-
-
-@pytest.mark.parametrize(
-    ("rows", "said"),
-    [
-        (Rows(few=ROW * 24, train=ROW * 18, held_out=ROW * 6), "trained on your 24 rows for up to"),
-        (
-            Rows(train=ROW * 152, held_out=ROW * 48),
-            "152 of your rows for up to 2 minutes, and answers 48 others",
-        ),
-        (Rows(), "Unsure until right answers are counted."),
-    ],
-)
-def test_before_an_adapter_is_made_the_page_says_which_rows_are_for_what(
-    rows: Rows, said: str, tickets: Plan
-) -> None:
-    assert said in plan_view.expected_html(tickets, "x", rows)
-
-
-def test_a_warning_says_what_can_be_done_about_it_on_the_page() -> None:
-    remark = Remark(
-        "warning",
-        "No instruction.",
-        Option("instruction", "Sort it"),
-        "For example",
-        code="instruction.none",
-    )
-    shown: Any = SimpleNamespace(remarks=[remark], verdict=None)
-    html = plan_view.expected_html(shown, "x", Rows(train=ROW))
-    assert "Open “Prompt”" in html
 
 
 def test_try_takes_the_input_alone(tickets: Plan) -> None:
