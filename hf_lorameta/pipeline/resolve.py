@@ -26,6 +26,7 @@ from hf_lorameta.hub.base_model import at_hand_or_downloaded
 from hf_lorameta.pipeline.adapter_folder import Export
 from hf_lorameta.pipeline.budget import DEFAULT_BUDGET
 from hf_lorameta.pipeline.check import Check
+from hf_lorameta.pipeline.choose import Choose
 from hf_lorameta.pipeline.export import export_config
 from hf_lorameta.pipeline.progress import duration
 from hf_lorameta.pipeline.session import Session
@@ -171,7 +172,7 @@ def stages_for(
     if seconds or recipe.train:
         stages.append(Train(recipe.train, required or bool(recipe.train)))
     if count or recipe.check is not None:
-        stages.append(Check(recipe.check, samples))
+        stages += [Choose(), Check(recipe.check, samples)]
     return tuple(stages)
 
 
