@@ -84,8 +84,11 @@ def open_questions(
 
 def _inputs(table: TableView) -> Columns | None:
     """Return the input columns that are likely meant, if any."""
+    if len(table.names) == 1:
+        return Columns(input=table.names[0])
     likely = likely_columns(table)
-    return likely and likely.model_copy(update={"output": None})
+    inputs = likely and likely.model_copy(update={"output": None})
+    return inputs if inputs and inputs.names() else None
 
 
 def _found(table: TableView) -> Columns:

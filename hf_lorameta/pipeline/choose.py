@@ -184,9 +184,7 @@ def fitted(
         several=several,
         temperature=round(temperature, _DIGITS),
         counted=tuple(sorted(counted, key=lambda row: -row.probability)),
-        metrics=LabelMetrics(
-            *(round(v, _DIGITS) for v in label_metrics(scores, right, temperature))
-        ),
+        metrics=label_metrics(scores, right, temperature),
     )
 
 

@@ -114,7 +114,7 @@ def token_scores(
     model = evaluator.model
     budget = min(evaluator.batch_tokens, suited_tokens(model))
     if row_mode(model) is not RowMode.JOINED:
-        beginnings = map(list, distinct_beginnings(labels))
+        beginnings = [list(label) for label in distinct_beginnings(labels)]
         rows = [Tokens(prompt, label) for prompt in prompts for label in beginnings]
         losses = evaluator.row_losses(rows)
         done(len(prompts))
@@ -128,7 +128,7 @@ def token_scores(
 
     def compute(logits: torch.Tensor, joined: JoinedRows) -> Array:
         rows = len(joined.by_row)
-        total = torch.cat([part.float().logsumexp(-1) for part in logits.split(_LOGIT_ROWS)])
+        total = torch.cat([part.float().logsumexp(-1) for part in torch.split(logits, _LOGIT_ROWS)])
         order, place = torch.tensor(_read_places(tree)), logits.view(rows, -1, logits.shape[-1])
         at = torch.searchsorted(order, places)
         edges = place[:, at, tokens].float() - total.view(rows, -1)[:, at]
