@@ -20,6 +20,8 @@ from hf_lorameta.paths import expanded
 
 _DAY = 86400.0
 _VARIABLES = ("HF_LORAMETA_CACHE", "HF_HOME", "HF_HUB_CACHE")
+_HOMES = ("HF_HOME", "XDG_CACHE_HOME")
+"""Where `huggingface_hub` has its folder, if not in the user's home."""
 
 logger = logging.getLogger(__name__)
 
@@ -31,11 +33,17 @@ def check_caches() -> None:
     a folder that is called ``~user``.
 
     Raises:
-        UsageError: one does not.
+        UsageError: one does not; or none is set, and this user has no home folder.
 
     Example:
         >>> check_caches()
     """
+    if not any(map(os.environ.get, _HOMES)) and str(expanded("~")) == "~":
+        raise UsageError(
+            "there is no folder for downloads: HOME is not set, and this user has no home folder",
+            code="cache.no-home",
+            hint=[f"set {name} to a folder that can be written" for name in ("HOME", "HF_HOME")],
+        )
     for variable in _VARIABLES:
         folder = expanded(os.environ.get(variable, ""))
         wrong = ""
@@ -47,6 +55,7 @@ def check_caches() -> None:
         if wrong:
             raise UsageError(
                 f"{variable} is {folder}, and {wrong}",
+                code="cache.unusable",
                 hint="set it to a folder that can be written, or unset it",
             )
 

@@ -58,7 +58,7 @@ def require_extra(*modules: str, extra: str = "eval") -> None:
     if missing:
         verb = "is" if len(missing) == 1 else "are"
         message = f"{', '.join(missing)} {verb} not installed"
-        raise MissingExtraError(message, hint=install_hint(extra))
+        raise MissingExtraError(message, code="extra.missing", hint=install_hint(extra))
 
 
 def install_hint(extra: str) -> str:

@@ -104,16 +104,24 @@ class LoraMetaError(Exception):
 
     Args:
         message: one line: what happened, what was expected, what was got.
+        code: of the cause, such as ``budget.not-a-time``; empty for that of the class.
         hint: what to do next: words, often a command, or an `Option`; several are alternatives.
 
     Attributes:
+        code: of the cause. Code and tests compare it, never the message.
+        codes: of all causes, where one error names several problems.
         advice: the alternatives of `hint`. In Python, tracebacks show those that it has.
     """
 
     exit_code = 1
+    code = "error.unexpected"
 
-    def __init__(self, message: str, *, hint: Advice | Sequence[Advice] = ()) -> None:
+    def __init__(
+        self, message: str, *, code: str = "", hint: Advice | Sequence[Advice] = ()
+    ) -> None:
         super().__init__(message)
+        self.code = code or type(self).code
+        self.codes: tuple[str, ...] = (self.code,)
         self.advice: tuple[Advice, ...] = ()
         self.advise(*((hint,) if isinstance(hint, str | Option) else hint))
 
@@ -129,7 +137,7 @@ class LoraMetaError(Exception):
         return in_words(self.advice, command_line)
 
     def __reduce__(self) -> tuple[object, tuple[object, ...], dict[str, str]]:
-        # keeps `hint` when an error crosses a process boundary (executors, Dask)
+        # keeps code and advice when an error crosses a process boundary (executors, Dask)
         return (type(self), self.args, vars(self))
 
 
@@ -137,14 +145,19 @@ class UsageError(LoraMetaError):
     """An option or setting is invalid."""
 
     exit_code = 2
+    code = "usage.invalid"
 
 
 class ManifestError(UsageError):
     """A manifest is invalid; the message names file and field."""
 
+    code = "manifest.invalid"
+
 
 class RecipeError(UsageError):
     """A recipe names something unknown or combines settings that exclude each other."""
+
+    code = "recipe.invalid"
 
 
 class DatasetError(LoraMetaError):
@@ -158,6 +171,7 @@ class DatasetError(LoraMetaError):
     """
 
     exit_code = 3
+    code = "dataset.unreadable"
     columns: Any = None
     row: tuple[str, str] | None = None
     rows: Sequence[Mapping[str, Any]] = ()
@@ -171,71 +185,96 @@ class ColumnsError(DatasetError):
         field: path of a column with several fields, and path of the field to propose instead.
     """
 
+    code = "columns.unclear"
     field: tuple[str, str] | None = None
 
 
 class DatasetTooLargeError(DatasetError):
     """A row is larger than the limit, or reading needs more memory than there is."""
 
+    code = "dataset.too-large"
+
 
 class EmptyDatasetError(DatasetError):
     """The dataset or split has no usable row."""
 
+    code = "dataset.empty"
+
 
 class UnlabeledDatasetError(DatasetError):
     """The dataset has no outputs where they are required, or no known column has them."""
+
+    code = "outputs.none"
 
 
 class BankError(LoraMetaError):
     """A folder or repo is not a usable bank."""
 
     exit_code = 4
+    code = "bank.unusable"
 
 
 class IntegrityError(BankError):
     """A file's checksum differs from the recorded one."""
+
+    code = "bank.damaged"
 
 
 class AdapterError(LoraMetaError):
     """An adapter is unusable; the bank's index records the message as the reason."""
 
     exit_code = 5
+    code = "adapter.unusable"
 
 
 class HubError(LoraMetaError):
     """The Hub refused a request or failed."""
 
     exit_code = 6
+    code = "hub.failed"
 
 
 class AuthError(HubError):
     """The token is missing, revoked, or lacks a permission."""
 
+    code = "token.refused"
+
 
 class NotFoundError(HubError):
     """The repo, revision or file does not exist, or is private to another account."""
+
+    code = "hub.not-found"
 
 
 class GatedError(HubError):
     """The repo is gated and this account has no access."""
 
+    code = "repo.gated"
+
 
 class ConflictError(HubError):
     """The repo has changed meanwhile, or files in it would be overwritten."""
+
+    code = "repo.conflict"
 
 
 class ConnectionLostError(HubError):
     """The Hub did not answer, after retries."""
 
+    code = "hub.no-answer"
+
 
 class ScriptDatasetError(HubError):
     """The dataset needs a loading script, which `datasets` no longer supports."""
+
+    code = "dataset.needs-script"
 
 
 class MissingExtraError(LoraMetaError):
     """An optional dependency is not installed."""
 
     exit_code = 7
+    code = "extra.missing"
 
 
 def problem_of(message: str) -> str:

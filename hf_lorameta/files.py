@@ -87,6 +87,7 @@ def refuse_other_files(folder: Path, names: Iterable[str]) -> None:
     if others := sorted(names):
         raise UsageError(
             f"{folder} holds other files ({', '.join(others[:3])})",
+            code="output.holds-files",
             hint="name another folder",
         )
 
@@ -110,7 +111,7 @@ def writing(path: Path, error: type[LoraMetaError], other: Advice) -> Iterator[N
         message, hint = explain(
             problem, _nearby(path, other) if same else "", "could not be written"
         )
-        raise error(message, hint=hint) from None
+        raise error(message, code="file.not-written", hint=hint) from None
 
 
 def _nearby(path: Path, other: Advice) -> Advice:
@@ -152,6 +153,8 @@ def explain(
         advice = f"create the folder {path.parent}"
     elif others and error.errno not in (errno.EACCES, errno.EPERM):
         return f"{path} {problem}: {reason}", others  # such as a file system that is read-only
+    elif error.errno == errno.ENOENT:
+        advice = f"see what removed {path.name}, and run the same command again"
     else:
         advice = f"check the permissions of {path.parent}"
     return f"{path} {problem}: {reason}", [advice, *others]

@@ -15,11 +15,15 @@ from urllib.request import getproxies, proxy_bypass
 from hf_lorameta.errors import HubError, UsageError
 
 _SCHEMES = ("http", "https", "all")
+_NO_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG")
+"""What OpenSSL says of an answer that is not TLS, by its version and the answer."""
 _CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 
 
 def check_endpoint() -> None:
     """Check that ``HF_ENDPOINT``, where it is set, is a URL that requests can be sent to.
+
+    If it is empty, it is unset: `huggingface_hub` takes it for an address.
 
     Raises:
         UsageError: it is not.
@@ -27,9 +31,12 @@ def check_endpoint() -> None:
     Example:
         >>> check_endpoint()
     """
+    if environ.get("HF_ENDPOINT") == "":
+        del environ["HF_ENDPOINT"]
     if problem := _problem(environ.get("HF_ENDPOINT") or "https://huggingface.co", "http", "https"):
         raise UsageError(
             f"HF_ENDPOINT is not the address of a Hub: {problem}",
+            code="hub.invalid-address",
             hint="set it to a URL such as https://huggingface.co, or unset it",
         )
 
@@ -54,6 +61,7 @@ def naming_variables() -> Iterator[None]:
         raise HubError(
             f"the certificates that {named[0]} names cannot be read: {environ[named[0]]} "
             f"({error.strerror or error})",
+            code="certificates.unreadable",
             hint="set it to a file of certificates in PEM format, or unset it",
         ) from None
 
@@ -91,18 +99,38 @@ def distrusted(error: BaseException) -> str:
         >>> distrusted(ValueError())
         ''
     """
+    for one in _causes(error):
+        if isinstance(one, ssl.SSLCertVerificationError):
+            return one.verify_message or one.reason
+    return ""
+
+
+def without_tls(error: BaseException) -> bool:
+    """Whether a connection failed since what answers does not speak TLS.
+
+    Example:
+        >>> without_tls(ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER] wrong version number"))
+        True
+    """
+    return any(
+        isinstance(one, ssl.SSLError) and any(said in str(one) for said in _NO_TLS)
+        for one in _causes(error)
+    )
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield an exception, and those that it comes from."""
     known: BaseException | None = error
     while known is not None:
-        if isinstance(known, ssl.SSLCertVerificationError):
-            return known.verify_message or known.reason
+        yield known
         known = known.__cause__ or known.__context__
-    return ""
 
 
 def _check_proxy(variable: str, url: str) -> None:
     if problem := _problem(url, "http", "https", "socks5", "socks5h"):
         raise HubError(
             f"{variable} is not the address of a proxy: {problem}",
+            code="proxy.invalid-address",
             hint="set it to a URL such as http://host:8080, or unset it",
         )
     if url.startswith("socks") and importlib.util.find_spec("socksio") is None:
@@ -110,6 +138,7 @@ def _check_proxy(variable: str, url: str) -> None:
 
         raise HubError(
             f"{variable} names a SOCKS proxy, for which socksio is not installed",
+            code="proxy.needs-socksio",
             hint=[pip_install("socksio"), f"set {variable} to an HTTP proxy"],
         )
 

@@ -36,6 +36,8 @@ def resolved(path: Path) -> Path:
     except OSError as error:  # before Python 3.13, `resolve` raises another error
         if error.errno == errno.ELOOP:
             raise UsageError(
-                f"{path} leads into a loop of symbolic links", hint="name another path"
+                f"{path} leads into a loop of symbolic links",
+                code="path.loop",
+                hint="name another path",
             ) from None
     return path.resolve()

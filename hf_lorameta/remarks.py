@@ -7,12 +7,14 @@ known: in `hf_lorameta.data.first_rows` for how a dataset is read, in
 
 import logging
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
 
 from hf_lorameta.errors import Option, as_flag, in_python
 
 logger = logging.getLogger(__name__)
+
+Level: TypeAlias = Literal["note", "warning", "doubt", "likely", "unsure", "unlikely"]
 
 _LEVELS = {"note": logging.INFO, "likely": logging.INFO, "doubt": logging.DEBUG}
 """How a remark is logged, if not as a warning; a doubt is a part of the verdict."""
@@ -33,17 +35,20 @@ class Remark:
         text: one or more sentences.
         option: a setting to change.
         purpose: what the option is for, as ``To …``; needed with one.
+        code: of the cause, such as ``rows.few``. Code and tests compare it, never the text.
 
     Example:
-        >>> remark = Remark("note", "Nothing was counted.", Option("check", 16), "To count")
+        >>> option = Option("check", 16)
+        >>> remark = Remark("note", "Nothing was counted.", option, "To count", code="check.none")
         >>> print(remark)
         Nothing was counted. To count, add check=16.
     """
 
-    level: Literal["note", "warning", "doubt", "likely", "unsure", "unlikely"]
+    level: Level
     text: str
     option: Option | None = None
     purpose: str = ""
+    code: str = field(kw_only=True)
 
     def spelled(self, spell: Callable[[Option], str]) -> str:
         """Return the text with the option as a front end spells it."""
@@ -63,9 +68,9 @@ class Remark:
         return self.text.partition(". ")[2]
 
     def to_dict(self) -> dict[str, str]:
-        """Return level, text, and the option as the command line takes it, for JSON."""
+        """Return code, level, text, and the option as the command line takes it, for JSON."""
         option = {"option": as_flag(self.option)} if self.option else {}
-        return {"level": self.level, "text": self.text} | option
+        return {"code": self.code, "level": self.level, "text": self.text} | option
 
 
 def log_remarks(remarks: Iterable[Remark], without: Collection[Remark] = ()) -> None:

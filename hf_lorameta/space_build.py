@@ -149,6 +149,7 @@ def _pages() -> Iterator[tuple[str, bytes]]:
     if folder is None:
         raise UsageError(
             "the pages of the Space are not part of this installation",
+            code="space.no-pages",
             hint=pip_install("--force-reinstall", DISTRIBUTION),
         )
     yield from _files_in(folder)
@@ -267,6 +268,7 @@ def _distribution() -> importlib.metadata.Distribution:
         raise UsageError(
             f"{DISTRIBUTION} {__version__} is not installed as a package, so its requirements are "
             "not known",
+            code="space.not-installed",
             hint=pip_install("-e", "."),
         )
     return found

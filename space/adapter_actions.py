@@ -7,7 +7,6 @@ import gradio as gr
 from actions import Actions, in_turn, last_wins
 from hf_lorameta.cards.model_card import CARD_FILE
 from hf_lorameta.pipeline.publish import Consent, default_repo_id
-from hf_lorameta.recipe import Recipe
 from limits.callers import Call, call_of
 from settings import credential_of
 from views import result as view
@@ -41,7 +40,7 @@ class AdapterActions(Actions):
             result = visit.plan_result
             if result is None:  # dropped, since others needed the memory
                 request, most = known(visit.request), self.settings.max_rows
-                result = make_plan(bank, request, Recipe(), most, credential, job)
+                result = make_plan(bank, request, most, credential, job)
             adapter = make_adapter(result, job)
 
             def show() -> Updates:

@@ -6,6 +6,7 @@ from typing import Any
 import gradio as gr
 
 from forms.html_forms import data_form, search
+from forms.inputs import settings_inputs
 from settings import SpaceSettings
 from views.blocks import render
 from work.planning import TEXT_CHARACTERS
@@ -91,6 +92,10 @@ class Components:
             )
             self.use_prompt = gr.Button("Use this prompt", elem_id="lm-use-prompt")
             self.prompt_error = _html("lm-prompt-error")
+        with gr.Accordion("More settings", open=False):
+            self.settings = settings_inputs()
+            self.use_settings = gr.Button("Use these settings", elem_id="lm-use-settings")
+            self.settings_error = _html("lm-settings-error")
         with gr.Accordion("Details", open=False):
             self.details = _html("lm-figures")
         with gr.Accordion("Another base model", open=False):

@@ -1,7 +1,6 @@
 """Actions that lead from a dataset to a verdict."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 from urllib.parse import urlencode
 
@@ -10,11 +9,11 @@ import gradio as gr
 from actions import in_turn, last_wins
 from adapter_actions import AdapterActions
 from forms.html_forms import columns_form, columns_from_form
+from forms.inputs import DATASET
 from hf_lorameta.data.chat_form import CHAT
 from hf_lorameta.demo import TRAIN_FILE
 from hf_lorameta.errors import ColumnsError, LoraMetaError, UnlabeledDatasetError
 from hf_lorameta.pipeline.session import Session
-from hf_lorameta.recipe import Recipe
 from limits.uploads import is_upload, used
 from settings import credential_of
 from views.blocks import error_html, note, render
@@ -23,7 +22,7 @@ from views.result import other_base_markdown
 from work.jobs import Job, Updates
 from work.planning import (
     CHOICES,
-    DatasetRequest,
+    PageRequest,
     PlanResult,
     RequestError,
     Source,
@@ -70,7 +69,7 @@ class DatasetActions(AdapterActions):
         if values.get("resume") and not values.get("dataset"):
             return self.idle(visit)
         no_columns = {self.components.columns_form: ""}
-        visit.choose(DatasetRequest())
+        visit.choose(PageRequest())
         try:
             visit.request = validated(_request_of(values))
             visit.linked = visit.request.chosen if values.get("linked") else {}
@@ -98,12 +97,12 @@ class DatasetActions(AdapterActions):
             config, split = values.get("config", preview.config), values.get("split", preview.split)
             if (config, split) != (preview.config, preview.split):
                 split = split if config == preview.config else None
-                visit.choose(validated(replace(request, config=config, split=split, columns=None)))
+                visit.choose(validated(request.but(config=config, split=split, columns=None)))
                 return self._read(visit, token) | {self.components.columns_form: ""}
             columns = columns_from_form(values, preview.names, preview.columns)
         except LoraMetaError as error:
             return self._refused(visit, error)
-        visit.request = fitting(replace(request, columns=columns))
+        visit.request = fitting(request.but(columns=columns))
         return self._read(visit, token)
 
     @last_wins
@@ -124,12 +123,27 @@ class DatasetActions(AdapterActions):
                 kept if text == proposed else text
                 for text, proposed, kept in zip((instruction, template), shown, chosen, strict=True)
             ]
-            request = validated(replace(request, instruction=given[0].strip(), template=given[1]))
+            request = validated(request.but(instruction=given[0].strip(), template=given[1]))
             Session(self.bank_loader.bank).check_instruction(request.instruction)
         except LoraMetaError as error:
             return self.idle(visit) | {self.components.prompt_error: error_html(error)}
         visit.forget_plan()
         visit.request = request
+        return self._read(visit, token)
+
+    @last_wins
+    def choose_settings(
+        self, visit: Visit, number: int, token: gr.OAuthToken | None, *values: Any
+    ) -> Updates:
+        """Plan with other settings; an empty one, or 0, is the default."""
+        given = dict(zip(self.components.settings, values, strict=True))
+        try:
+            request = known(visit.request)
+            kept = {name: getattr(request, name) for name in DATASET}
+            visit.request = PageRequest.given(given).but(**kept)
+        except LoraMetaError as error:
+            return self.idle(visit) | {self.components.settings_error: error_html(error)}
+        visit.forget_plan()
         return self._read(visit, token)
 
     @in_turn
@@ -170,15 +184,13 @@ class DatasetActions(AdapterActions):
                 job.show(lambda: self._show_source(visit, found, asked, job))
             if asked.columns:
                 bank, max_rows = self.bank_loader.bank, self.settings.max_rows
-                result = make_plan(bank, asked, Recipe(), max_rows, credential, job)
+                result = make_plan(bank, asked, max_rows, credential, job)
                 job.show(lambda: self._show_plan(visit, result, asked, job))
 
         c = self.components
         return self._no_plan() | self.begin(visit, "plan", work, c.status)
 
-    def _show_source(
-        self, visit: Visit, source: Source, request: DatasetRequest, job: Job
-    ) -> Updates:
+    def _show_source(self, visit: Visit, source: Source, request: PageRequest, job: Job) -> Updates:
         visit.source, visit.request, problem = source, request, source.preview.problem
         visit.keep(job.call.address)
         form = columns_form(source, visit.dataset_number, request)
@@ -187,7 +199,7 @@ class DatasetActions(AdapterActions):
         return {self.components.columns_form: form, self.components.status: status}
 
     def _show_plan(
-        self, visit: Visit, result: PlanResult, request: DatasetRequest, job: Job
+        self, visit: Visit, result: PlanResult, request: PageRequest, job: Job
     ) -> Updates:
         visit.plan_result, plan = result, result.plan
         visit.keep(job.call.address)
@@ -204,7 +216,7 @@ class DatasetActions(AdapterActions):
 
     def _no_plan(self) -> Updates:
         c, hidden = self.components, gr.Column(visible=False)
-        texts = dict.fromkeys((c.status, c.prompt_error, c.problem), "")
+        texts = dict.fromkeys((c.status, c.prompt_error, c.settings_error, c.problem), "")
         return texts | dict.fromkeys((c.verdict_step, c.details_step, c.result_step), hidden)
 
     def _refused(self, visit: Visit, error: LoraMetaError) -> Updates:
@@ -212,14 +224,14 @@ class DatasetActions(AdapterActions):
         return self._no_plan() | self.idle(visit) | {self.components.status: error_html(error)}
 
 
-def _shown_prompt(result: PlanResult, request: DatasetRequest) -> tuple[str, str]:
+def _shown_prompt(result: PlanResult, request: PageRequest) -> tuple[str, str]:
     """Return instruction and form of a plan as the page shows them."""
     columns = result.plan.dataset.columns
     template = CHAT if columns.chat else columns.template
     return columns.instruction_text or "", template or ""
 
 
-def _linked_html(visit: Visit, request: DatasetRequest) -> str:
+def _linked_html(visit: Visit, request: PageRequest) -> str:
     """Return what a link has chosen, as long as it holds: few read a link before they open it."""
     kept = dict(visit.linked.items() & request.chosen.items())
     if not kept:
@@ -228,27 +240,30 @@ def _linked_html(visit: Visit, request: DatasetRequest) -> str:
     return note("info", "The link to this page chose more than the dataset", lines)
 
 
-def _link_html(visit: Visit, request: DatasetRequest) -> str:
+def _link_html(visit: Visit, request: PageRequest) -> str:
     """Return what the page stores in the browser: a link to the dataset, and the visit's key."""
-    named = {"dataset": request.dataset} | request.chosen if request.dataset else {}
+    named = {"dataset": request.name} | request.chosen if request.dataset else {}
     return render("plan.link", link=urlencode(named), key=visit.key)
 
 
-def _as_found(request: DatasetRequest, source: Source) -> DatasetRequest:
+def _as_found(request: PageRequest, source: Source) -> PageRequest:
     """Return the request with the configuration, split and columns that were found."""
     preview = source.preview
     columns = request.columns or (preview.columns if preview.problem is None else None)
     config = preview.config if len(source.configs) > 1 else None
     split = preview.split if source.splits else request.split
-    return replace(request, config=config, split=split, columns=columns)
+    return request.but(config=config, split=split, columns=columns)
 
 
-def _request_of(values: Mapping[str, Any]) -> DatasetRequest:
+def _request_of(values: Mapping[str, Any]) -> PageRequest:
     """Return the request of a data form, or of a link that names more than the dataset."""
     if values.get("example"):
-        return DatasetRequest(file=str(TRAIN_FILE))
+        return PageRequest(file=str(TRAIN_FILE))
     if file := str(values.get("file") or ""):
         if not is_upload(file):
-            raise RequestError("The uploaded file is no longer there: choose it again")
-        return DatasetRequest(file=file)
-    return DatasetRequest.of({name: str(values.get(name) or "") for name in ("dataset", *CHOICES)})
+            raise RequestError(
+                "The uploaded file is no longer there: choose it again", code="page.upload-gone"
+            )
+        return PageRequest(file=file)
+    named = {name: str(values.get(name) or "") for name in ("dataset", *CHOICES)}
+    return PageRequest.given(named)

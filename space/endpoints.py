@@ -10,12 +10,11 @@ from typing import Any, TypeVar
 
 import gradio as gr
 
+from forms.inputs import DATASET, SETTINGS, dataset_inputs, described, settings_inputs
 from hf_lorameta import errors
-from hf_lorameta.data.sources.formats import ON_PAGE
 from hf_lorameta.errors import LoraMetaError, Option
 from hf_lorameta.hub.repo import Token
 from hf_lorameta.pipeline.publish import Consent
-from hf_lorameta.recipe import REGISTRIES, Recipe
 from limits.callers import Call, call_of
 from limits.lines import LOOK_SECONDS, Line
 from limits.uploads import used
@@ -25,41 +24,32 @@ from views.blocks import advice, message_of
 from work.bank_loader import BankLoader
 from work.jobs import Canceled, Job, LineName, Step, known_error
 from work.making import Making
-from work.planning import SAMPLES, DatasetRequest, PlanResult, make_plan
+from work.planning import SAMPLES, PageRequest, PlanResult, make_plan
 from work.visit import known
 
 F = TypeVar("F", bound=Callable[..., Any])
-_DATASET = {
-    "dataset": "id of a dataset on the Hugging Face Hub, as user/name; empty with a file.",
-    "file": "a data file instead, such as .csv, .jsonl or .parquet.",
-    "config": "configuration; empty for the only or default one.",
-    "split": "split; empty for train, or the only one.",
-    "columns": "as input=question,output=answer; empty detects them.",
-    "instruction": "put before every input, for rows that hold none.",
-    "template": "with {instruction} and {input}; chat: the base model's own; empty: the usual.",
-}
-"""What callers read of the inputs that say which rows to read, by name."""
-_RECIPE = ("metric", "coefficients", "combine", "top_k", "temperature", "rank")
-OPTIONS = {name: Recipe.model_fields[name].description or "" for name in _RECIPE}
-"""The same of a recipe; an empty value or 0 is the default."""
+_ASKED = described([*DATASET, *SETTINGS])
+"""What callers read of the inputs that make a request; an empty value or 0 is the default."""
 _TARGET = {
     "repo_id": "where it is published, as user/name; empty names it after the dataset.",
-    "visibility": "of the repo, private or public; none publishes nothing.",
+    "visibility": "of the repo, private or public.",
+    "publish": "unless-unlikely: unless the verdict is that it is unlikely to help; anyway; never.",
     "overwrite": "replace an adapter that the repo already holds.",
 }
 """The same of where an adapter is published."""
+_PUBLISH = ("unless-unlikely", "anyway", "never")
 
 
 def add_endpoints(loader: BankLoader, settings: SpaceSettings, lines: Mapping[str, Line]) -> None:
     """Add the endpoints to the `gr.Blocks` that is open; they are invisible on the page."""
     endpoints = Endpoints(loader, settings, lines)
     with gr.Row(visible=False):
-        dataset, options, target = _dataset(), _options(), _target()
+        asked, target = dataset_inputs() | settings_inputs(), _target()
         result, archive = gr.JSON(label="result"), gr.File(label="adapter")
         trigger = gr.Button()
     for function, inputs, outputs in (
-        (endpoints.plan, dataset | options, result),
-        (endpoints.generate, dataset | target, [archive, result]),
+        (endpoints.plan, asked, result),
+        (endpoints.generate, asked | target, [archive, result]),
     ):
         trigger.click(
             function, None, outputs, inputs_kwargs=inputs, api_name=function.__name__,
@@ -67,25 +57,11 @@ def add_endpoints(loader: BankLoader, settings: SpaceSettings, lines: Mapping[st
         )  # fmt: skip
 
 
-def _dataset() -> dict[str, Any]:
-    """Return a widget for each input that says which rows to read; its value is the default."""
-    texts = {name: gr.Textbox("", label=name) for name in _DATASET if name != "file"}
-    return texts | {"file": gr.File(label="file", file_types=list(ON_PAGE))}
-
-
-def _options() -> dict[str, Any]:
-    default, inputs = Recipe(), dict[str, Any]()
-    for name, table in REGISTRIES.items():
-        inputs[name] = gr.Dropdown(list(table), value=getattr(default, name), label=name)
-    for name in ("top_k", "temperature", "rank"):
-        inputs[name] = gr.Number(getattr(default, name) or 0, label=name)
-    return inputs
-
-
 def _target() -> dict[str, Any]:
     return {
         "repo_id": gr.Textbox("", label="repo_id"),
-        "visibility": gr.Radio(["private", "public", "none"], value="private", label="visibility"),
+        "visibility": gr.Radio(["private", "public"], value="private", label="visibility"),
+        "publish": gr.Radio(list(_PUBLISH), value=_PUBLISH[0], label="publish"),
         "overwrite": gr.Checkbox(False, label="overwrite"),
     }
 
@@ -121,7 +97,7 @@ class Endpoints:
     ) -> None:
         self._loader, self._settings, self._lines = loader, settings, lines
 
-    @_naming_inputs(_DATASET | OPTIONS)
+    @_naming_inputs(_ASKED)
     async def plan(
         self, request: gr.Request, oauth_token: gr.OAuthToken | None, **inputs: Any
     ) -> dict[str, Any]:
@@ -131,17 +107,16 @@ class Endpoints:
         """
         credential, found = credential_of(oauth_token), list[PlanResult]()
         with _explained():
-            recipe = Recipe.of(**{name: inputs[name] for name in OPTIONS if inputs[name]})
 
             def work(job: Job) -> None:
-                found.append(self._plan(inputs, recipe, credential, 0, job))
+                found.append(self._plan(inputs, credential, 0, job))
 
             async with aclosing(self._steps("plan", work, call_of(request))) as steps:
                 async for _ in steps:
                     pass
             return found[0].plan.to_dict()
 
-    @_naming_inputs(_DATASET | _TARGET)
+    @_naming_inputs(_ASKED | _TARGET)
     async def generate(
         self, request: gr.Request, oauth_token: gr.OAuthToken | None, **inputs: Any
     ) -> AsyncIterator[tuple[str | None, dict[str, Any]]]:
@@ -152,13 +127,14 @@ class Endpoints:
         steps and the seconds left. At the end, the adapter is a zip of the files that
         ``hf-lorameta generate`` writes, and the result is what it prints: the verdict, the counts
         (check) and the recipe. With oauth_token, which MCP callers do not send, it is published in
-        one commit.
+        one commit, unless it is unlikely to help.
         """
         credential, call = credential_of(oauth_token), call_of(request)
         with _explained():
-            plan = partial(self._plan, inputs, Recipe(), credential, SAMPLES)
+            plan = partial(self._plan, inputs, credential, SAMPLES)
             repo_id = inputs["repo_id"] or ""
-            making = Making(self._loader, credential, plan, repo_id, _consent(inputs, credential))
+            consent, anyway = _consent(inputs, credential), inputs["publish"] == "anyway"
+            making = Making(self._loader, credential, plan, repo_id, consent, anyway)
             for line, work in making.stages():
                 async with aclosing(self._steps(line, work, call)) as steps:
                     async for step in steps:
@@ -170,11 +146,11 @@ class Endpoints:
                 adapter.discard()  # Gradio has copied the archive
 
     def _plan(
-        self, inputs: dict[str, Any], recipe: Recipe, credential: Token, samples: int, job: Job
+        self, inputs: dict[str, Any], credential: Token, samples: int, job: Job
     ) -> PlanResult:
-        kept, request = used(inputs["file"] or ""), DatasetRequest.of(inputs)
+        kept, request = used(inputs["file"] or ""), PageRequest.given(inputs)
         most = self._settings.max_rows
-        result = make_plan(self._loader.bank, request, recipe, most, credential, job, samples)
+        result = make_plan(self._loader.bank, request, most, credential, job, samples)
         del kept  # and with it the file
         return result
 
@@ -214,9 +190,10 @@ def _consent(inputs: Mapping[str, Any], credential: Token) -> Consent | None:
     """
     visibility, overwrite = inputs["visibility"] or "private", bool(inputs["overwrite"])
     if credential is not False:
-        return None if visibility == "none" else Consent(visibility == "private", False, overwrite)
+        never = inputs["publish"] == "never"
+        return None if never else Consent(visibility == "private", False, overwrite)
     if inputs["repo_id"] or visibility == "public" or overwrite:
-        raise SpaceError("Publishing needs an account: pass oauth_token")
+        raise SpaceError("Publishing needs an account: pass oauth_token", code="page.needs-account")
     return None
 
 
@@ -230,12 +207,12 @@ def _explained() -> Iterator[None]:
     except Exception as error:  # noqa: BLE001 - shown as a message
         found = known_error(error)
         message = f"{message_of(found)}. {_advice(found)}".strip()
-        raise gr.Error(message, print_exception=False) from None
+        raise gr.Error(message, title=found.code, print_exception=False) from None
 
 
 def _advice(error: LoraMetaError) -> str:
     """Return what a caller can do: change an input, or what the page says."""
-    inputs = (*_DATASET, *OPTIONS, *_TARGET)
+    inputs = _ASKED | _TARGET
     options = [part for part in error.advice if isinstance(part, Option) and part.name in inputs]
     if options:
         return f"To go on, {errors.in_words(options, errors.in_python)}."

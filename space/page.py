@@ -85,6 +85,8 @@ def _connect(actions: DatasetActions) -> None:
     put_in_line(ask(c.columns_form.submit, actions.choose_columns), "plan")
     prompt = [c.instruction, c.template]
     put_in_line(ask(c.use_prompt.click, actions.choose_prompt, prompt), "plan")
+    settings = [*c.settings.values()]
+    put_in_line(ask(c.use_settings.click, actions.choose_settings, settings), "plan")
     put_in_line(ask(c.make.click, actions.make), "adapter")
     put_in_line(ask(c.compare.click, actions.try_out, [c.prompt]), "model")
     put_in_line(ask(c.save.click, actions.save, target), "adapter")

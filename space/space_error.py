@@ -5,3 +5,5 @@ from hf_lorameta.errors import LoraMetaError
 
 class SpaceError(LoraMetaError):
     """An error of the Space itself; its advice is for visitors of the page."""
+
+    code = "page.failed"

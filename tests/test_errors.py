@@ -48,15 +48,16 @@ def test_each_branch_has_its_own_exit_code() -> None:
 
 
 @pytest.mark.parametrize("kind", tree())
-def test_errors_keep_their_hint_across_processes(kind: type[LoraMetaError]) -> None:
-    copy = pickle.loads(pickle.dumps(kind("what happened", hint="what to type")))
+def test_errors_keep_code_and_hint_across_processes(kind: type[LoraMetaError]) -> None:
+    copy = pickle.loads(pickle.dumps(kind("what happened", code="a.b", hint="what to type")))
     assert type(copy) is kind
     assert (str(copy), copy.hint, copy.exit_code) == (
         "what happened",
         "what to type",
         kind.exit_code,
     )
-    assert kind("x").hint == ""
+    assert (copy.code, copy.codes) == ("a.b", ("a.b",))
+    assert (kind("x").hint, kind("x").code) == ("", kind.code)
 
 
 # --- advice in Python ---------------------------------------------------------------------------

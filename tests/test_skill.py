@@ -13,7 +13,7 @@ from hf_lorameta.bank.open_bank import embedded_bank
 from hf_lorameta.cli.app import app
 from hf_lorameta.embedded import EMBEDDED
 from hf_lorameta.pipeline.budget import DEFAULT_BUDGET, budget_seconds
-from hf_lorameta.pipeline.remarks import verdict_on
+from hf_lorameta.pipeline.verdict import verdict_on
 from tests.cards.examples import checked
 from tests.tools.skill_commands import END, START, with_commands
 

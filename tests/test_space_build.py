@@ -18,6 +18,7 @@ from hf_lorameta import __version__, space_build
 from hf_lorameta.errors import UsageError
 from hf_lorameta.space_build import WHEEL, build_space
 from tests.conftest import Account, Built, Shell
+from tests.support.codes import raises_code
 from tests.support.running_space import NO_STUBS, ROOT, SPACE, missing, running_space
 from tests.support.shell import NO_PACKAGE
 
@@ -120,7 +121,7 @@ def test_an_earlier_build_is_replaced_with_all_its_files(
 
 def test_a_folder_with_a_page_of_somebody_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text("mine")
-    with pytest.raises(UsageError, match=r"holds other files .app\.py"):
+    with raises_code("output.holds-files", match=r".app\.py"):
         build_space(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["app.py"]
 
@@ -179,7 +180,7 @@ def test_a_package_that_is_not_installed_is_to_be_installed(
 ) -> None:
     monkeypatch.setattr(space_build, "DISTRIBUTION", name)
     monkeypatch.setattr(space_build, "__version__", version)
-    with pytest.raises(UsageError, match=f"{version} is not installed as a package") as caught:
+    with raises_code("space.not-installed") as caught:
         build_space(tmp_path / "page")
     assert caught.value.hint.endswith("-e .")
     assert not (tmp_path / "page").exists()
@@ -193,7 +194,7 @@ def test_deploy_publishes_one_commit_and_can_be_repeated(cli: Shell, user: Accou
     deploy = partial(cli, "space", "deploy", "--repo", repo, before=ONE_FILE)
     done = deploy("--json", token=user.token)
     assert done.json["url"].endswith(f"/spaces/{repo}")
-    assert "Hardware: zero-a10g, since a free account cannot create Spaces on a CPU" in done.err
+    assert "Hardware: zero-a10g" in done.err
     files = cli.hub.files(repo, repo_type="space")
     assert {"app.py", "README.md", "requirements.txt", "hf_lorameta/errors.py"} <= set(files)
     view = cli.hub.repo(repo, repo_type="space")
@@ -209,7 +210,7 @@ def test_deploy_publishes_one_commit_and_can_be_repeated(cli: Shell, user: Accou
     assert len(cli.hub.commits(repo, repo_type="space")) == commits + 1
     deploy(code=6)  # without a token
     refused = deploy("--private", token=user.token, code=6).err
-    assert f"{repo} exists and is public, but private was requested" in refused
+    assert f"{repo} exists and is public" in refused
 
 
 def test_deploy_keeps_all_files_of_a_space_that_is_no_build(cli: Shell, user: Account) -> None:
@@ -263,10 +264,10 @@ def test_base_selects_a_bank_in_the_package(cli: Shell, bank: Built) -> None:
     assert readme["models"] == [base]
     assert "datasets" not in readme
     error = cli(*build, "--base", "base/tiny", before=NO_PACKAGE, code=4).err
-    assert "this package has no bank for base/tiny" in error
+    assert "base/tiny" in error
     assert "bank search --base base/tiny" in error
     wrong = cli("space", "build", "-o", "c", "--bank-revision", "main", code=2).err
-    assert "revision main is given, but no bank repo" in wrong
+    assert "revision main" in wrong
 
 
 @pytest.mark.slow

@@ -122,14 +122,17 @@ def check_files(files: tuple[str, ...]) -> None:
         reason = f"adapters in folders, which a manifest can name, such as {folders[0]}"
     elif pickles:
         reason = f"only a pickle ({pickles[0]}), which can run code"
-    raise AdapterError(f"{reason}, expected {WEIGHTS_FILE}")
+    raise AdapterError(f"{reason}, expected {WEIGHTS_FILE}", code="adapter.no-weights")
 
 
 def fetch_config(hub: Hub, repo: PinnedRepo, inside: str = "") -> LoraConfig:
     """Fetch an adapter's config; raise `AdapterError` if it is not that of a plain LoRA."""
     path = inside + CONFIG_FILE
     if (size := _size(repo, path)) > _MAX_BYTES:
-        raise AdapterError(f"{CONFIG_FILE} has {size} bytes, expected {_MAX_BYTES} at most")
+        raise AdapterError(
+            f"{CONFIG_FILE} has {size} bytes, expected {_MAX_BYTES} at most",
+            code="adapter.config-too-large",
+        )
     return parse_config(hub.download(repo, path).read_bytes())
 
 
@@ -138,5 +141,6 @@ def check_base_model(config: LoraConfig, base_model: str) -> None:
     if config.base_model.lower() != base_model.lower():
         raise AdapterError(
             f"trained for {config.base_model or 'no stated base model'}, expected {base_model}",
+            code="adapter.other-base",
             hint=f"name adapters for one base model; generate --base {base_model} makes one",
         )

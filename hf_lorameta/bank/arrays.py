@@ -27,9 +27,11 @@ def load_arrays(path: Path) -> dict[str, NDArray[Any]]:
     try:
         return dict(safetensors.numpy.load_file(path))
     except OSError as error:
-        raise BankError(f"{path} cannot be read: {error.strerror or error}") from None
+        raise BankError(
+            f"{path} cannot be read: {error.strerror or error}", code="bank.unreadable-file"
+        ) from None
     except (SafetensorError, *_NO_ARRAYS) as error:
-        raise BankError(f"{path} cannot be read: {error}") from None
+        raise BankError(f"{path} cannot be read: {error}", code="bank.unreadable-file") from None
 
 
 def save_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
@@ -51,7 +53,7 @@ def from_record(raw: bytes, name: str) -> Profile:
     try:
         return ProfileTable(safetensors.numpy.load(raw))[0]
     except (SafetensorError, *_NO_ARRAYS) as error:
-        raise BankError(f"{name} holds no profile: {error}") from None
+        raise BankError(f"{name} holds no profile: {error}", code="bank.no-profile") from None
 
 
 # --- the output prior -----------------------------------------------------------------------------
@@ -85,7 +87,8 @@ def prior_from_arrays(
     found = {name: (array.dtype, array.shape) for name, array in arrays.items()}
     if found != {name: (types[name], shape) for name, shape in shapes.items()}:
         raise IntegrityError(
-            "the arrays of the output prior have other types or shapes than stated"
+            "the arrays of the output prior have other types or shapes than stated",
+            code="bank.damaged-prior",
         )
     embeddings = dequantize(arrays["embeddings"], arrays["scales"], 0)
     return OutputPrior(module, embeddings, *(arrays[name] for name in _FLOAT32))

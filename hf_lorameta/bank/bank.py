@@ -206,14 +206,18 @@ class Bank:
         if self.is_large:
             raise BankError(
                 f"this compares all {len(self):,} datasets of {self.id} with each other, expected "
-                f"a bank of at most {LARGE:,}"
+                f"a bank of at most {LARGE:,}",
+                code="bank.too-large",
             )
         if not self.has_datasets:
             return ProfileTable.from_profiles([])
         table = ProfileTable(load_arrays(self.verified_file(PROFILES_FILE)))
         table.check(self.index.vocab_size)
         if len(table) != len(self):
-            raise IntegrityError(f"{len(table)} profiles for {len(self)} entries in {self.folder}")
+            raise IntegrityError(
+                f"{len(table)} profiles for {len(self)} entries in {self.folder}",
+                code="bank.profiles-mismatch",
+            )
         return table
 
     @cached_property
@@ -255,19 +259,25 @@ class Bank:
             return {}
         arrays = load_arrays(self.verified_file(DISTANCES_FILE))
         if any(array.shape != (len(self), len(self)) for array in arrays.values()):
-            raise IntegrityError(f"{DISTANCES_FILE} does not fit the {len(self)} entries")
+            raise IntegrityError(
+                f"{DISTANCES_FILE} does not fit the {len(self)} entries",
+                code="bank.distances-mismatch",
+            )
         return arrays
 
     def neural(self, metric: str) -> dict[str, NDArray[Any]]:
         """Return the arrays of the neural rule for a metric; raise `BankError` if it has none."""
         train = shell("hf-lorameta", "bank", "train-rule", self.folder)
         if NEURAL_FILE not in self.index.files:
-            raise BankError(f"{self.id} holds no neural rule", hint=train)
+            raise BankError(
+                f"{self.id} holds no neural rule", code="bank.no-neural-rule", hint=train
+            )
         arrays = load_arrays(self.verified_file(NEURAL_FILE))
         trained = dict.fromkeys(name.partition(".")[0] for name in arrays)
         if metric not in trained:
             raise BankError(
                 f"the neural rule of {self.id} is for {', '.join(trained)}, and not for {metric}",
+                code="bank.other-metric",
                 hint=[train, Option("coefficients", "kernel")],
             )
         prefix = f"{metric}."

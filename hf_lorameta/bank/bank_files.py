@@ -73,6 +73,7 @@ class BankFiles:
         problem = "is not the folder of a bank" if name == INDEX_FILE else f"holds no {name}"
         raise BankError(
             f"{self.folder} {problem}",
+            code="bank.not-a-bank",
             hint="get a whole bank: hf download user/bank --repo-type dataset --local-dir DIR, or "
             "build it again with hf-lorameta bank build",
         )
@@ -113,6 +114,7 @@ class BankFiles:
         """Return the error for a file that differs from the index."""
         return IntegrityError(
             message,
+            code="bank.wrong-checksums",
             hint="delete it, and build or download the bank again; if that does not help, report "
             "it to the bank's owner",
         )

@@ -118,6 +118,7 @@ def locked_folder(folder: Path) -> Iterator[None]:
     if (folder / BASIS_FILE).exists():
         raise BankError(
             f"{folder} holds a pack, which cannot be extended",
+            code="bank.is-a-pack",
             hint="extend the bank it was packed from, then run: hf-lorameta bank pack",
         )
     again = "run the same command again; finished entries are kept"
@@ -141,6 +142,7 @@ def refuse_to_drop(folder: Path, names: Sequence[str]) -> None:
         raise BankError(
             f"{folder} holds a bank that would lose {plural(len(names), 'adapter')}, such as "
             f"{names[0]}",
+            code="bank.would-lose-adapters",
             hint=["name another folder", "list what it holds as well"],
         )
 
@@ -251,6 +253,7 @@ def finish_bank(folder: Path, outcomes: Mapping[str, EntryResult], start: Index)
         reasons = "; ".join(skip.reason for skip in skipped)[:500]
         raise BankError(
             f"no entry can be used: {reasons}",
+            code="bank.no-usable-entry",
             hint="fix the causes above, then run the same command again",
         )
     profiles = (stored_profile(folder, entry.name) for entry in entries)
@@ -305,5 +308,6 @@ def _tokenizer(manifest: Manifest, hub: Hub) -> bytes:
             return embedded.verified_file(TOKENIZER_FILE).read_bytes()
         raise BankError(
             f"no tokenizer.json in {name}: {error}",
+            code="bank.no-tokenizer",
             hint="name another repo in the manifest's `tokenizer`",
         ) from None

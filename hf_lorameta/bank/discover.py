@@ -118,7 +118,7 @@ def discover(
         ConnectionLostError: the Hub does not answer; run again, finished checks are kept.
     """
     if output.exists():
-        raise UsageError(f"{output} exists", hint="name a new file")
+        raise UsageError(f"{output} exists", code="output.exists", hint="name a new file")
     hub = hub or Hub()
     base_model = hub.resolve(base_model, "model").repo_id
     listed: list[ListedAdapter] = []
@@ -327,9 +327,11 @@ class AdapterChecker:
         with _because("dataset missing or private"):
             repo = self._hub.resolve(name, "dataset")
             if repo.private:
-                raise NotFoundError(f"{name} is private")
+                raise NotFoundError(f"{name} is private", code="dataset.private")
             if not is_repo_id(repo.repo_id):
-                raise NotFoundError(f"{name} has no namespace, expected namespace/name")
+                raise NotFoundError(
+                    f"{name} has no namespace, expected namespace/name", code="dataset.no-namespace"
+                )
         with _because("dataset gated"):
             self._hub.check_access(repo)
         return repo

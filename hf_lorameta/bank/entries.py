@@ -146,7 +146,7 @@ class EntryTable(Sequence[IndexEntry]):
             raise self._invalid(position, first_problem(error)) from None
 
     def _invalid(self, position: int, problem: str) -> BankError:
-        return BankError(f"{self._name}, line {position + 1}: {problem}")
+        return BankError(f"{self._name}, line {position + 1}: {problem}", code="bank.invalid-index")
 
 
 def to_lines(entries: Iterable[IndexEntry]) -> bytes:

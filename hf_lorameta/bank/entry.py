@@ -98,7 +98,9 @@ def _digests(entry: BankEntry) -> dict[str, str]:
     try:
         return {f"{name}_digest": digest_of(path) for name, path in local.items()}
     except OSError as error:
-        raise AdapterError(f"{error.filename}: {error.strerror}") from None
+        raise AdapterError(
+            f"{error.filename}: {error.strerror}", code="adapter.unreadable"
+        ) from None
 
 
 def _may_be_private(entry: BankEntry) -> bool:

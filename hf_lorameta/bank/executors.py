@@ -45,6 +45,7 @@ def reporting_dead_workers() -> Iterator[None]:
     except BrokenExecutor as problem:
         raise BankError(
             f"the workers of the executor died ({type(problem).__name__})",
+            code="workers.died",
             hint="run the same command again; what is finished is kept",
         ) from None
 
@@ -65,6 +66,7 @@ def dask_executor(address: str) -> Iterator[Executor]:
     except (OSError, ValueError, TypeError):  # no answer, no scheme, no host
         raise UsageError(
             f"no Dask scheduler answers at {address}",
+            code="dask.no-answer",
             hint=Option("dask", "tcp://HOST:8786", "name another"),
         ) from None
     with client, client.get_executor(pure=False) as executor:

@@ -195,7 +195,10 @@ class Index(StrictModel):
         """
         entries, number = EntryTable(lines, self.entries_file), shards(self.files)[-1][1]
         if len(entries) != number:
-            raise IntegrityError(f"{len(entries)} lines in {self.entries_file}, expected {number}")
+            raise IntegrityError(
+                f"{len(entries)} lines in {self.entries_file}, expected {number}",
+                code="bank.entries-mismatch",
+            )
         return self.model_copy(update={"entries": entries})
 
     @property
@@ -309,10 +312,11 @@ def parse_index(raw: bytes, folder: Path) -> Index:
     except ValidationError as error:
         raise BankError(
             f"{path}: {first_problem(error)}",
+            code="bank.invalid-index",
             hint="upgrade hf-lorameta, or build or pack the bank again",
         ) from None
     for problem in _problems(index):
-        raise BankError(f"{path}: {problem}")
+        raise BankError(f"{path}: {problem}", code="bank.invalid-index")
     return index
 
 

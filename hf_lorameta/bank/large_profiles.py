@@ -92,10 +92,15 @@ class Sketches:
         """Raise `IntegrityError` unless these are arrays of `number` sketches."""
         found = {name: (array.dtype, array.shape) for name, array in self.arrays.items()}
         if found != {n: (np.dtype(t), (number, *shape)) for n, (t, shape) in _FIELDS.items()}:
-            raise IntegrityError("the sketches have other arrays, types or shapes than expected")
+            raise IntegrityError(
+                "the sketches have other arrays, types or shapes than expected",
+                code="bank.damaged-sketches",
+            )
         sizes = self.arrays["size"]
         if not ((sizes >= 0) & (sizes < _MAX_PROFILE_BYTES)).all():
-            raise IntegrityError("the sketches state sizes that profiles cannot have")
+            raise IntegrityError(
+                "the sketches state sizes that profiles cannot have", code="bank.damaged-sketches"
+            )
 
     def nearest(self, profile: Profile, count: int) -> NDArray[np.intp]:
         """Return the indices of the datasets with the smallest estimated distances, ascending.
@@ -206,7 +211,9 @@ class LargeProfiles:
             if hashlib.sha256(raw).digest() == self.sketches.arrays["sha256"][index].tobytes():
                 return from_record(raw, name)
         except BankError as error:
-            raise IntegrityError(f"{error}", hint=_HINT) from None
+            raise IntegrityError(f"{error}", code="bank.damaged-profiles", hint=_HINT) from None
         raise IntegrityError(
-            f"{name}: the profile of entry {index} differs from its digest", hint=_HINT
+            f"{name}: the profile of entry {index} differs from its digest",
+            code="bank.wrong-checksums",
+            hint=_HINT,
         )

@@ -9,6 +9,7 @@ from filelock import FileLock, Timeout
 
 from hf_lorameta.errors import BankError, UsageError
 from hf_lorameta.files import hidden_sibling, writing
+from hf_lorameta.locks import holder
 from hf_lorameta.paths import resolved
 
 
@@ -26,7 +27,7 @@ def new_bank_folder(target: Path) -> Iterator[Path]:
         BankError: another command is writing it, the disk is full, or it cannot be written.
     """
     if target.exists():
-        raise UsageError(f"{target} exists", hint="name a new folder")
+        raise UsageError(f"{target} exists", code="output.exists", hint="name a new folder")
     scratch = hidden_sibling(resolved(target), ".new")
     with locked_scratch(scratch, target, "name another folder"):
         folder = scratch / "fresh"
@@ -60,10 +61,13 @@ def locked(folder: Path, target: Path, otherwise: str) -> Iterator[None]:
     """Create a folder and lock it while a command writes `target`; see `locked_scratch`."""
     with writing(target, BankError, otherwise):
         folder.mkdir(parents=True, exist_ok=True)
+        lock = folder / "lock"
         try:
-            with FileLock(folder / "lock", timeout=0):
+            with FileLock(lock, timeout=0):
                 yield
         except Timeout:
             raise BankError(
-                f"another command is writing {target}", hint="wait for it, or name another folder"
+                f"another command is writing {target}{holder(lock)}",
+                code="output.locked",
+                hint="wait for it, or name another folder",
             ) from None

@@ -42,6 +42,7 @@ def require_local(bank: Bank) -> None:
     if bank.files.remote is not None:
         raise BankError(
             f"{bank.id} is on the Hub and cannot be changed here",
+            code="bank.on-hub",
             hint=f"hf download {shell(bank.id)} --repo-type dataset --local-dir DIR, then name DIR",
         )
     split_shards(bank)

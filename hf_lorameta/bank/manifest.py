@@ -225,7 +225,9 @@ def load(path: Path) -> Manifest:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ManifestError(
-            f"{path}: cannot be read: {error}", hint=f"name a manifest, such as {EXAMPLE}"
+            f"{path}: cannot be read: {error}",
+            code="manifest.unreadable",
+            hint=f"name a manifest, such as {EXAMPLE}",
         ) from None
     manifest = parse(text, str(path))
     entries = tuple(entry.relative_to(path.parent) for entry in manifest.entries)
@@ -248,7 +250,9 @@ def parse(text: str, source: str = "manifest") -> Manifest:
     except (yaml.YAMLError, *_INVALID_VALUE) as error:
         raise _syntax_error(error, source) from None
     if not isinstance(data, dict):
-        raise ManifestError(f"{source}: expected a mapping with entries", hint=_HINT)
+        raise ManifestError(
+            f"{source}: expected a mapping with entries", code="manifest.not-a-mapping", hint=_HINT
+        )
     try:
         manifest = Manifest.model_validate(_with_defaults(data))
     except ValidationError as error:
@@ -284,7 +288,9 @@ def _syntax_error(error: Exception, source: str) -> ManifestError:
     mark = getattr(error, "problem_mark", None)
     where = f"{source}:{mark.line + 1}" if mark else source
     problem = getattr(error, "problem", None) or first_line(error)
-    return ManifestError(f"{where}: not valid YAML: {problem}", hint=_HINT)
+    return ManifestError(
+        f"{where}: not valid YAML: {problem}", code="manifest.not-yaml", hint=_HINT
+    )
 
 
 def _field_error(error: ValidationError, source: str) -> ManifestError:
@@ -296,7 +302,7 @@ def _field_error(error: ValidationError, source: str) -> ManifestError:
     elif first["type"] == "extra_forbidden":
         model = _MODELS.get(first["loc"][-2:-1], BankEntry)
         problem = f"unknown key, known are {', '.join(model.model_fields)}"
-    return ManifestError(f"{source}: {field}: {problem}", hint=_HINT)
+    return ManifestError(f"{source}: {field}: {problem}", code="manifest.invalid", hint=_HINT)
 
 
 def _refuse_duplicates(manifest: Manifest, source: str) -> None:
@@ -307,5 +313,6 @@ def _refuse_duplicates(manifest: Manifest, source: str) -> None:
             raise ManifestError(
                 f"{source}: entries.{index}.adapter: {entry.adapter_id} is already in "
                 f"entries.{before}",
+                code="manifest.same-adapter",
                 hint="a bank holds an adapter at most once: delete one of the two entries",
             )

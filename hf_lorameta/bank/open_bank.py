@@ -59,7 +59,9 @@ def open_bank(
     asks_for_none = bank == NO_BANK
     if asks_for_none and base is None:
         raise UsageError(
-            "without a bank, the base model has to be named", hint=Option("base", SMOLLM2)
+            "without a bank, the base model has to be named",
+            code="base.unnamed",
+            hint=Option("base", SMOLLM2),
         )
     if asks_for_none or isinstance(bank, Bank):
         refuse_revision(revision)
@@ -69,6 +71,7 @@ def open_bank(
     if base_revision is not None:
         raise UsageError(
             f"{found.id} is for one commit of {found.index.base_model}, and a revision was given",
+            code="bank.and-revision",
             hint=[Option("base_revision", change="leave out"), Option("bank", NO_BANK)],
         )
     return found
@@ -97,7 +100,9 @@ def hub_bank(repo_id: str, revision: str | None = None, hub: Hub | None = None) 
     repo = hub.resolve(repo_id, "dataset", revision, blobs=True)
     if INDEX_FILE not in repo.files:
         raise BankError(
-            f"{repo_id} is not a bank: it holds no {INDEX_FILE}", hint="name the Hub id of a bank"
+            f"{repo_id} is not a bank: it holds no {INDEX_FILE}",
+            code="bank.not-a-bank",
+            hint="name the Hub id of a bank",
         )
     folder = hub.download(repo, INDEX_FILE).parent
     return Bank(folder, id=repo.repo_id, remote=Remote(hub, repo))
@@ -152,7 +157,9 @@ def refuse_revision(revision: str | None) -> None:
     """Raise `UsageError` if a revision is given for a bank that is not a Hub repo."""
     if revision is not None:
         raise UsageError(
-            f"revision {revision} is given, but no bank repo", hint=Option("bank", "user/bank")
+            f"revision {revision} is given, but no bank repo",
+            code="bank.revision-without-repo",
+            hint=Option("bank", "user/bank"),
         )
 
 
@@ -167,6 +174,7 @@ def _bank_for(
         return _embedded_for(base)
     raise BankError(
         f"{opened.id} is a bank for {opened.index.base_model}, expected one for {base}",
+        code="bank.other-base",
         hint=[Option(name, change="leave out") for name in ("base", "bank")],
     )
 
@@ -186,6 +194,7 @@ def _named_bank(name: str | Path | None, revision: str | None, hub: Hub) -> Bank
     if len(folder.parts) != 2 or folder.is_absolute():
         raise BankError(
             f"{name} is neither a folder nor a Hub id of the form user/bank",
+            code="bank.not-found",
             hint=f"name a folder with {INDEX_FILE}, or the Hub id of a bank",
         )
     return hub_bank(str(name), revision, hub)
@@ -200,6 +209,7 @@ def _required(bank: Bank | None, base: str | Path | None) -> Bank:
     if bank is None:
         raise BankError(
             f"this package has no bank for {base}, expected one of {', '.join(EMBEDDED)}",
+            code="bank.none-for-base",
             hint=f"hf-lorameta bank search --base {shell_word(str(base))} lists those that others "
             "have published",
         )

@@ -65,10 +65,12 @@ def pack(
         AdapterError: an adapter is damaged.
     """
     if basis < 1:
-        raise UsageError(f"basis={basis}, expected at least 1")
+        raise UsageError(f"basis={basis}, expected at least 1", code="pack.basis-too-low")
     if source.index.packing:
         raise BankError(
-            f"{source.folder} is a pack already", hint="name the bank that it was packed from"
+            f"{source.folder} is a pack already",
+            code="bank.is-a-pack",
+            hint="name the bank that it was packed from",
         )
     with new_bank_folder(target) as folder:
         _write_pack(source, folder, basis, progress)

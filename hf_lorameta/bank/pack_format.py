@@ -20,7 +20,7 @@ References:
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -32,11 +32,16 @@ from hf_lorameta.errors import AdapterError, IntegrityError
 from hf_lorameta.formats import safetensors
 from hf_lorameta.formats.lora_file import AdapterFile, ParsedHeader, cache_headers
 from hf_lorameta.formats.lora_layout import FACTORS, Factor, Layout, read_layout, tensor_name
-from hf_lorameta.formats.safetensors import DTYPES, TensorInfo
+from hf_lorameta.formats.safetensors import TensorInfo, dtypes_by_code
 from hf_lorameta.types import FactorPair, FloatArray
 
-_SIZES: Mapping[str, np.dtype[Any]] = DTYPES | {"I8": np.dtype(np.int8)}
 _MAX_CACHED_BYTES = 2 << 20  # of a file; most files of small factors are tiny
+
+
+@cache
+def _sizes() -> Mapping[str, np.dtype[Any]]:
+    """Return the dtypes of a pack."""
+    return dtypes_by_code() | {"I8": np.dtype(np.int8)}
 
 
 def scales_name(module: str, factor: Factor) -> str:
@@ -81,7 +86,7 @@ def decode(raw: bytes, shape: tuple[int, ...], factor: Factor) -> FloatArray:
 
 def small_header(layout: Layout, rank: int) -> bytes:
     """Return the header of a file of small factors, whose encoded bytes follow, A before B."""
-    return safetensors.build_header(_small_tensors(layout, rank), _SIZES)
+    return safetensors.build_header(_small_tensors(layout, rank), _sizes())
 
 
 def _small_tensors(layout: Layout, rank: int) -> Iterator[tuple[str, str, tuple[int, ...]]]:
@@ -94,7 +99,7 @@ def _small_tensors(layout: Layout, rank: int) -> Iterator[tuple[str, str, tuple[
 def basis_header(layout: Layout, small: Layout) -> bytes:
     """Return the header of a pack's basis file; the bytes of V and U of each module follow."""
     tensors = ((name, "BF16", shape) for name, shape in _basis_shapes(layout, small))
-    return safetensors.build_header(tensors, _SIZES)
+    return safetensors.build_header(tensors, _sizes())
 
 
 def _basis_shapes(layout: Layout, small: Layout) -> Iterator[tuple[str, tuple[int, int]]]:
@@ -106,11 +111,11 @@ def _basis_shapes(layout: Layout, small: Layout) -> Iterator[tuple[str, tuple[in
 @cache_headers
 def _parsed(head: bytes, size: int) -> ParsedHeader:
     """Parse a header of small factors and check that each has its scales."""
-    infos = safetensors.parse_header(head, size, _SIZES)
+    infos = safetensors.parse_header(head, size, _sizes())
     layout, rank = read_layout({n: i for n, i in infos.items() if not n.endswith(".scales")})
     found = {(name, info.dtype, info.shape) for name, info in infos.items()}
     if found != set(_small_tensors(layout, rank)):
-        raise AdapterError("expected factors in int8, each with its scales")
+        raise AdapterError("expected factors in int8, each with its scales", code="pack.not-int8")
     return MappingProxyType(infos), layout, rank
 
 
@@ -188,10 +193,13 @@ class Basis:
             size = path.stat().st_size
             self._infos = safetensors.parse_header(safetensors.read_header(self._read, size), size)
         except AdapterError as error:
-            raise IntegrityError(f"{path}: {error}") from None
+            raise IntegrityError(f"{path}: {error}", code="pack.damaged") from None
         expected = dict(_basis_shapes(layout, small))
         if {name: info.shape for name, info in self._infos.items()} != expected:
-            raise IntegrityError(f"{path} holds bases of other shapes than the index states")
+            raise IntegrityError(
+                f"{path} holds bases of other shapes than the index states",
+                code="pack.other-shapes",
+            )
 
     def module(self, name: str) -> FactorPair:
         """Read V (R_a, in_features) and U (out_features, R_b) of one module, in float32."""

@@ -103,7 +103,9 @@ def push_bank(
     problems = verify(bank, partial(progress, "Verifying files"))
     if problems:
         raise IntegrityError(
-            f"{folder} is not complete: {problems[0]}", hint="build or download the bank again"
+            f"{folder} is not complete: {problems[0]}",
+            code="bank.incomplete",
+            hint="build or download the bank again",
         )
     hub = hub or Hub()
     hub.check_token()

@@ -75,7 +75,7 @@ def _gram_root(rows: FloatArray, s: Array) -> FloatArray:
     """Return S (n, r, r) with ``SᵀS = s² X Xᵀ`` for X (n, r, dim)."""
     G = rows.astype(np.float64) @ rows.transpose(0, 2, 1) * np.square(s)[:, None, None]
     if not np.isfinite(G).all():
-        raise AdapterError("an adapter holds NaN or infinite values")
+        raise AdapterError("an adapter holds NaN or infinite values", code="adapter.not-finite")
     values, vectors = np.linalg.eigh(G)
     root = np.sqrt(values.clip(0))[:, :, None] * vectors.transpose(0, 2, 1)
     return np.asarray(root, np.float32)

@@ -41,7 +41,8 @@ def train_neural_rule(
     if len(bank) < 3:
         raise BankError(
             f"{bank.id} holds {plural(len(bank), 'adapter')} of single tasks, expected at least 3 "
-            "to train the neural rule"
+            "to train the neural rule",
+            code="bank.too-few-adapters",
         )
     profiles = bank.profiles  # raises now, rather than after the Gram matrix
     progress("Gram matrix", 0, 1)
@@ -71,7 +72,9 @@ def weight_blocks(bank: Bank) -> Iterator[FloatArray]:
     """
     number, ranks = len(bank), {entry.rank for entry in bank.index.entries}
     if len(ranks) > 1:
-        raise AdapterError("the adapters differ in rank, expected one rank in the bank")
+        raise AdapterError(
+            "the adapters differ in rank, expected one rank in the bank", code="adapter.other-rank"
+        )
     stack = AdapterStack(bank.adapters(), [entry.scaling for entry in bank.index.entries])
     for module in bank.stored_layout:
         A, B = stack.read(module)

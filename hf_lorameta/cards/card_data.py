@@ -1,6 +1,7 @@
 """The values that a model card states."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -63,7 +64,9 @@ class Card:
         nearest_in_bank: median distance from a bank dataset to its nearest other; may be NaN.
         rank: of the adapter.
         remarks: on the adapter; the last is the verdict.
-        recipe: the settings that make the adapter again.
+        recipe: how the bank's adapters were combined.
+        command: the words of the command that makes the adapter again, with the same weights.
+            ``DATASET``, ``CONFIG`` and ``BANK`` stand for those without a public name.
         outcome: what was done with the base model.
         library_version: of this package.
         general: coefficient of the bank's general adapter; None if it has none.
@@ -90,6 +93,7 @@ class Card:
     rank: int
     remarks: tuple[Remark, ...]
     recipe: Recipe
+    command: Sequence[str]
     outcome: Outcome
     library_version: str
     general: float | None = None
@@ -103,11 +107,6 @@ class Card:
     def has_bank(self) -> bool:
         """Whether a bank was used."""
         return self.bank_id != NO_BANK
-
-    @property
-    def trained_rows(self) -> int:
-        """Number of rows that it was trained on; 0 if it was not."""
-        return self.outcome.training.rows if self.outcome.training else 0
 
     @property
     def is_conditioned(self) -> bool:

@@ -8,28 +8,24 @@ private dataset.
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from hf_lorameta.bank.index import EMBEDDED_BANK
 from hf_lorameta.cards import card_tables, sentences
 from hf_lorameta.cards.card_data import Card
 from hf_lorameta.cards.chart import CHART_FILE
 from hf_lorameta.cards.gguf_usage import ollama_name
 from hf_lorameta.cards.markdown import Markdown, clean, hub_url, render
 from hf_lorameta.cards.prompt_code import example_code, prompt_code
+from hf_lorameta.cards.record import MergeRecord
 from hf_lorameta.cards.results import CheckResult
-from hf_lorameta.data.chat_form import CHAT
 from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.data.dataset import DatasetInfo
-from hf_lorameta.data.prompt import as_option
 from hf_lorameta.engines.scoring import MEASURES
 from hf_lorameta.hub.licenses import SEVERAL, combined_license
-from hf_lorameta.hub.packaged_model import SMOLLM2
 from hf_lorameta.hub.repo import is_hub_id
 from hf_lorameta.method.merging import COMBINERS
-from hf_lorameta.quoting import option_words, shell, shell_word
+from hf_lorameta.quoting import shell, shell_word
 from hf_lorameta.tables import plural
 
 CARD_FILE = "README.md"
@@ -93,7 +89,7 @@ def render_card(card: Card, repo_id: str | None) -> str:
 
 def _metadata(card: Card, repo_id: str | None) -> ModelCardData:
     dataset, public = card.dataset, card.dataset.public_id
-    own = [public] if card.trained_rows and public else []
+    own = [public] if card.outcome.training and public else []
     return adapter_metadata(
         card.base_model,
         [card.base_license, *card.licenses],
@@ -139,7 +135,7 @@ def _name_of(base_model: str) -> str:
 
 
 def render_merge_card(
-    provenance: Mapping[str, Any],
+    record: MergeRecord,
     columns: Columns | None,
     repo_id: str | None,
     gguf: bool,
@@ -147,31 +143,31 @@ def render_merge_card(
     """Render the README.md of a merged adapter.
 
     Args:
-        provenance: content of ``recipe.json``.
+        record: content of ``recipe.json``.
         columns: how all adapters read rows; None if their prompts differ, or not all are known.
         repo_id: None for a local folder.
         gguf: whether the adapter is exported as GGUF, too.
     """
-    named = (name for row in provenance["adapters"] for name in row["licenses"])
-    stated = [provenance["base_license"], *(None if n == "unknown" else n for n in named)]
-    base, tags = provenance["base_model"], ("lora", "merge", "hf-lorameta")
+    named = (name for row in record.adapters for name in row.licenses)
+    stated = [record.base_license, *(None if n == "unknown" else n for n in named)]
+    base, tags = record.base_model, ("lora", "merge", "hf-lorameta")
     return _render(
         "merge_card.md.j2",
-        f"Merged LoRA adapter for {_name_of(base['id'])}",
+        f"Merged LoRA adapter for {_name_of(base.id)}",
         repo_id,
-        lambda repo: adapter_metadata(base["id"], stated, tags, repo_id=repo),
+        lambda repo: adapter_metadata(base.id, stated, tags, repo_id=repo),
         base=base,
         base_license=stated[0],
         columns=columns,
         prompt_code=columns and Markdown(prompt_code(columns)),
-        adapters=provenance["adapters"],
-        combine=provenance["merge"]["combine"],
-        combiner=COMBINERS[provenance["merge"]["combine"]].title,
-        settings={k: v for k, v in provenance["merge"].items() if v is not None},
-        rank=provenance["rank"],
-        kept=provenance["kept"],
-        warnings=provenance["remarks"],
-        library=provenance["library"],
+        adapters=record.adapters,
+        combine=record.merge.combine,
+        combiner=COMBINERS[record.merge.combine].title,
+        settings={k: v for k, v in record.merge.model_dump().items() if v is not None},
+        rank=record.rank,
+        kept=record.kept,
+        warnings=record.remarks,
+        library=record.library,
         gguf=gguf,
         unknown_license=not all(stated),
     )
@@ -267,51 +263,11 @@ def _chat_kwargs(card: Card) -> Mapping[str, object]:
     return chat.chat_template_kwargs if chat else {}
 
 
-def reproduce_command(card: Card) -> list[str]:
-    """Return the command line that generates this adapter again, as a list of arguments.
-
-    It gives the same weights. Default settings and the embedded bank are left out. ``DATASET``,
-    ``CONFIG`` and ``BANK`` stand for those without a public name.
-    """
-    options = _dataset_options(card.dataset) | _bank_options(card)
-    options |= card.recipe.model_dump(exclude_defaults=True)
-    command = ["hf-lorameta", "generate", *option_words(options | {"output": "my-adapter"})]
-    return command if card.recipe.train else [*command, "--budget", "0"]
-
-
-def _dataset_options(dataset: DatasetInfo) -> dict[str, object]:
-    """Return the options that name a dataset and say how it is read.
-
-    One that is not public may have a configuration whose name says as much as its own.
-    """
-    columns, name = dataset.columns, dataset.public_id
-    stands_for_config = None if dataset.config in (None, "default") else "CONFIG"
-    instruction = columns.instruction_text
-    template = CHAT if columns.chat else columns.template
-    return {
-        "dataset": name or "DATASET",
-        "revision": dataset.revision if name else None,
-        "config": dataset.config if name else stands_for_config,
-        "split": dataset.split,
-        "columns": str(columns),
-        "instruction": instruction and as_option(instruction),
-        "template": template and as_option(template),
-    }
-
-
-def _bank_options(card: Card) -> dict[str, object]:
-    """Return the options that name the bank, and the base model if the bank does not."""
-    bank, base_model, alone = card.bank_id, card.base_model, not card.has_bank
-    named_base = alone or (bank == EMBEDDED_BANK and base_model != SMOLLM2)
-    return {
-        "base": base_model if named_base else None,
-        "bank": None if bank == EMBEDDED_BANK else bank if is_hub_id(bank) else "BANK",
-        "base_revision": card.base_revision if alone else None,
-        "bank_revision": None if alone else card.bank_revision,
-    }
-
-
 def _reproduce_lines(card: Card) -> Markdown:
-    command = reproduce_command(card)
-    lines = [shell(*command[i : i + 2]) for i in range(0, len(command), 2)]
-    return Markdown(" \\\n    ".join(lines))
+    """Return the command that makes the adapter again, each option on a line of its own."""
+    lines = list[list[str]]([[]])
+    for word in card.command:
+        if word.startswith("--"):
+            lines.append([])
+        lines[-1].append(word)
+    return Markdown(" \\\n    ".join(shell(*words) for words in lines))

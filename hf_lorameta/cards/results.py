@@ -1,8 +1,7 @@
 """What was done with the base model, as recipes and model cards record it."""
 
-import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from hf_lorameta.engines.scoring import (
@@ -41,8 +40,10 @@ class Training:
     """Result of training an adapter.
 
     Attributes:
-        rows: number of rows it was trained on.
+        rows: number of rows that were drawn to train on.
         steps: optimizer steps.
+        seen: number of these rows that its steps had: fewer if time allowed no more.
+        labeled: number of labeled rows that were read, from which `rows` were drawn.
         folds: number of folds of its rows, for each of which an adapter was trained on the others;
             0 if rows were held out.
         layers: number of layers trained, the upper ones; 0 if all were.
@@ -53,6 +54,8 @@ class Training:
 
     rows: int
     steps: int
+    seen: int
+    labeled: int
     folds: int = 0
     layers: int = 0
     outputs: int = 0
@@ -60,11 +63,32 @@ class Training:
     cut: int = 0
 
     @property
-    def settings(self) -> dict[str, int | None]:
-        """The settings of a recipe that repeat it, whatever time there is.
+    def saw_all(self) -> bool:
+        """Whether each row that was drawn was in a step."""
+        return self.seen == self.rows
+
+    @property
+    def seen_rows(self) -> str:
+        """How many rows it was trained on, of how many if it has not seen all that were drawn.
 
         Example:
-            >>> Training(rows=152, steps=96).settings
+            >>> Training(rows=500, steps=4, seen=32, labeled=9705).seen_rows
+            '32 of 9,705 rows'
+            >>> Training(rows=500, steps=96, seen=500, labeled=9705).seen_rows
+            '500 rows'
+        """
+        return (
+            plural(self.rows, "row")
+            if self.saw_all
+            else (f"{self.seen:,} of {plural(self.labeled, 'row')}")
+        )
+
+    @property
+    def settings(self) -> dict[str, int | None]:
+        """The settings that repeat it, whatever time there is.
+
+        Example:
+            >>> Training(rows=152, steps=96, seen=152, labeled=200).settings
             {'train': 152, 'steps': 96, 'schedule': None}
         """
         schedule = self.schedule if self.schedule > self.steps else None
@@ -196,6 +220,7 @@ class Outcome:
         given_model: whether a loaded base model was given, instead of that on this machine.
         budget: the time limit in seconds; None without one.
         records: what stages other than training and check did, in their order.
+        asked: the settings of the stages that were run, by the names of fields.
     """
 
     training: Training | None = None
@@ -208,6 +233,7 @@ class Outcome:
     given_model: bool = False
     budget: float | None = None
     records: tuple[StageRecord, ...] = ()
+    asked: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def checked_in_folds(self) -> bool:
@@ -219,37 +245,14 @@ class Outcome:
         return bool(self.check and self.training and self.training.folds and not asked)
 
     @property
-    def settings(self) -> dict[str, int | None]:
-        """The settings of a recipe that repeat what was done, whatever time there is."""
-        return self.training.settings if self.training else {}
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the results as JSON values, by their names in recipe.json, without `records`.
-
-        A number that is not finite is None.
-        """
-        return {
-            "training": _json(self.training),
-            "check": _json(self.check),
-            "interrupted": self.interrupted and self.interrupted.stage,
-            "rows": _json(self.drawn),
-        }
+    def settings(self) -> dict[str, Any]:
+        """The settings of stages that repeat what was done, whatever time there is."""
+        return {**self.asked, **(self.training.settings if self.training else {})}
 
     @property
     def recorded(self) -> dict[str, Mapping[str, Any]]:
         """The values of `records` by the names of stages."""
         return {record.name: record.values for record in self.records}
-
-
-def _json(result: Training | CheckResult | Drawn | None) -> dict[str, Any] | None:
-    return None if result is None else {n: _finite(value) for n, value in asdict(result).items()}
-
-
-def _finite(value: Any) -> Any:
-    """Return a JSON value in which numbers that are not finite are None."""
-    if isinstance(value, dict):
-        return {name: _finite(part) for name, part in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def check_result(report: Report) -> CheckResult:

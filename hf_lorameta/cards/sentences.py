@@ -26,7 +26,7 @@ def introduction(card: Card) -> Iterator[Markdown]:
     yield _headline(card)
     if not card.has_bank and (training := card.outcome.training):
         yield Markdown(
-            f"**Trained on {training.rows} rows of the dataset.** It starts from the base model "
+            f"**Trained on {training.seen_rows} of the dataset.** It starts from the base model "
             "itself: no bank of adapters was used."
         )
         return
@@ -52,7 +52,7 @@ def introduction(card: Card) -> Iterator[Markdown]:
 
 def _headline(card: Card) -> Markdown:
     made = "generated on a CPU" if card.has_bank else "trained on a CPU"
-    if card.has_bank and card.trained_rows:
+    if card.has_bank and card.outcome.training:
         made = "generated and trained further"
     return Markdown(
         f"A LoRA adapter of rank {card.rank} for {link(card.base_model, card.base_revision)}, "
@@ -79,8 +79,8 @@ def dataset_name(dataset: DatasetInfo) -> Markdown:
 def _origin(card: Card) -> Markdown:
     """Say what of a bank it was made from."""
     begin, end = "**No training took place.** This adapter is", ""
-    if card.trained_rows:
-        begin = f"**Trained on {card.trained_rows} rows of the dataset**, starting from"
+    if training := card.outcome.training:
+        begin = f"**Trained on {training.seen_rows} of the dataset**, starting from"
     elif card.is_conditioned:
         end = " The adapter is conditioned on this dataset, not trained on it."
     if count := len(card.neighbors):
@@ -196,7 +196,7 @@ def _nearness(card: Card, distance: float) -> str:
         comparison = f"{times}: a loosely related dataset"
     else:
         comparison = f"{times}: no dataset of the bank is close to this one"
-        if not (card.trained_rows or card.outcome.check):
+        if not (card.outcome.training or card.outcome.check):
             comparison += ". Expect little of this adapter"
     typical = f"{card.nearest_in_bank:.3f}"
     start = f"The median dataset of the bank is {typical} from its nearest neighbor"
@@ -217,7 +217,7 @@ def datasets_listed(card: Card) -> Markdown:
     if not card.source_datasets:
         return Markdown("")
     own = ", and the dataset on whose rows it was trained"
-    own *= bool(card.trained_rows and card.dataset.public_id)
+    own *= bool(card.outcome.training and card.dataset.public_id)
     listed = "The `datasets` in this card's metadata are those that the source adapters were"
     return Markdown(f"{listed} trained on{own}.")
 
@@ -266,11 +266,11 @@ def rows_checked(outcome: Outcome) -> str:
         >>> check = CheckResult(16, {"generated": Counted(12, 1.0)})
         >>> rows_checked(Outcome(check=check))
         'that were not trained on'
-        >>> trained = Training(rows=16, steps=24, folds=4)
+        >>> trained = Training(rows=16, steps=24, seen=16, labeled=16, folds=4)
         >>> rows_checked(Outcome(trained, check))
         'that were answered in folds, each by an adapter that was not trained on them; this one \
 was trained on all of them'
-        >>> trained = Training(rows=152, steps=96)
+        >>> trained = Training(rows=152, steps=96, seen=152, labeled=200)
         >>> rows_checked(Outcome(trained, check))
         'that were not trained on'
     """
@@ -300,8 +300,8 @@ def licenses_of_bank(card: Card) -> Markdown:
 def license_of_dataset(card: Card) -> Markdown:
     """Say which license the dataset has, and what of it is in the repo."""
     dataset, relation = card.dataset, "made for"
-    if card.trained_rows or card.is_conditioned:
-        relation = "trained on" if card.trained_rows else "conditioned on"
+    if card.outcome.training or card.is_conditioned:
+        relation = "trained on" if card.outcome.training else "conditioned on"
     stated = "no license stated" if dataset.public_id else "not public"
     stated = license_name(dataset.license) if dataset.license else stated
     shown = "besides the row above, none" if card.example and dataset.public_id else "none"
@@ -315,7 +315,7 @@ def unmeasured(card: Card) -> Markdown:
     """Say what is not known of the adapter, and how to find out."""
     check = card.outcome.check
     this = "Beyond the figures above, this" if check else "This"
-    closest = card.neighbors and not card.trained_rows
+    closest = card.neighbors and not card.outcome.training
     than = "" if check else "the base model, "
     than += "the nearest source adapter" if closest else "another adapter"
     few_shot = check and any(method.endswith("-shot") for method in check.counted)

@@ -11,8 +11,8 @@ import typer
 from hf_lorameta.cli.options import (
     ExportOption,
     OverwriteFlag,
-    Request,
     example,
+    session_of,
     with_request,
 )
 from hf_lorameta.cli.output import (
@@ -24,6 +24,7 @@ from hf_lorameta.cli.output import (
 )
 from hf_lorameta.cli.signals import signals_waiting
 from hf_lorameta.errors import LoraMetaError, Option, UsageError, as_flag
+from hf_lorameta.pipeline.request import Request
 from hf_lorameta.quoting import shell
 from hf_lorameta.remarks import log_remarks
 
@@ -49,11 +50,11 @@ _EFFECTIVE_NUMBER = (
     "hf-lorameta plan user/name",
     "hf-lorameta plan --dataset rows.jsonl --metric kl --json",
 )
-def plan(request: Request) -> None:
+def plan(request: Request, token: str | None) -> None:
     """Show which bank adapters would be combined, their distances and coefficients."""
     from hf_lorameta.pipeline.generate import plan_dataset
 
-    with _opened(request, only_plan=True) as (session, dataset, resolved):
+    with _opened(request, token, only_plan=True) as (session, dataset, resolved):
         planned = plan_dataset(dataset, session.bank, request.recipe)
     log_remarks(planned.remarks, without=[planned.verdict])
     if not prints_json():
@@ -74,6 +75,7 @@ def plan(request: Request) -> None:
 )
 def generate(
     request: Request,
+    token: str | None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the adapter.")],
     overwrite: OverwriteFlag = False,
     export: ExportOption = None,
@@ -84,11 +86,11 @@ def generate(
     from hf_lorameta.pipeline.publish import command_to_publish
 
     require_free_target(output, overwrite)
-    with _opened(request, export) as (session, dataset, resolved):
+    with _opened(request, token, export) as (session, dataset, resolved):
         adapter = make(dataset, session, resolved)
         with _kept_if_unsaved(adapter), signals_waiting() as signals:
             folder = adapter.save_pretrained(
-                output, overwrite=overwrite, export=export, token=request.token
+                output, overwrite=overwrite, export=export, token=token
             )
     publish = command_to_publish(folder)
     _stop_if_interrupted(adapter, signals, folder, publish)
@@ -106,6 +108,7 @@ def generate(
 )
 def push(
     request: Request,
+    token: str | None,
     repo_id: Annotated[
         str | None,
         typer.Option(help="Target repo. Default: named after the dataset.", show_default=False),
@@ -141,12 +144,12 @@ def push(
     consent = Consent(private, create_pr, overwrite)
     if source is not None or request.dataset is None:
         folder, repo_id = _require_folder(request, source, repo_id, export)
-        _push_folder(request, folder, repo_id, consent, dry_run=dry_run)
+        _push_folder(request, token, folder, repo_id, consent, dry_run=dry_run)
         return
-    with _opened(request, export) as (session, dataset, resolved):
+    with _opened(request, token, export) as (session, dataset, resolved):
         target = target_for_dataset(
             dataset, session.bank, session.hub, repo_id, consent,
-            name=request.first_name, dry_run=dry_run,
+            name=_first_name(request), dry_run=dry_run,
         )  # fmt: skip
         adapter = make(dataset, session, resolved)
         with signals_waiting() as signals:
@@ -177,6 +180,7 @@ def _rows_in_time(resolved: "Resolved", labeled: int) -> str:
 
 def _push_folder(
     request: Request,
+    token: str | None,
     folder: Path,
     repo_id: str,
     consent: "Consent",
@@ -187,8 +191,8 @@ def _push_folder(
     from hf_lorameta.pipeline.adapter_folder import read_adapter
     from hf_lorameta.pipeline.publish import publish_or_keep, resolve_target
 
-    with request.session() as session:
-        finished = read_adapter(folder).require_provenance()
+    with session_of(request, token) as session:
+        finished = read_adapter(folder).require_record()
         target = resolve_target(
             repo_id,
             consent,
@@ -268,13 +272,22 @@ def _kept_if_unsaved(adapter: "Generation") -> Iterator[None]:
 
 @contextmanager
 def _opened(
-    request: Request, export: "Export | None" = None, *, only_plan: bool = False
+    request: Request, token: str | None, export: "Export | None" = None, *, only_plan: bool = False
 ) -> "Iterator[tuple[Session, Dataset, Resolved]]":
     """Open a session and the dataset, say what will be read, and decide what is done."""
-    with request.session() as session:
-        dataset = request.open_dataset(session)
+    from hf_lorameta.pipeline.resolve import resolve
+
+    with session_of(request, token) as session:
+        dataset = session.open_dataset(request.dataset or "", **request.options)
         _report_dataset(dataset, session.bank)
-        yield session, dataset, request.resolve(dataset, session, export, only_plan=only_plan)
+        resolved = resolve(dataset, session, request, export=export, only_plan=only_plan)
+        yield session, dataset, resolved
+
+
+def _first_name(request: Request) -> str:
+    """Return the dataset, or the first of its files, after which a repo is named."""
+    names = request.dataset or ""
+    return names if isinstance(names, str) else names[0]
 
 
 def _report_dataset(dataset: "Dataset", bank: "Bank") -> None:
@@ -299,14 +312,18 @@ def _require_folder(
     if source is None or request.dataset is not None:
         raise UsageError(
             f"expected either --dataset or --from, got {'both' if source else 'neither'}",
+            code="push.dataset-or-from",
             hint="leave one out" if source else Option("dataset", "user/name"),
         )
     if repo_id is None:
-        raise UsageError("--from needs --repo-id", hint=Option("repo_id", "user/name"))
+        raise UsageError(
+            "--from needs --repo-id", code="push.no-repo-id", hint=Option("repo_id", "user/name")
+        )
     if refused := [*request.changed, *(["export"] if export else [])]:
         option = f"--{refused[0].replace('_', '-')}"
         raise UsageError(
             f"{option} needs --dataset: a finished folder is published unchanged",
+            code="push.needs-dataset",
             hint=f"leave it out, or make another folder with hf-lorameta generate … {option} …",
         )
     return source, repo_id

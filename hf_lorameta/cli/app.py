@@ -147,17 +147,21 @@ def main(arguments: list[str] | None = None) -> None:
     logging.getLogger("hf_lorameta").setLevel(logging.DEBUG if debug else logging.INFO)
     for noisy in ("httpx2", "httpcore2", "urllib3", "filelock", "huggingface_hub.utils._http"):
         logging.getLogger(noisy).setLevel(logging.ERROR)  # their debug lines carry headers, URLs
+    # says that a download waits until another one releases the same file
+    logging.getLogger("huggingface_hub.utils").setLevel(logging.INFO)
     for covered in ("repocard", "hf_api", "file_download"):  # the last with signed URLs
         logging.getLogger(f"huggingface_hub.{covered}").setLevel(logging.CRITICAL)
     print_json("--json" in arguments)  # if they cannot be parsed
     fail = partial(_fail, debug=debug)
     try:
         if ("-o", "") in pairwise(arguments):
-            raise UsageError("-o names no file or folder", hint="name one, such as -o .")
+            raise UsageError(
+                "-o names no file or folder", code="output.unnamed", hint="name one, such as -o ."
+            )
         app([a for a in arguments if a != "--debug"])
     except LoraMetaError as error:
         hint = _propose_command(error, arguments) or _hint(error, arguments)
-        fail(error, str(error), hint, error.exit_code)
+        fail(error, str(error), hint, error.code, error.exit_code)
     except SystemExit as end:  # typer exits like this: it has printed what is wrong
         if hasattr(end.__context__, "format_message"):
             _complete_usage_error(end.__context__, arguments)
@@ -173,23 +177,26 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(130)
     except OSError as error:
         message, advice = explain(error)
-        code = UsageError.exit_code if is_of_a_name(error) else 1
+        exit_code = UsageError.exit_code if is_of_a_name(error) else 1
         advice += getattr(error, "__notes__", ())
-        fail(error, message, in_words(advice, command_line), code)
+        fail(error, message, in_words(advice, command_line), "file.inaccessible", exit_code)
     except Exception as error:  # noqa: BLE001 - the outermost handler
         message = f"unexpected {type(error).__name__}: this is a bug"
-        fail(error, message, "run the command again with --debug and report it", 1)
+        hint = "run the command again with --debug and report it"
+        fail(error, message, hint, LoraMetaError.code, 1)
 
 
-def _fail(error: BaseException, message: str, hint: str, code: int, *, debug: bool) -> None:
+def _fail(
+    error: BaseException, message: str, hint: str, code: str, exit_code: int, *, debug: bool
+) -> None:
     if debug:
         traceback.print_exception(error)
-    fields = {"type": type(error).__name__, "message": message, "hint": hint or None}
-    emit_error(fields | {"exit_code": code})
+    fields = {"type": type(error).__name__, "code": code, "message": message, "hint": hint or None}
+    emit_error(fields | {"exit_code": exit_code})
     typer.echo(f"Error: {printable(message)}", err=True)
     if hint:
         typer.echo(f"Next:  {printable(hint)}", err=True)
-    sys.exit(code)
+    sys.exit(exit_code)
 
 
 def _complete_usage_error(error: Any, arguments: Sequence[str]) -> None:
@@ -209,7 +216,7 @@ def _complete_usage_error(error: Any, arguments: Sequence[str]) -> None:
     if typo := _TYPO.fullmatch(message):
         words = [typo[2] if word == typo[1] else word for word in _without(arguments, "--token")]
         hint = shell("hf-lorameta", *words)
-    fields = {"type": "UsageError", "message": message, "hint": hint}
+    fields = {"type": "UsageError", "code": UsageError.code, "message": message, "hint": hint}
     emit_error(fields | {"exit_code": error.exit_code})
     if hint:
         typer.echo(f"Next:  {hint}", err=True)

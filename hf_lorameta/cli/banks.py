@@ -100,6 +100,7 @@ def discover(
     if not discovery.entries:
         raise BankError(
             f"none of {len(discovery.checked)} adapters of {discovery.base_model} can be used",
+            code="discover.none-usable",
             hint="train a bank instead: hf-lorameta bank train TASKS -o my-bank "
             f"--base {discovery.base_model}",
         )
@@ -170,6 +171,7 @@ def verify(folder: FolderArgument) -> None:
     if problems:
         raise IntegrityError(
             f"the checksums of {plural(len(problems), 'file')} of {folder} do not match",
+            code="bank.wrong-checksums",
             hint="delete them, and build or download the bank again",
         )
 

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,11 +10,12 @@ from hf_lorameta.cli.options import AdapterArgument, TokenOption, example
 from hf_lorameta.cli.output import LEGEND, emit, prints_json
 from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.data.prompt import as_option
-from hf_lorameta.quoting import option_words, shell
-from hf_lorameta.recipe import Recipe
+from hf_lorameta.pipeline.request import Request
+from hf_lorameta.quoting import shell
 from hf_lorameta.tables import coefficient_table, plural, table
 
 if TYPE_CHECKING:
+    from hf_lorameta.cards.record import MergeRecord
     from hf_lorameta.pipeline.adapter_folder import SavedAdapter
 
 logger = logging.getLogger(__name__)
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 _LISTED_APART = (
     "schema_version", "base_model", "rank", "modules", "remarks", "adapters", "check",
 )  # fmt: skip
-"""Parts of an adapter's provenance that are shown elsewhere, or not at all."""
+"""Parts of an adapter's record that are shown elsewhere, or not at all."""
 
 
 @example("hf-lorameta inspect user/adapter", "hf-lorameta inspect my-adapter --json")
@@ -38,55 +38,48 @@ def inspect(
 
     saved = read_adapter(locate_adapter(adapter, revision=revision, hub=Hub(token)))
     emit(saved.to_dict(), lambda: _describe(saved))
-    if saved.coefficients and not (saved.is_merge or prints_json()):
+    if saved.coefficients and not prints_json():
         logger.info(LEGEND)
 
 
 def _describe(saved: "SavedAdapter") -> str:
     """Return a readable summary of an adapter and what it was made from."""
+    from hf_lorameta.cards.record import MergeRecord
+
     fields = [
         ["base model", saved.config.base_model],
         ["rank", str(saved.config.rank)],
         ["modules", str(saved.modules)],
         ["dtype", ", ".join(saved.dtypes)],
     ]
-    if saved.provenance is None:
+    if saved.record is None:
         fields.append(["library", "unknown: not made by hf-lorameta, or recipe.json is damaged"])
         return table(["field", "value"], fields)
-    shown = {k: v for k, v in saved.provenance.items() if v and k not in _LISTED_APART}
+    shown = {k: v for k, v in saved.record.to_dict().items() if v and k not in _LISTED_APART}
     if (shown.get("training") or {}).get("folds"):
         shown.pop("rows", None)  # what would be held out without folds: it was trained on all
     for name, value in shown.items():
-        fields += _part(name, value)
-    remarks = saved.provenance.get("remarks", [])
-    for remark in remarks:
-        level = remark["level"]
-        if level != "doubt":  # the verdict has its text
-            name = level if level in ("note", "warning") else "verdict"
-            fields.append([name, as_option(remark["text"])])
+        fields += _OWN_ROWS[name](value) if name in _OWN_ROWS else _fields(value, name)
+    for remark in saved.record.remarks:
+        if remark.level != "doubt":  # the verdict has its text
+            name = remark.level if remark.level in ("note", "warning") else "verdict"
+            fields.append([name, as_option(remark.text)])
     lines = [table(["field", "value"], fields)]
-    if saved.coefficients:
-        lines += ["", _merged(saved) if saved.is_merge else _combined(saved)]
+    if isinstance(saved.record, MergeRecord):
+        lines += ["", _merged(saved.record)]
+    elif saved.coefficients:
+        lines += ["", _combined(saved)]
     return "\n".join(lines)
 
 
-def _part(name: str, value: Any) -> list[list[str]]:
-    """Return what a part of an adapter's provenance holds, in any form that a file may have."""
-    with suppress(AttributeError, LookupError, TypeError, ValueError):
-        return list(_OWN_ROWS[name](value))
-    return list(_fields(value, name))
-
-
 def _settings(recipe: Mapping[str, Any]) -> Iterator[list[str]]:
-    """Yield the settings of a recipe that are not the defaults, as options of the command line."""
-    defaults = Recipe().model_dump()
-    changed = {name: value for name, value in recipe.items() if value != defaults.get(name)}
-    yield ["settings", shell(*option_words(changed)) or "the defaults"]
+    """Yield the settings that are not the defaults, as options of the command line."""
+    yield ["settings", shell(*Request.of(**recipe).words()) or "the defaults"]
 
 
 def _dataset(stored: Mapping[str, Any]) -> Iterator[list[str]]:
     """Yield what is stored about a dataset, and how it was read as options of the command line."""
-    columns = Columns.model_validate(stored.get("columns", {}))
+    columns = Columns.model_validate(stored["columns"])
     yield ["dataset", stored["id"] or "a private or local one"]
     facts = ("config", "split", "revision", "rows", "tokens")
     yield from _fields({name: stored.get(name) for name in facts}, "dataset")
@@ -99,9 +92,12 @@ def _dataset(stored: Mapping[str, Any]) -> Iterator[list[str]]:
 
 
 def _training(result: Mapping[str, Any]) -> Iterator[list[str]]:
-    """Yield what was trained, or the fit of an earlier version."""
-    yield ["trained", f"{plural(result['rows'], 'row')}, {plural(result['steps'], 'step')}"]
-    if folds := result.get("folds"):
+    """Yield what was trained."""
+    from hf_lorameta.cards.results import Training
+
+    training = Training(**result)
+    yield ["trained", f"{training.seen_rows}, {plural(training.steps, 'step')}"]
+    if folds := training.folds:
         other = "another adapter was trained on the rows outside of each, to answer those in it"
         yield ["folds of these rows", f"{folds}: {other}"]
 
@@ -118,7 +114,7 @@ _PRIVATE = (
     "its dataset, base model and adapters are not all public: push makes a private repo by default"
 )
 _OWN_ROWS: Mapping[str, Callable[[Any], Iterable[list[str]]]] = {
-    "recipe": _settings, "dataset": _dataset, "fit": _training, "training": _training,
+    "recipe": _settings, "dataset": _dataset, "training": _training,
     "rows": _drawn,
     "private": lambda _: [["sources", _PRIVATE]],
     "merge": lambda recipe: [["combination", recipe["combine"]]],
@@ -128,7 +124,7 @@ _OWN_ROWS: Mapping[str, Callable[[Any], Iterable[list[str]]]] = {
     "scale": lambda value: [["scale of all coefficients", f"{value:.2f}"]],
     "effective_number": lambda value: [["effective number of adapters", f"{value:.1f}"]],
 }  # fmt: skip
-"""Parts of an adapter's provenance that are shown in the words of the command line."""
+"""Parts of an adapter's record that are shown in the words of the command line."""
 
 
 def _fields(value: Any, name: str) -> Iterator[list[str]]:
@@ -148,23 +144,20 @@ def _fields(value: Any, name: str) -> Iterator[list[str]]:
         yield [name, ", ".join(texts)]
 
 
-def _merged(saved: "SavedAdapter") -> str:
-    rows = [
-        [row["adapter"], row.get("revision") or "", f"{row['weight']:g}"]
-        for row in saved.coefficients
-    ]
+def _merged(record: "MergeRecord") -> str:
+    rows = [[row.adapter, row.revision or "", f"{row.weight:g}"] for row in record.adapters]
     return table(["adapter", "revision", "weight"], rows)
 
 
 def _combined(saved: "SavedAdapter") -> str:
     rows = [
         [
-            c.get("title") or c["dataset"],
-            "in the bank" if c.get("title") and c["adapter"].startswith("local/") else c["adapter"],
-            f"{c['distance']:.3f}",
-            f"{c['coefficient']:.1%}",
+            c.label,
+            "in the bank" if c.title and c.adapter.startswith("local/") else c.adapter,
+            f"{c.distance:.3f}",
+            f"{c.coefficient:.1%}",
         ]
         for c in saved.coefficients
     ]
-    values = [c["coefficient"] for c in saved.coefficients]
+    values = [c.coefficient for c in saved.coefficients]
     return coefficient_table(["dataset", "adapter", "distance", "coefficient"], rows, values)

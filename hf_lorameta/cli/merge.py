@@ -74,7 +74,7 @@ def merge(
         "folder": str(folder),
         "modules": len(merged.layout),
         "rank": merged.rank,
-        "provenance": merged.provenance,
+        "provenance": merged.record.to_dict(),
     }
     emit(data, lambda: str(folder))
 
@@ -114,9 +114,12 @@ def parse_weights(arguments: list[str]) -> dict[str, float]:
         if not name:
             raise UsageError(
                 f"{argument} is not of the form ADAPTER:WEIGHT",
+                code="merge.not-a-weight",
                 hint=f"{command('merge', *map(_weighted, arguments))} -o merged",
             )
         if name in weights:
-            raise UsageError(f"{name} is named twice", hint="add up its weights")
+            raise UsageError(
+                f"{name} is named twice", code="adapter.named-twice", hint="add up its weights"
+            )
         weights[name] = weight
     return weights

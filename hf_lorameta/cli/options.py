@@ -17,17 +17,15 @@ import typer
 from hf_lorameta.caches import check_caches
 from hf_lorameta.cli.output import print_json, stage_bars
 from hf_lorameta.data.prompt import from_option
+from hf_lorameta.data.reading import TEXTS
 from hf_lorameta.data.sources.formats import FORMATS
 from hf_lorameta.network import check_endpoint
 from hf_lorameta.paths import expanded
-from hf_lorameta.pipeline.budget import SHARE_FOR_CHECK, budget_seconds
+from hf_lorameta.pipeline.request import Request
 from hf_lorameta.recipe import REGISTRIES, Recipe
 
 if TYPE_CHECKING:
     CombinerName: TypeAlias = str
-    from hf_lorameta.data.dataset import Dataset
-    from hf_lorameta.pipeline.adapter_folder import Export
-    from hf_lorameta.pipeline.resolve import Resolved
     from hf_lorameta.pipeline.session import Session
 
 if not TYPE_CHECKING:  # the choices of the registry
@@ -59,38 +57,12 @@ TokenOption = Annotated[
         show_default=False,
     ),
 ]
-ConfigOption = Annotated[str | None, typer.Option(help="Configuration of a Hub dataset.")]
-SplitOption = Annotated[
-    str | None, typer.Option(help="Split. Default: train, or the only one.", show_default=False)
-]
 BankBaseOption = Annotated[
     str | None,
     typer.Option(
         help="Hub id of the bank's base model; selects a bank in this package. Default: that of "
         "the bank.",
         show_default=False,
-    ),
-]
-RevisionOption = Annotated[str | None, typer.Option(help="Revision of a Hub dataset.")]
-ColumnsOption = Annotated[
-    str | None,
-    typer.Option(
-        help="Columns to read: input=COLUMN,output=COLUMN; also instruction=, choices= and "
-        "messages=."
-    ),
-]
-InstructionOption = Annotated[
-    str | None,
-    typer.Option(
-        help=r"Text to put before every input, for rows without an instruction; \n is a line "
-        r"break, \t a tab, \\ a backslash."
-    ),
-]
-TemplateOption = Annotated[
-    str | None,
-    typer.Option(
-        help="Prompt of a row, such as '{instruction}\\n\\n{input}'; chat: the base model's own "
-        "chat template, the default without a bank."
     ),
 ]
 ExportOption = Annotated[
@@ -113,138 +85,19 @@ DatasetArgument = Annotated[
         show_default=False,
     ),
 ]
+_DESCRIBED = {n: field.description for n, field in Request.model_fields.items()}
+ConfigOption = Annotated[str | None, typer.Option(help=_DESCRIBED["config"])]
+RevisionOption = Annotated[str | None, typer.Option(help=_DESCRIBED["revision"])]
+ColumnsOption = Annotated[str | None, typer.Option(help=_DESCRIBED["columns"])]
+InstructionOption = Annotated[str | None, typer.Option(help=_DESCRIBED["instruction"])]
+TemplateOption = Annotated[str | None, typer.Option(help=_DESCRIBED["template"])]
+DatasetOption = Annotated[
+    list[str] | None,
+    typer.Option("--dataset", "-d", help=_DESCRIBED["dataset"]),
+]
 AdapterArgument = Annotated[str, typer.Argument(help="Folder or Hub repo of an adapter.")]
 FolderArgument = Annotated[Path, typer.Argument(help="Folder of a bank.")]
 
-
-_DEFAULT_RECIPE = Recipe()
-
-
-@dataclasses.dataclass(frozen=True)
-class Request:
-    """The options that plan, generate and push share, and the recipe."""
-
-    dataset: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--dataset",
-            "-d",
-            help="Hub id, folder, or files; several files are one dataset.",
-        ),
-    ] = None
-    base: Annotated[
-        str | None,
-        typer.Option(
-            help="Base model: Hub id, folder or .gguf file. Default: that of the bank.",
-            show_default=False,
-        ),
-    ] = None
-    base_revision: Annotated[
-        str | None, typer.Option(help="Revision of the base model, if no bank is used.")
-    ] = None
-    bank: Annotated[
-        str | None,
-        typer.Option(
-            help="Folder or Hub repo of a bank, or none: train on the base model itself. "
-            "Default: $HF_LORAMETA_BANK, else the bank that comes with this package; none for "
-            "another base model.",
-            show_default=False,
-        ),
-    ] = None
-    bank_revision: Annotated[str | None, typer.Option(help="Revision of a bank repo.")] = None
-    config: ConfigOption = None
-    split: SplitOption = None
-    revision: RevisionOption = None
-    columns: ColumnsOption = None
-    instruction: InstructionOption = None
-    template: TemplateOption = None
-    budget: Annotated[
-        str | None,
-        typer.Option(
-            help="Time to load the base model, train on your rows and count right answers (that "
-            f"takes up to {SHARE_FOR_CHECK:.0%} of the time after loading), e.g. 10m or 30s; a "
-            "number alone is seconds. 0: only combine adapters. Default: 2m if the base model is "
-            "on this machine (extra: eval).",
-            show_default=False,
-        ),
-    ] = None
-    no_check: Annotated[
-        bool,
-        typer.Option(
-            "--no-check",
-            help="Do not count right answers: all rows are trained on, none are held out for that.",
-        ),
-    ] = False
-    token: TokenOption = None
-    recipe: Recipe = _DEFAULT_RECIPE
-
-    @property
-    def name(self) -> str | list[str] | None:
-        """The dataset's name, or the list of its files."""
-        return self.dataset[0] if self.dataset and len(self.dataset) == 1 else self.dataset
-
-    @property
-    def first_name(self) -> str:
-        """The dataset, or the first of its files, after which a repo is named."""
-        return self.dataset[0] if self.dataset else ""
-
-    @property
-    def changed(self) -> list[str]:
-        """Names of the options whose values are not the defaults, without the token."""
-        fields = [f for f in dataclasses.fields(self) if f.name in _OPTIONS - {"token"}]
-        changed = [f.name for f in fields if getattr(self, f.name) != f.default]
-        return changed + list(self.recipe.model_dump(exclude_defaults=True))
-
-    @contextmanager
-    def session(self) -> "Iterator[Session]":
-        """Open this command's session, which shows progress."""
-        from hf_lorameta.pipeline.session import Session
-
-        with (
-            stage_bars() as progress,
-            Session(
-                self.bank,
-                base=self.base,
-                base_revision=self.base_revision,
-                bank_revision=self.bank_revision,
-                token=self.token,
-                progress=progress,
-            ) as session,
-        ):
-            yield session
-
-    def resolve(
-        self,
-        dataset: "Dataset",
-        session: "Session",
-        export: "Export | None" = None,
-        *,
-        only_plan: bool = False,
-    ) -> "Resolved":
-        """Decide what is done for the dataset, see `hf_lorameta.pipeline.resolve.resolve`."""
-        from hf_lorameta.pipeline.resolve import resolve
-
-        seconds, check = budget_seconds(self.budget), not self.no_check
-        return resolve(
-            dataset, session, self.recipe,
-            budget=seconds, check=check, export=export, only_plan=only_plan,
-        )  # fmt: skip
-
-    def open_dataset(self, session: "Session") -> "Dataset":
-        """Open the dataset that was named; reading its rows reports progress."""
-        return session.open_dataset(
-            self.name or "",
-            config=self.config,
-            split=self.split,
-            revision=self.revision,
-            columns=self.columns or None,
-            instruction=self.instruction and from_option(self.instruction),
-            template=self.template and from_option(self.template),
-        )
-
-
-_OPTIONS = {f.name for f in dataclasses.fields(Request)} - {"recipe"}
-"""Fields of a `Request` that are options."""
 
 RecipeName = Annotated[
     Literal["default", "paper"],
@@ -252,49 +105,78 @@ RecipeName = Annotated[
 ]
 
 
-def _recipe_parameters() -> list[inspect.Parameter]:
-    """Return an option for each field of a recipe, with its description as the help."""
-    parameters = [parameter("recipe", RecipeName, "default")]
-    for name, field in Recipe.model_fields.items():
-        kind = Literal[tuple(REGISTRIES[name])] if name in REGISTRIES else field.annotation
+def request_options() -> dict[str, Any]:
+    """Return the options for the fields of a `Request`, except `dataset`, by their names.
+
+    A field that takes numbers and False has a switch ``--no-…`` as well.
+    """
+    options = dict[str, Any]()
+    for name, field in Request.model_fields.items():
+        kind: Any = Request.kind(name)
+        kind = Literal[kind] if isinstance(kind, tuple) else kind
         option = typer.Option(help=field.description, show_default=False)
-        parameters.append(parameter(name, Annotated[Optional[kind], option], None))  # noqa: UP045
-    return parameters
+        options[name] = Annotated[Optional[kind], option]  # noqa: UP045 - of a type made here
+        if Request.can_be_off(name):
+            options[f"no_{name}"] = Annotated[bool, typer.Option(f"--no-{name}", help=_NOT)]
+    del options["dataset"]
+    return options
 
 
-def _make_request(options: dict[str, Any]) -> Request:
+_NOT = "Leave that out."
+
+
+def make_request(options: dict[str, Any]) -> Request:
     """Make a `Request` from a command's options, and remove these from the options.
 
     Raises:
-        RecipeError: as `Recipe.of` raises.
+        RecipeError: a setting is out of range, or two exclude each other.
         UsageError: a budget that is not a time.
     """
-    shared = {name: options.pop(name) for name in _OPTIONS}
-    shared["dataset"] = [*(options.pop("name") or ()), *(shared["dataset"] or ())] or None
-    settings = {name: options.pop(name) for name in Recipe.model_fields}
-    settings = {name: value for name, value in settings.items() if value is not None}
-    budget_seconds(shared["budget"])  # raises if it is not a time
-    paper = options.pop("recipe") == "paper"
-    recipe = Recipe.paper(**settings) if paper else Recipe.of(**settings)
-    return Request(**shared, recipe=recipe)
+    names = [*(options.pop("name") or ()), *(options.pop("dataset") or ())]
+    given = dict[str, Any]()
+    for name in request_options():
+        value = options.pop(name)
+        if name.startswith("no_"):
+            given |= {name.removeprefix("no_"): False} if value else {}
+        elif value is not None and value != "":
+            given[name] = from_option(value) if name in TEXTS else value
+    if options.pop("recipe") == "paper":
+        given = Recipe.paper().model_dump(exclude_defaults=True) | given
+    return Request.of(**given, dataset=tuple(names) if len(names) > 1 else next(iter(names), None))
+
+
+@contextmanager
+def session_of(request: Request, token: str | None) -> "Iterator[Session]":
+    """Open a command's session, which shows progress."""
+    from hf_lorameta.pipeline.generate import open_session
+
+    with (
+        stage_bars() as progress,
+        open_session(request, token=token, progress=progress) as session,
+    ):
+        yield session
 
 
 def with_request(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options of a `Request` and of a recipe to a command, which receives ``request``."""
-    first, *shared = field_parameters(Request, without={"recipe"})
+    """Add the options of a `Request` to a command, which receives ``request`` and ``token``."""
     own = [
         parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
         for parameter in inspect.signature(command).parameters.values()
-        if parameter.name != "request"
+        if parameter.name not in ("request", "token")
     ]
-    name = parameter("name", DatasetArgument, None)
+    asked = [
+        parameter(name, kind, False if name.startswith("no_") else None)
+        for name, kind in request_options().items()
+    ]
+    first = [parameter("name", DatasetArgument, None), parameter("dataset", DatasetOption, None)]
+    last = [parameter("recipe", RecipeName, "default"), parameter("token", TokenOption, None)]
 
     @functools.wraps(command)
     def run(**options: Any) -> None:
-        request = _make_request(options)  # refuses wrong settings before anything is opened
+        request = make_request(options)  # refuses wrong settings before anything is opened
         command(request=request, **options)
 
-    return with_parameters(run, [name, first, *own, *_recipe_parameters(), *shared])
+    return with_parameters(run, [*first, *own, *asked, *last])
 
 
 class Commands(typer.Typer):

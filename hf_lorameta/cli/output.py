@@ -8,12 +8,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from io import TextIOWrapper
+from io import BufferedWriter, FileIO, TextIOWrapper
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import typer
 
+from hf_lorameta.caches import writing_to
 from hf_lorameta.errors import command_line
 from hf_lorameta.pipeline.progress import duration
 from hf_lorameta.remarks import Remark
@@ -41,16 +43,32 @@ def prepare_streams() -> None:
     """Read and print what the encodings of streams lack; replace streams that are closed.
 
     A closed stream is None, and the next file that is opened would get its number, and with it
-    what other libraries print.
+    what other libraries print. What cannot be written to stderr is dropped: it costs no result.
     """
     for name in ("stdin", "stdout", "stderr"):
         if getattr(sys, name) is None:
             mode = "r" if name == "stdin" else "w"
             setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115
+    if type(sys.stderr) is TextIOWrapper:
+        raw, own = _Dropping(sys.stderr.fileno(), "w", closefd=False), sys.stderr
+        sys.stderr = TextIOWrapper(
+            BufferedWriter(raw), encoding=own.encoding, errors=own.errors, line_buffering=True
+        )
     if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="backslashreplace")
     if isinstance(sys.stdin, TextIOWrapper) and sys.stdin.errors == "strict":
         sys.stdin.reconfigure(errors="surrogateescape")  # as in arguments
+
+
+class _Dropping(FileIO):
+    """A stream that takes what it cannot write, such as that of a full disk, as written."""
+
+    def write(self, data: Any, /) -> int:
+        """Write bytes; return how many."""
+        try:
+            return super().write(data)
+        except OSError:
+            return memoryview(data).nbytes
 
 
 def print_json(asked: bool) -> None:
@@ -65,13 +83,16 @@ def prints_json() -> bool:
 
 
 def emit(data: object, text: Callable[[], str]) -> None:
-    """Print a result on stdout, as JSON or as text."""
+    """Print a result on stdout, as JSON or as text.
+
+    Raises:
+        OSError: it cannot be printed, with the stream as its file.
+    """
     global _result_printed
     _result_printed = True
-    if _as_json:
-        typer.echo(json.dumps(data, indent=2, allow_nan=False))
-    else:
-        typer.echo(printable(text()))
+    shown = json.dumps(data, indent=2, allow_nan=False) if _as_json else printable(text())
+    with writing_to(Path("standard output")):
+        typer.echo(shown)
 
 
 def emit_error(error: Mapping[str, object]) -> None:

@@ -15,7 +15,6 @@ from hf_lorameta.cli.options import (
     ConfigOption,
     DaskOption,
     RevisionOption,
-    SplitOption,
     TokenOption,
     example,
 )
@@ -49,7 +48,9 @@ def predict(
         typer.Option(help="Leave the answer empty where its probability is lower, such as 0.95."),
     ] = 0.0,
     config: ConfigOption = None,
-    split: SplitOption = None,
+    split: Annotated[
+        str | None, typer.Option(help="Split. Default: train, or the only one.", show_default=False)
+    ] = None,
     revision: RevisionOption = None,
     columns: ColumnsOption = None,
     base: BaseOption = None,

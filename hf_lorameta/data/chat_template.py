@@ -70,6 +70,7 @@ def require_chat_form(form: ChatForm | None, base_model: str) -> ChatForm:
     if form is None:
         raise UsageError(
             f"{base_model} has no chat template",
+            code="template.no-chat",
             hint=(Option("template", CHAT, "leave out"), Option("template", "Question: {prompt}")),
         )
     return form
@@ -106,11 +107,13 @@ def form_of(config: Mapping[str, Any], base_model: str, *, starts: bool) -> Chat
     except _TemplateFailureError as error:
         raise UsageError(
             f"the chat template of {base_model} fails on a message: {error}",
+            code="template.chat-fails",
             hint=Option("template", PROMPT),
         ) from None
     if text.count(PROMPT) != 1:
         raise UsageError(
             f"the chat template of {base_model} does not show a message as it is",
+            code="template.chat-alters-message",
             hint=Option("template", PROMPT),
         )
     bos = texts.get("bos_token", "")

@@ -205,6 +205,7 @@ def _unknown_argument(name: str) -> UsageError:
     advice = [f"name it {option}=" for option in likely]
     return UsageError(
         f"no argument is named {name}=; a dataset is read with {', '.join(known)}",
+        code="dataset.unknown-argument",
         hint=[*advice, "give settings of the adapter as recipe=hf_lorameta.Recipe(…)"],
     )
 
@@ -229,7 +230,9 @@ def as_dataset(
         if found and columns.names() == [columns.output]:
             as_input = Option("columns", f"input={columns.output}")
             text = "The dataset is read as outputs without inputs."
-            remarks.append(Remark("note", text, as_input, "To read them as inputs"))
+            remarks.append(
+                Remark("note", text, as_input, "To read them as inputs", code="inputs.none")
+            )
     except DatasetError as error:
         error.row = _row_as_proposed(raw, error.columns)
         raise
@@ -280,28 +283,36 @@ def open_rows(name: Any, hub: Hub, options: ReadingOptions) -> RawDataset:
         if others := [str(one) for one in name if not is_local(one)]:
             raise UsageError(
                 f"{', '.join(others)}: several datasets are read as one only if all are files",
+                code="dataset.several",
                 hint="name one",
             )
         return open_files(name, split)
     if not str(name):
         raise UsageError(
-            "no dataset was named", hint=[Option("dataset", "user/name"), "name a file"]
+            "no dataset was named",
+            code="dataset.unnamed",
+            hint=[Option("dataset", "user/name"), "name a file"],
         )
     if is_local(name):
         _refuse_repo_options(f"{name} is a file: it has", options)
         return open_files(name, split)
     if is_folder(name):
         if revision:
-            raise UsageError(f"{name} is a folder: it has no revision{_same_on_hub(name)}")
+            raise UsageError(
+                f"{name} is a folder: it has no revision{_same_on_hub(name)}",
+                code="folder.no-revision",
+            )
         raw = open_folder(name, config, split)
         also = _same_on_hub(name)
-        return replace(raw, notes=(f"{name} is a folder{also}.", *raw.notes)) if also else raw
+        remark = Remark("note", f"{name} is a folder{also}.", code="dataset.is-a-folder")
+        return replace(raw, remarks=(remark, *raw.remarks)) if also else raw
     refuse_stream(Path(name))
     repo_id = str(name).removeprefix(ON_HUB)
     if not is_repo_id(repo_id):
         link = DATASET_LINK.match(str(name))
         raise DatasetError(
             f"{name} is neither a local file nor a Hub id of the form user/name",
+            code="dataset.not-found",
             hint=f"name it {link[1]}" if link else other_name(Path(name)),
         )
     try:
@@ -317,6 +328,7 @@ def _refuse_repo_options(what_has: str, options: ReadingOptions) -> None:
     if given := [name for name in ("config", "revision") if options.get(name)]:
         raise UsageError(
             f"{what_has} neither configuration nor revision",
+            code="dataset.no-config-or-revision",
             hint=[Option(name, change="leave out") for name in given],
         )
 

@@ -11,7 +11,7 @@ from hf_lorameta.data.columns.rows import RowReader
 from hf_lorameta.data.columns.table_view import TableView
 from hf_lorameta.data.sources.raw_dataset import RawDataset
 from hf_lorameta.errors import ColumnsError, EmptyDatasetError, Option
-from hf_lorameta.remarks import Remark
+from hf_lorameta.remarks import Level, Remark
 from hf_lorameta.types import Row
 
 _NUMBER = re.compile(r"[-+−$€]?\d[\d.,\s]*%?")
@@ -35,11 +35,12 @@ def read_first_rows(raw: RawDataset, reader: RowReader) -> tuple[list[Row], list
         _require_inputs(reader, sample, rows)
     _require_outputs(reader, rows)
     blank = sum(not reader.has_input(row) for row in sample) if has_inputs else 0
-    remarks = [Remark("note", text) for text in (*raw.notes, *_notes(raw, reader, sample))]
+    remarks = [*raw.remarks, *_notes(raw, reader, sample)]
     if blank:
         text = f"Blank inputs among the first {len(rows)}: {blank}."
-        remarks.append(Remark("doubt" if blank > _FEW_BLANK * len(rows) else "note", text))
-    remarks += [Remark("doubt", text) for text in doubts(raw.sample, rows)]
+        level: Level = "doubt" if blank > _FEW_BLANK * len(rows) else "note"
+        remarks.append(Remark(level, text, code="inputs.blank"))
+    remarks += doubts(raw.sample, rows)
     return [row for row in rows if row[1]] or rows, remarks
 
 
@@ -51,6 +52,7 @@ def _require_inputs(
         raise EmptyDatasetError(
             f"the inputs of the first {len(labeled)} rows are blank, as {reader.columns} reads "
             "them",
+            code="inputs.all-blank",
             hint="name columns with texts",
         )
 
@@ -61,45 +63,56 @@ def _require_outputs(reader: RowReader, rows: Sequence[Row]) -> None:
         other = Option("columns", f"input={','.join(columns.named('input'))},output=COLUMN")
         raise ColumnsError(
             f"{columns} reads no output of the first {len(rows)} rows: {why}",
+            code="outputs.unread",
             hint="rename the role of the answers to assistant" if columns.messages else other,
         )
 
 
 def _notes(
     raw: RawDataset, reader: RowReader, sample: Sequence[Mapping[str, Any]]
-) -> Iterator[str]:
+) -> Iterator[Remark]:
     """Yield how the rows of a sample are read, where their columns alone do not say it."""
     columns = reader.columns
     first = f"of the first {len(sample)}"
     if columns.messages:
         answering, _ = unknown_roles([value_at(row, columns.messages) for row in sample])
         if answering:
-            yield f"Turns of {', '.join(sorted(answering))} are read as the answers."
+            text = f"Turns of {', '.join(sorted(answering))} are read as the answers."
+            yield Remark("note", text, code="columns.answering-roles")
     if name := reader.verdict:
         refused = dict.fromkeys(str(row[name]).lower() for row in raw.sample if reader.is_bad(row))
         listed = " or ".join(refused) or "false"
-        yield f"Rows with {listed} in column {name} are left out as bad examples."
+        text = f"Rows with {listed} in column {name} are left out as bad examples."
+        yield Remark("note", text, code="rows.bad-left-out")
     output = columns.answer
     if not columns.choices and TableView(raw.columns, raw.labels, raw.sample).holds_codes(output):
         of_classes = "if they stand for classes, a model learns more from the names of these"
-        yield f"Column {output} holds numbers: {of_classes}."
+        text = f"Column {output} holds numbers: {of_classes}."
+        yield Remark("note", text, code="outputs.numbers")
     if reader.form == "several":
-        yield "Some rows have several labels: they are read in a fixed order, with commas."
+        text = "Some rows have several labels: they are read in a fixed order, with commas."
+        yield Remark("note", text, code="labels.several")
     if respelled := reader.labels.respelled:
-        yield (
+        yield Remark(
+            "note",
             f"{respelled} {first} labels differ from others only in case or "
-            "space: all are read in the most frequent spelling."
+            "space: all are read in the most frequent spelling.",
+            code="labels.respelled",
         )
     if unknown := sum(map(reader.is_unknown, raw.sample)):
-        yield (
+        yield Remark(
+            "note",
             f"{unknown} {first} rows have the label {reader.unknown}, which stands for no label: "
-            "they are left out."
+            "they are left out.",
+            code="labels.unknown-left-out",
         )
     if several := sum(map(bool, map(reader.other_outputs, raw.sample))):
-        yield (
-            f"{several} {first} rows hold several outputs: the first of each is "
-            "trained on, and any of them is a right answer."
-        ) + _advice_to_join(columns)
+        yield Remark(
+            "note",
+            f"{several} {first} rows hold several outputs: the first of each is trained on, and "
+            f"any of them is a right answer.{_advice_to_join(columns)}",
+            code="outputs.several",
+        )
 
 
 def _advice_to_join(columns: Columns) -> str:
@@ -110,7 +123,7 @@ def _advice_to_join(columns: Columns) -> str:
     return f" To join them, read the columns {joined}."
 
 
-def doubts(raw: Sequence[Mapping[str, Any]], rows: Sequence[Row]) -> Iterator[str]:
+def doubts(raw: Sequence[Mapping[str, Any]], rows: Sequence[Row]) -> Iterator[Remark]:
     """Yield why a text model may be unable to answer from the inputs, without quoting them.
 
     Args:
@@ -119,15 +132,17 @@ def doubts(raw: Sequence[Mapping[str, Any]], rows: Sequence[Row]) -> Iterator[st
 
     Example:
         >>> rows = [(f"{n} + {n} =", f"{2 * n}") for n in range(4)]
-        >>> list(doubts([], rows))
-        ['The outputs are all different numbers, which such small models rarely compute.']
+        >>> print(*doubts([], rows))
+        The outputs are all different numbers, which such small models rarely compute.
     """
     if any(_is_image(value) for row in raw for value in row.values()):
-        yield "The dataset holds images, which are not read."
+        text = "The dataset holds images, which are not read."
+        yield Remark("doubt", text, code="inputs.images")
     outputs = [output.strip() for _, output in rows if output.strip()]
     different = len(outputs) >= _LEAST and len(set(outputs)) == len(outputs)
     if different and all(map(_NUMBER.fullmatch, outputs)):
-        yield "The outputs are all different numbers, which such small models rarely compute."
+        text = "The outputs are all different numbers, which such small models rarely compute."
+        yield Remark("doubt", text, code="outputs.all-numbers")
 
 
 def _is_image(value: object) -> bool:

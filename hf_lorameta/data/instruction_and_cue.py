@@ -89,20 +89,23 @@ def _remarks(
     instruction: str | None, template: str | None, chat: str | ChatForm | None
 ) -> Iterator[Remark]:
     """Yield remarks on what is put around the prompts."""
-    texts: list[str] = []
+    leave = Option("template", PROMPT), "To leave prompts as they are"
+    around: Remark | None = None
+    if isinstance(chat, ChatForm):
+        text = f"All prompts get the base model's chat form{_mode(chat)}."
+        around = Remark("note", text, *leave, code="prompt.chat-template")
+    elif chat:
+        text = "All prompts get the chat format that the bank's adapters know."
+        around = Remark("note", text, *leave, code="prompt.chat-format-of-bank")
+    elif template:
+        text = f"All prompts get the form {as_option(template)}, since they end without a cue."
+        around = Remark("note", text, *leave, code="prompt.cue-added")
     if instruction:
         what = "The rows have no instruction, so all get this one, which the card shows"
-        texts.append(f"{what}: {instruction}")
-    if isinstance(chat, ChatForm):
-        texts.append(f"All prompts get the base model's chat form{_mode(chat)}.")
-    elif chat:
-        texts.append("All prompts get the chat format that the bank's adapters know.")
-    elif template:
-        form = as_option(template)
-        texts.append(f"All prompts get the form {form}, since they end without a cue.")
-    *others, last = texts
-    yield from (Remark("note", text) for text in others)
-    yield Remark("note", last, Option("template", PROMPT), "To leave prompts as they are")
+        option = () if around else leave
+        yield Remark("note", f"{what}: {instruction}", *option, code="instruction.proposed")
+    if around:
+        yield around
 
 
 def _mode(form: ChatForm) -> str:

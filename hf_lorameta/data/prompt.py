@@ -65,7 +65,7 @@ def check_template(template: str, *, has_instruction: bool) -> None:
         problem = "has no {instruction}"
     else:
         return
-    raise UsageError(f"the template {template!r} {problem}", hint=hint)
+    raise UsageError(f"the template {template!r} {problem}", code="template.invalid", hint=hint)
 
 
 def shared_ends(texts: Sequence[str]) -> tuple[str, str]:

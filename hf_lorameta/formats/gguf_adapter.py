@@ -58,11 +58,13 @@ def tensor_names(layout: Layout, base: BaseArchitecture) -> dict[str, str]:
         if name is None or (name == "output" and base.tied):
             raise AdapterError(
                 f"{module.name} has no counterpart in a {base.name} model of {base.layers} layers: "
-                "is this the adapter's base model?"
+                "is this the adapter's base model?",
+                code="gguf.no-counterpart",
             )
         if (base.name, text_name.rpartition(".")[2]) in UNUSED:
             raise AdapterError(
                 f"llama.cpp does not apply adapters of {module.name}",
+                code="gguf.module-not-applied",
                 hint="leave this module out of the adapter",
             )
         base.row_order(module)
@@ -80,6 +82,7 @@ def _name_map(architecture: str, layers: int) -> Any:
     if architecture not in architectures:
         raise MissingExtraError(
             f"the installed gguf package does not know {architecture}",
+            code="gguf.unknown-architecture",
             hint=pip_install("-U", "gguf"),
         )
     return gguf.get_tensor_name_map(architectures[architecture], layers)
@@ -118,6 +121,7 @@ def _write(
             if not np.isfinite(narrowed).all():
                 raise AdapterError(
                     f"{module.name} has values beyond float16's 65504",
+                    code="gguf.beyond-float16",
                     hint="export it as float32: hf-lorameta export ADAPTER --dtype f32 -o FILE",
                 )
             writer.add_tensor(f"{names[module.name]}.lora_{factor.lower()}", narrowed)

@@ -67,6 +67,7 @@ class BaseArchitecture(NamedTuple):
             raise UsageError(
                 f"base models of the type {model_type!r} cannot be exported to GGUF, "
                 f"expected one of {', '.join(ARCHITECTURES)}",
+                code="gguf.unknown-architecture",
                 hint=Option("export", change="leave out"),
             )
         name = ARCHITECTURES.get(model_type, model_type)
@@ -81,7 +82,8 @@ class BaseArchitecture(NamedTuple):
             if values % groups:
                 raise AdapterError(
                     f"the base's config.json has {values} linear_num_value_heads, expected a "
-                    f"multiple of {groups}"
+                    f"multiple of {groups}",
+                    code="base.config-invalid",
                 )
             value_heads = groups, values, size
         return cls(name, layers, bool(tied), heads, value_heads)
@@ -135,7 +137,8 @@ def _leaf(module: str) -> str:
 def _misfit(module: Module, total: int, what: str, heads: int) -> AdapterError:
     return AdapterError(
         f"{module.name} has {total} {what}, which do not divide into {heads} heads of the base "
-        "model"
+        "model",
+        code="gguf.heads-do-not-divide",
     )
 
 
@@ -148,7 +151,9 @@ def _rotary_heads(config: Mapping[str, Any]) -> dict[str, int]:
 def _count(config: Mapping[str, Any], key: str) -> int:
     count = config.get(key)
     if type(count) is not int or not 0 < count < 1 << 16:
-        raise AdapterError(f"the base's config.json has {key} {count!r}, expected ≥ 1")
+        raise AdapterError(
+            f"the base's config.json has {key} {count!r}, expected ≥ 1", code="base.config-invalid"
+        )
     return count
 
 

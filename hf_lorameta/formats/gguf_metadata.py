@@ -28,17 +28,26 @@ def read_metadata(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
             if file.read(4) != b"GGUF":
-                raise NotFoundError(f"{path} is not a GGUF file", hint="name a GGUF file")
+                raise NotFoundError(
+                    f"{path} is not a GGUF file", code="gguf.not-gguf", hint="name a GGUF file"
+                )
             reader = _HeaderReader(file)
             version, _, pairs = reader.unpack("IQQ")
             if version not in (2, 3):
-                raise NotFoundError(f"{path}: expected GGUF version 2 or 3, got {version}")
+                raise NotFoundError(
+                    f"{path}: expected GGUF version 2 or 3, got {version}",
+                    code="gguf.other-version",
+                )
             return {reader.string(): reader.value(*reader.unpack("I")) for _ in range(pairs)}
     except OSError as error:
-        raise NotFoundError(f"{path}: {error.strerror}", hint="name a GGUF file") from None
+        raise NotFoundError(
+            f"{path}: {error.strerror}", code="file.unreadable", hint="name a GGUF file"
+        ) from None
     except (struct.error, UnicodeDecodeError, KeyError, TypeError, RecursionError):
         raise NotFoundError(
-            f"{path}: the GGUF header is truncated or damaged", hint="download the file again"
+            f"{path}: the GGUF header is truncated or damaged",
+            code="gguf.damaged",
+            hint="download the file again",
         ) from None
 
 
@@ -47,6 +56,7 @@ def base_config(metadata: Mapping[str, Any]) -> dict[str, Any]:
     if metadata.get("general.type", "model") != "model":
         raise UsageError(
             f"the GGUF is not a base model but an {metadata['general.type']}",
+            code="gguf.not-a-model",
             hint=Option("base", change="name another"),
         )
     architecture = metadata.get("general.architecture")

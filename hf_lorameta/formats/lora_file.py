@@ -17,7 +17,7 @@ from hf_lorameta.files import atomic_file
 from hf_lorameta.formats import safetensors
 from hf_lorameta.formats.lora_layout import FACTORS, Factor, Layout, read_layout, tensor_name
 from hf_lorameta.formats.peft_config import CONFIG_FILE, LoraConfig, parse_config
-from hf_lorameta.formats.safetensors import CODES, DTYPES, TensorInfo
+from hf_lorameta.formats.safetensors import CODES, TensorInfo, dtypes_by_code
 from hf_lorameta.types import FactorPair, FloatArray
 
 WEIGHTS_FILE = "adapter_model.safetensors"
@@ -70,7 +70,7 @@ class AdapterFile:
             size = path.stat().st_size
             header = safetensors.read_header(self._read, size)
         except OSError as error:
-            raise AdapterError(f"{path}: {error.strerror}") from None
+            raise AdapterError(f"{path}: {error.strerror}", code="adapter.unreadable") from None
         self.tensor_infos, self.layout, self.rank = self._parse(header, size)
 
     def _read(self, start: int, stop: int) -> bytes:
@@ -120,7 +120,10 @@ def write_tensors(
             for factor, values in zip(FACTORS, pair, strict=True):
                 name, expected = tensor_name(module.name, factor), module.shape(factor, rank)
                 if values.shape != expected:
-                    raise AdapterError(f"{name} has shape {values.shape}, expected {expected}")
+                    raise AdapterError(
+                        f"{name} has shape {values.shape}, expected {expected}",
+                        code="adapter.other-shape",
+                    )
                 file.write(_finite_bytes(values, dtype, name))
 
 
@@ -135,8 +138,10 @@ def canonical_header(layout: Layout, rank: int, dtype: str) -> bytes:
 
 def _finite_bytes(values: FloatArray, dtype: str, name: str) -> bytes:
     raw = safetensors.to_bytes(values, dtype)
-    if not np.isfinite(np.frombuffer(raw, DTYPES[CODES[dtype]]).astype(np.float32)).all():
-        raise AdapterError(f"{sanitize(name)} has NaN or infinite values in {dtype}")
+    if not np.isfinite(np.frombuffer(raw, dtypes_by_code()[CODES[dtype]]).astype(np.float32)).all():
+        raise AdapterError(
+            f"{sanitize(name)} has NaN or infinite values in {dtype}", code="adapter.not-finite"
+        )
     return raw
 
 
@@ -154,6 +159,7 @@ def check_adapter(folder: Path) -> tuple[LoraConfig, AdapterFile]:
                 name = f"{sanitize(module.name)}.lora_{factor}"
                 raise AdapterError(
                     f"{weights.path}: {name} has NaN or infinite values",
+                    code="adapter.not-finite",
                     hint="name another adapter",
                 )
     return config, weights
@@ -165,11 +171,15 @@ def open_adapter(folder: Path) -> tuple[LoraConfig, AdapterFile]:
     if not (folder / WEIGHTS_FILE).exists():
         raise AdapterError(
             f"{folder} has no {WEIGHTS_FILE}",
+            code="adapter.no-weights",
             hint=["name a folder with a PEFT adapter", "load it with PEFT and save it again"],
         )
     weights = AdapterFile(folder / WEIGHTS_FILE)
     if weights.rank != config.rank:
-        raise AdapterError(f"{CONFIG_FILE} has rank {config.rank}, the weights have {weights.rank}")
+        raise AdapterError(
+            f"{CONFIG_FILE} has rank {config.rank}, the weights have {weights.rank}",
+            code="adapter.other-rank",
+        )
     return config, weights
 
 
@@ -182,5 +192,7 @@ def folder_config(folder: Path, *, patterns: bool = False) -> LoraConfig:
         inside = sorted(path.parent for path in folder.glob(f"*/*/{CONFIG_FILE}"))
         one = f"name one of the adapters in it, such as {inside[0]}" if inside else ""
         raise AdapterError(
-            f"{folder} has no {CONFIG_FILE}", hint=one or "name a folder with a PEFT adapter"
+            f"{folder} has no {CONFIG_FILE}",
+            code="adapter.no-config",
+            hint=one or "name a folder with a PEFT adapter",
         ) from None

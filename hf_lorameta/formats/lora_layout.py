@@ -53,6 +53,7 @@ def read_layout(infos: Mapping[str, TensorInfo]) -> tuple[Layout, int]:
         if match is None or len(info.shape) != 2:
             raise AdapterError(
                 f"tensor {sanitize(name)} {info.shape} is not a 2-d lora_A or lora_B weight",
+                code="adapter.not-lora-weights",
                 hint="only LoRA of linear layers can be combined"
                 if ".lora_" in name
                 else "PEFT leaves out weights of the base model with save_embedding_layers=False",
@@ -62,14 +63,20 @@ def read_layout(infos: Mapping[str, TensorInfo]) -> tuple[Layout, int]:
     for name in sorted(shapes, key=canonical_order):
         pair = shapes[name]
         if len(pair) != 2:
-            raise AdapterError(f"{sanitize(name)} has only lora_{next(iter(pair))}")
+            raise AdapterError(
+                f"{sanitize(name)} has only lora_{next(iter(pair))}", code="adapter.lacks-factor"
+            )
         (rank, in_features), (out_features, columns) = pair["A"], pair["B"]
         if rank != columns or not rank * in_features * out_features:
             raise AdapterError(
-                f"{sanitize(name)}: lora_A {pair['A']} and lora_B {pair['B']} do not multiply"
+                f"{sanitize(name)}: lora_A {pair['A']} and lora_B {pair['B']} do not multiply",
+                code="adapter.factors-do-not-multiply",
             )
         ranks.add(rank)
         modules.append(Module(name, in_features, out_features))
     if len(ranks) != 1:
-        raise AdapterError(f"expected one rank in every module, got {sorted(ranks) or 'no module'}")
+        raise AdapterError(
+            f"expected one rank in every module, got {sorted(ranks) or 'no module'}",
+            code="adapter.other-rank",
+        )
     return tuple(modules), ranks.pop()

@@ -47,34 +47,52 @@ def parse_config(raw: bytes, name: object = CONFIG_FILE, *, patterns: bool = Fal
     try:
         config = json.loads(raw)
     except (ValueError, RecursionError):
-        raise AdapterError(f"{name} is not JSON") from None
+        raise AdapterError(f"{name} is not JSON", code="adapter.config-not-json") from None
     if not isinstance(config, dict):
-        raise AdapterError(f"{CONFIG_FILE} is not a JSON object")
+        raise AdapterError(f"{CONFIG_FILE} is not a JSON object", code="adapter.config-not-json")
     if config.get("peft_type") != "LORA":
         raise AdapterError(
-            f"peft_type is {config.get('peft_type')!r}, expected 'LORA'", hint=_CONVERSION
+            f"peft_type is {config.get('peft_type')!r}, expected 'LORA'",
+            code="adapter.not-lora",
+            hint=_CONVERSION,
         )
     for key in _UNSUPPORTED:
         if config.get(key):
-            raise AdapterError(f"{key} is set: only plain LoRA adapters can be combined")
+            raise AdapterError(
+                f"{key} is set: only plain LoRA adapters can be combined",
+                code="adapter.not-plain-lora",
+            )
     for key in () if patterns else _PATTERNS:
         if config.get(key):
             raise AdapterError(
-                f"{key} is set, expected one value for all modules", hint=_CONVERSION
+                f"{key} is set, expected one value for all modules",
+                code="adapter.not-plain-lora",
+                hint=_CONVERSION,
             )
     if config.get("bias", "none") != "none":
-        raise AdapterError(f"bias is {config['bias']!r}, expected 'none'")
+        raise AdapterError(f"bias is {config['bias']!r}, expected 'none'", code="adapter.has-bias")
     init = str(config.get("init_lora_weights", True)).lower()
     if init.startswith(_BASE_CHANGING):
-        raise AdapterError(f"init_lora_weights {init!r} changes the base model's weights")
+        raise AdapterError(
+            f"init_lora_weights {init!r} changes the base model's weights",
+            code="adapter.changes-base",
+        )
     rank, alpha = config.get("r"), config.get("lora_alpha", 8)
     if type(rank) is not int or not 1 <= rank <= 4096:
-        raise AdapterError(f"r is {rank!r}, expected an integer from 1 to 4096")
+        raise AdapterError(
+            f"r is {rank!r}, expected an integer from 1 to 4096", code="adapter.config-invalid"
+        )
     if not isinstance(alpha, (int, float)) or not 0 < alpha < 1e6:
-        raise AdapterError(f"lora_alpha is {alpha!r}, expected a positive number below 1e6")
+        raise AdapterError(
+            f"lora_alpha is {alpha!r}, expected a positive number below 1e6",
+            code="adapter.config-invalid",
+        )
     revision, task_type = texts = [config.get(key) for key in ("revision", "task_type")]
     if not all(isinstance(value, str | None) for value in texts):
-        raise AdapterError(f"revision and task_type are {texts}, expected strings or null")
+        raise AdapterError(
+            f"revision and task_type are {texts}, expected strings or null",
+            code="adapter.config-invalid",
+        )
     scaling = alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
     base_model = str(config.get("base_model_name_or_path") or "")
     return LoraConfig(base_model, rank, scaling, revision or None, task_type)

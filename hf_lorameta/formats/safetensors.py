@@ -11,10 +11,10 @@ import json
 import math
 import struct
 from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
@@ -27,14 +27,22 @@ _DAMAGED = "fetch or copy the file again"
 Read = Callable[[int, int], bytes]
 """Returns bytes [start, stop) of a file, exactly stop − start of them."""
 
-DTYPES: dict[str, np.dtype[Any]] = {
-    "F32": np.dtype(np.float32),
-    "F16": np.dtype(np.float16),
-    "BF16": np.dtype(ml_dtypes.bfloat16),
-}
-"""Floating-point dtypes by safetensors code."""
 CODES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 """Safetensors codes by torch dtype name."""
+
+
+@cache
+def dtypes_by_code() -> dict[str, np.dtype[Any]]:
+    """Return the floating-point dtypes by safetensors code; importing bfloat16 takes 0.6 s.
+
+    Example:
+        >>> [dtype.itemsize for dtype in dtypes_by_code().values()]
+        [4, 2, 2]
+    """
+    import ml_dtypes
+
+    floats = {"F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}
+    return {code: np.dtype(kind) for code, kind in floats.items()}
 
 
 class TensorInfo(NamedTuple):
@@ -48,7 +56,7 @@ class TensorInfo(NamedTuple):
 
 def build_header(
     tensors: Iterable[tuple[str, str, tuple[int, ...]]],
-    dtypes: Mapping[str, np.dtype[Any]] = DTYPES,
+    dtypes: Mapping[str, np.dtype[Any]] | None = None,
 ) -> bytes:
     """Build the header of a file that holds tensors (name, dtype code, shape) one after another.
 
@@ -60,7 +68,7 @@ def build_header(
         (1,)
     """
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    stop = 0
+    stop, dtypes = 0, dtypes or dtypes_by_code()
     for name, code, shape in tensors:
         start, stop = stop, stop + math.prod(shape) * dtypes[code].itemsize
         header[name] = {"dtype": code, "shape": shape, "data_offsets": (start, stop)}
@@ -76,20 +84,25 @@ def read_header(read: Read, size: int) -> bytes:
         AdapterError: the file is too short, or claims a longer header.
     """
     if size < 8:
-        raise AdapterError(f"{size} bytes are too few for a safetensors file", hint=_DAMAGED)
+        raise AdapterError(
+            f"{size} bytes are too few for a safetensors file",
+            code="safetensors.too-small",
+            hint=_DAMAGED,
+        )
     (length,) = struct.unpack("<Q", read(0, 8))
     limit = min(size - 8, MAX_HEADER_BYTES)
     if length > limit:
         raise AdapterError(
             f"the safetensors header claims {length} bytes, expected at most {limit} in a file of "
             f"{size}",
+            code="safetensors.header-too-long",
             hint=_DAMAGED,
         )
     return read(0, 8 + length)
 
 
 def parse_header(
-    head: bytes, size: int, dtypes: Mapping[str, np.dtype[Any]] = DTYPES
+    head: bytes, size: int, dtypes: Mapping[str, np.dtype[Any]] | None = None
 ) -> dict[str, TensorInfo]:
     """Parse and check what `read_header` returned for a file of `size` bytes.
 
@@ -99,13 +112,17 @@ def parse_header(
     Raises:
         AdapterError: the header is malformed, or its tensors do not fill the file without overlap.
     """
-    data = len(head)
+    data, dtypes = len(head), dtypes or dtypes_by_code()
     try:
         header = json.loads(head[8:])
     except (ValueError, RecursionError):
-        raise AdapterError("the safetensors header is not JSON", hint=_DAMAGED) from None
+        raise AdapterError(
+            "the safetensors header is not JSON", code="safetensors.header-not-json", hint=_DAMAGED
+        ) from None
     if not isinstance(header, dict):
-        raise AdapterError("the safetensors header is not a JSON object")
+        raise AdapterError(
+            "the safetensors header is not a JSON object", code="safetensors.header-not-json"
+        )
     header.pop("__metadata__", None)
     infos = {name: _tensor_info(name, entry, data, dtypes) for name, entry in header.items()}
     infos = dict(sorted(infos.items(), key=lambda item: (item[1].start, item[1].stop)))
@@ -113,12 +130,13 @@ def parse_header(
     for name, info in infos.items():
         if info.start != position:
             raise AdapterError(
-                f"tensor {sanitize(name)} starts at byte {info.start}, expected {position}"
+                f"tensor {sanitize(name)} starts at byte {info.start}, expected {position}",
+                code="safetensors.gap",
             )
         position = info.stop
     if position != size:
         text = f"the header describes {position} bytes, the file has {size}"
-        raise AdapterError(text, hint=_DAMAGED)
+        raise AdapterError(text, code="safetensors.other-size", hint=_DAMAGED)
     return infos
 
 
@@ -131,14 +149,25 @@ def _tensor_info(
         dtype, shape, (start, stop) = (entry[k] for k in ("dtype", "shape", "data_offsets"))
         numbers = (*shape, start, stop)
     except (TypeError, ValueError, KeyError):
-        raise AdapterError(f"the header's entry for {name} is malformed") from None
+        raise AdapterError(
+            f"the header's entry for {name} is malformed", code="safetensors.entry-invalid"
+        ) from None
     if not all(type(n) is int and 0 <= n < 1 << 48 for n in numbers) or len(shape) > 8:
-        raise AdapterError(f"the header's shape or offsets for {name} are not sizes")
+        raise AdapterError(
+            f"the header's shape or offsets for {name} are not sizes",
+            code="safetensors.entry-invalid",
+        )
     if not isinstance(dtype, str) or dtype not in dtypes:
         got = sanitize(str(dtype)[:20])
-        raise AdapterError(f"{name} has dtype {got}, expected one of {', '.join(dtypes)}")
+        raise AdapterError(
+            f"{name} has dtype {got}, expected one of {', '.join(dtypes)}",
+            code="safetensors.other-dtype",
+        )
     if math.prod(shape) * dtypes[dtype].itemsize != stop - start:
-        raise AdapterError(f"{name}: shape {shape} in {dtype} does not fill {stop - start} bytes")
+        raise AdapterError(
+            f"{name}: shape {shape} in {dtype} does not fill {stop - start} bytes",
+            code="safetensors.entry-invalid",
+        )
     return TensorInfo(dtype, tuple(shape), data + start, data + stop)
 
 
@@ -150,7 +179,8 @@ def read_range(
         file.seek(start)
         raw = file.read(stop - start)
     if len(raw) != stop - start:
-        raise error(f"{path} ended at byte {start + len(raw)}, expected {stop}")
+        problem = f"{path} ended at byte {start + len(raw)}, expected {stop}"
+        raise error(problem, code="file.ended-early")
     return raw
 
 
@@ -159,10 +189,10 @@ def to_float32(raw: bytes | memoryview, info: TensorInfo) -> FloatArray:
     if info.dtype == "BF16":  # a shift by 16 bits, at the speed of memory
         bits = np.frombuffer(raw, np.uint16).astype(np.uint32)
         return np.left_shift(bits, 16, out=bits).view(np.float32).reshape(info.shape)
-    return np.frombuffer(raw, DTYPES[info.dtype]).reshape(info.shape).astype(np.float32)
+    return np.frombuffer(raw, dtypes_by_code()[info.dtype]).reshape(info.shape).astype(np.float32)
 
 
 def to_bytes(array: NDArray[Any], dtype: str) -> bytes:
     """Round float values to a torch dtype name, to nearest even, and return their bytes."""
     with np.errstate(over="ignore", invalid="ignore"):
-        return np.ascontiguousarray(array).astype(DTYPES[CODES[dtype]]).tobytes()
+        return np.ascontiguousarray(array).astype(dtypes_by_code()[CODES[dtype]]).tobytes()

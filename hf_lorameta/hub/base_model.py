@@ -93,6 +93,7 @@ def locate(
     if not local and not any(folder.glob("*.safetensors")):
         raise NotFoundError(
             f"{base_model} has no *.safetensors; other weights can run code and are not loaded",
+            code="base.no-safetensors",
             hint="choose a base model, or a revision of it, with safetensors weights",
         )
     return folder
@@ -173,12 +174,12 @@ def base_file(base_model: str, name: str, revision: str | None = None, token: To
     if path := local_path(base_model):
         folder = path if path.is_dir() else dequantized(path)
         if not (folder / name).is_file():
-            raise NotFoundError(f"{path} has no {name}", hint=WHOLE_HINT)
+            raise NotFoundError(f"{path} has no {name}", code="base.lacks-file", hint=WHOLE_HINT)
         return folder / name
     try:
         return _from_hub(base_model, revision, token, partial(hf_hub_download, filename=name))
     except hf.RemoteEntryNotFoundError:
-        raise NotFoundError(f"{base_model} has no {name}") from None
+        raise NotFoundError(f"{base_model} has no {name}", code="base.lacks-file") from None
 
 
 def read_object(path: Path, base_model: str) -> dict[str, Any]:
@@ -186,9 +187,13 @@ def read_object(path: Path, base_model: str) -> dict[str, Any]:
     try:
         content = json.loads(path.read_bytes())
     except ValueError:
-        raise NotFoundError(f"{path.name} of {base_model} is not JSON") from None
+        raise NotFoundError(
+            f"{path.name} of {base_model} is not JSON", code="base.config-not-json"
+        ) from None
     if not isinstance(content, dict):
-        raise NotFoundError(f"{path.name} of {base_model} is not a JSON object")
+        raise NotFoundError(
+            f"{path.name} of {base_model} is not a JSON object", code="base.config-not-json"
+        )
     return content
 
 
@@ -268,7 +273,7 @@ def _from_hub(
         resolve_once(base_model, revision, token)
     except UsageError:
         message = f"{base_model} is neither a folder nor a valid repo id"
-        raise NotFoundError(message, hint=LOCAL_HINT) from None
+        raise NotFoundError(message, code="base.not-found", hint=LOCAL_HINT) from None
     except (GatedError, AuthError, NoRevisionError):
         raise
     except HubError as error:
@@ -294,7 +299,10 @@ def _from_hub(
         cause = error.__cause__ if missing and error.__cause__ else error
         ours = translate(base_model, cause, revision)
         if not isinstance(ours, HubError):
-            ours = HubError(f"{base_model}: the download failed: {first_line(cause)}")
+            ours = HubError(
+                f"{base_model}: the download failed: {first_line(cause)}",
+                code="base.download-failed",
+            )
         _advise_local(ours)
         raise ours from None
 

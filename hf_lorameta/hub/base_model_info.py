@@ -63,7 +63,9 @@ class BaseModelInfo(NamedTuple):
         revision = repo.sha if repo else revision
         if _EMBEDDING in repo.files if repo else path and (path / _EMBEDDING).is_file():
             raise UsageError(
-                f"{name} is an embedding model, expected a causal language model", hint=_OTHER_BASE
+                f"{name} is an embedding model, expected a causal language model",
+                code="base.not-causal",
+                hint=_OTHER_BASE,
             )
         config = config_json(name, revision, hub.token)
         _require_trainable(name, config)
@@ -91,6 +93,7 @@ def _require_trainable(name: str, config: Mapping[str, Any]) -> None:
         raise UsageError(
             f"the weights of {name} are quantized ({method}), expected bfloat16, float16 or "
             "float32",
+            code="base.quantized",
             hint="name the model that it was quantized from",
         )
     classes = [sanitize(str(one)) for one in config.get("architectures") or ()]
@@ -99,6 +102,7 @@ def _require_trainable(name: str, config: Mapping[str, Any]) -> None:
         kind = ", ".join(classes) or sanitize(str(config.get("model_type")))
         raise UsageError(
             f"{name} is a {kind}, expected a causal language model such as LlamaForCausalLM",
+            code="base.not-causal",
             hint=_OTHER_BASE,
         )
 

@@ -76,6 +76,7 @@ def cached_repo(repo_id: str, repo_type: str, revision: str | None) -> PinnedRep
         at = f" at {revision}" if revision else ""
         raise ConnectionLostError(
             f"{repo_id}{at} is not in the cache, and HF_HUB_OFFLINE is set",
+            code="hub.offline",
             hint="unset HF_HUB_OFFLINE",
         )
     paths = (path for path in folder.rglob("*") if path.is_file())

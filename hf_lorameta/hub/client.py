@@ -23,7 +23,7 @@ from hf_lorameta.errors import AuthError, NotFoundError, UsageError
 from hf_lorameta.files import sha256
 from hf_lorameta.hub.cache import cached_repo, caching
 from hf_lorameta.hub.connection import Connection
-from hf_lorameta.hub.errors import damaged, translated
+from hf_lorameta.hub.errors import damaged, translated, unexpected_answer
 from hf_lorameta.hub.publish import Upload, commit, create_repo, require_private
 from hf_lorameta.hub.repo import PinnedRepo, is_repo_id
 from hf_lorameta.hub.repo_info import fetch_repo
@@ -106,6 +106,7 @@ class Hub(Connection):
             raise UsageError(
                 f"{repo_id[:80]!r} is not a valid repo id of the form user/name, "
                 "with letters, digits, and - . _ between them",
+                code="repo.invalid-id",
                 hint="name a repo: user/name",
             )
         try:
@@ -182,9 +183,12 @@ class Hub(Connection):
     @cached_property
     def _account(self) -> dict[str, Any]:
         if not self.has_token:
-            raise AuthError("no Hub token is saved", hint="hf auth login")
+            raise AuthError("no Hub token is saved", code="token.none", hint="hf auth login")
         with translated("your account"):
-            return self.api.whoami()
+            account = self.api.whoami()
+        if not (isinstance(account, dict) and isinstance(account.get("name"), str)):
+            raise unexpected_answer("your account", "the answer names no account")
+        return account
 
     # --- datasets -------------------------------------------------------------------------------
 
@@ -212,7 +216,7 @@ class Hub(Connection):
         """
         blob = repo.blobs.get(path)
         if repo.blobs and not blob:
-            raise NotFoundError(f"{repo.repo_id} has no file {path}")
+            raise NotFoundError(f"{repo.repo_id} has no file {path}", code="repo.no-file")
         cached = self._cached(repo, path)
         if cached and (blob is None or blob.matches(cached)):
             return cached

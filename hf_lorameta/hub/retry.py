@@ -4,8 +4,8 @@
 without retries. It is attempted at most `ATTEMPTS` times. Before attempt n + 1 the client waits
 2^(n-1) seconds, or as long as the server requests. All requests share `BUDGET_SECONDS`: once
 nothing has succeeded for that long, or a request was given up, each later one gets a single
-attempt. So a command whose server is down ends soon, however many requests it has; one that never
-reached the server ends after `UNREACHABLE_SECONDS`.
+attempt. So a command whose server is down ends soon, however many requests it has; one whose server
+never answered ends after `UNREACHABLE_SECONDS`, or after one attempt if it accepts connections.
 
 Requests that must not happen twice, such as a commit, are repeated only if they had no effect
 (HTTP 429); `until_made` looks whether they had.
@@ -24,19 +24,29 @@ from typing import Any, TypeVar
 import httpx2
 import huggingface_hub as hfh
 from huggingface_hub import errors as hf
-from huggingface_hub.utils import _http
+from huggingface_hub.utils import (  # type: ignore[attr-defined]  # lazy re-export
+    _http,  # its public names lack the default client's hooks, and whether a factory was set
+    parse_ratelimit_headers,
+)
 
 from hf_lorameta.errors import AuthError
-from hf_lorameta.network import distrusted, naming_variables
+from hf_lorameta.network import distrusted, naming_variables, without_tls
 
 ATTEMPTS = 6
 BUDGET_SECONDS = 180.0
 UNREACHABLE_SECONDS = 6.0
 CONNECT_SECONDS = 3.0
 """Time to wait for a connection; with the above, an unreachable server is reported within 10 s."""
+ANSWER_SECONDS = 60.0
+"""Time to wait for an answer, or its next part, unless a request states another; of a commit, too.
+
+A commit that takes longer is looked for, see `until_made`.
+"""
 TRANSIENT_STATUSES = (429, 500, 502, 503, 504)
 """HTTP statuses after which a request is retried."""
 _MARGIN_SECONDS = 0.5
+_MOST_DECODED = 1 << 27
+"""Bytes of a compressed answer, decoded."""
 _UNREACHABLE = (httpx2.ConnectError, httpx2.ConnectTimeout)
 _LOST = (httpx2.TimeoutException, httpx2.NetworkError, httpx2.RemoteProtocolError)
 _QUESTION = re.compile("/(validate-yaml|preupload/[^/]+|paths-info/[^/]+|info/lfs/.+)$")
@@ -100,7 +110,8 @@ def _again(
         host.since, host.given_up = begin, False
     host.expected = time.monotonic() + wait
     unreachable, limit = isinstance(failure, _UNREACHABLE), _patience.get()
-    budget = UNREACHABLE_SECONDS if unreachable and not host.reached else BUDGET_SECONDS
+    silent = unreachable or isinstance(failure, httpx2.TimeoutException)
+    budget = UNREACHABLE_SECONDS if silent and not host.reached else BUDGET_SECONDS
     host.given_up |= attempt >= ATTEMPTS or host.expected > host.since + budget
     impatient = limit is not None and (unreachable or host.expected > begin + limit)
     if host.given_up or impatient:
@@ -124,7 +135,7 @@ def requested_wait(response: httpx2.Response) -> float | None:
     retry_after = response.headers.get("Retry-After", "").strip()
     if retry_after.isdecimal():
         return float(retry_after) + _MARGIN_SECONDS
-    limit = _http.parse_ratelimit_headers(response.headers)
+    limit = parse_ratelimit_headers(response.headers)
     return limit.reset_in_seconds + _MARGIN_SECONDS if limit and not limit.remaining else None
 
 
@@ -136,7 +147,7 @@ class Client(httpx2.Client):
 
     Where a request is given up, an answer is raised as `HfHubHTTPError`, and a lost connection as
     `TransportError`: `huggingface_hub` would repeat it otherwise. Only what it answers from its
-    cache instead is raised as it is.
+    cache instead is raised as it is. A compressed answer of more than 128 MB is a `DecodingError`.
     """
 
     def __init__(self) -> None:
@@ -144,7 +155,7 @@ class Client(httpx2.Client):
             super().__init__(
                 event_hooks=_http.default_client_factory().event_hooks,
                 follow_redirects=True,
-                timeout=httpx2.Timeout(None, connect=CONNECT_SECONDS),
+                timeout=httpx2.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS),
             )
 
     def build_request(self, *args: Any, **options: Any) -> httpx2.Request:
@@ -153,15 +164,21 @@ class Client(httpx2.Client):
         if sent and not _SENT.fullmatch(sent):
             raise AuthError(
                 "the Hub token has characters that no token has, such as spaces or line breaks",
+                code="token.invalid-characters",
                 hint="copy it again, to HF_TOKEN or into: hf auth login",
             )
         request = super().build_request(*args, **options)
+        if (limit := _patience.get()) is not None:
+            times = request.extensions["timeout"]
+            times["read"] = min(limit, times["read"] or limit)
         body: Any = options.get("content") or options.get("data")
         if hasattr(body, "seek"):
             request.extensions["start"] = body, body.tell()
         return request
 
-    def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
+    def send(
+        self, request: httpx2.Request, *, stream: bool = False, **options: Any
+    ) -> httpx2.Response:
         """Send a request, and repeat it after a fault that may pass."""
         begin = time.monotonic()
         for attempt in count(1):
@@ -169,8 +186,8 @@ class Client(httpx2.Client):
             try:
                 # `huggingface_hub` closes the client where a connection fails
                 client = hfh.get_session() if self.is_closed else self
-                failure = response = httpx2.Client.send(client, request, **options)
-                _require_whole(response)
+                response = httpx2.Client.send(client, request, stream=True, **options)
+                failure = response = response if stream else _read(response)
             except _LOST as error:
                 failure = error
             else:
@@ -200,7 +217,7 @@ def use_client() -> None:
 
 
 def _repeatable(request: httpx2.Request, failure: httpx2.Response | Exception) -> bool:
-    if isinstance(failure, Exception) and distrusted(failure):
+    if isinstance(failure, Exception) and (distrusted(failure) or without_tls(failure)):
         return False
     if isinstance(failure, httpx2.Response) and failure.status_code == 429:
         return True  # refused: it had no effect
@@ -218,12 +235,44 @@ def _give_up(failure: httpx2.Response | Exception, request: httpx2.Request) -> N
     raise httpx2.TransportError(type(failure).__name__, request=request)
 
 
+def _read(response: httpx2.Response) -> httpx2.Response:
+    """Read an answer; return it, or if it is compressed an equal one that is not.
+
+    Raises:
+        DecodingError: it is longer than `_MOST_DECODED`, or it cannot be decoded.
+        RemoteProtocolError: of a range, there are fewer bytes than its header states.
+    """
+    try:
+        if "Content-Encoding" not in response.headers:
+            response.read()
+            _require_whole(response)
+            return response
+        content = bytearray()
+        for part in response.iter_bytes():
+            content += part
+            if len(content) > _MOST_DECODED:
+                long = f"a compressed answer of more than {_MOST_DECODED >> 20} MB"
+                raise httpx2.DecodingError(long, request=response.request)
+    finally:
+        response.close()
+    about_bytes = ("content-encoding", "content-length", "transfer-encoding")
+    headers = [(k, v) for k, v in response.headers.multi_items() if k not in about_bytes]
+    return httpx2.Response(
+        response.status_code,
+        headers=headers,
+        content=bytes(content),
+        request=response.request,
+        extensions=response.extensions,
+        history=response.history,
+    )
+
+
 def _require_whole(response: httpx2.Response) -> None:
     """Raise an error for fewer bytes than a range's own header states."""
     span = _SPAN.match(response.headers.get("Content-Range", ""))
-    if span and response.status_code == 206 and response.is_closed and response.is_stream_consumed:
+    if span and response.status_code == 206:
         expected = int(span[2]) + 1 - int(span[1])
-        if "Content-Encoding" not in response.headers and len(response.content) != expected:
+        if len(response.content) != expected:
             raise httpx2.RemoteProtocolError(f"{len(response.content)} bytes, expected {expected}")
 
 

@@ -62,7 +62,10 @@ def standardize(distances: Array) -> Array:
 
 
 def _not_given() -> Any:
-    raise BankError("the coefficient rule needs more than the distances")
+    raise BankError(
+        "the coefficient rule needs more than the distances",
+        code="coefficients.need-more-than-distances",
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -293,7 +296,10 @@ def top_k(weights: Array, k: int) -> Array:
     weights = np.asarray(weights, np.float64)
     largest = np.argsort(-np.abs(weights), kind="stable")[:k]
     if weights[largest].sum() <= 0:
-        raise RecipeError(f"the {k} largest coefficients do not sum to more than 0")
+        raise RecipeError(
+            f"the {k} largest coefficients do not sum to more than 0",
+            code="coefficients.sum-to-zero",
+        )
     result = np.zeros_like(weights)
     result[largest] = weights[largest]
     return np.asarray(result / result.sum())

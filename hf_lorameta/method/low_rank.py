@@ -131,5 +131,7 @@ def _svd(matrix: Array) -> tuple[Array, Array, Array]:
 def finite(matrix: NDArray[Any]) -> NDArray[Any]:
     """Return the matrix, or raise `AdapterError` if a value is not finite."""
     if not np.isfinite(matrix).all():
-        raise AdapterError("an adapter or a coefficient holds NaN or infinite values")
+        raise AdapterError(
+            "an adapter or a coefficient holds NaN or infinite values", code="adapter.not-finite"
+        )
     return matrix

@@ -53,6 +53,7 @@ def shared_rank(ranks: Iterable[int]) -> int:
     if len(distinct) > 1:
         raise RecipeError(
             f"the adapters have rank {', '.join(map(str, distinct))}, which cannot be averaged",
+            code="adapter.other-rank",
             hint=Option("combine", "exact"),
         )
     return distinct[0]
@@ -88,6 +89,7 @@ def factors(
     if rank not in (None, own := shared_rank(map(len, As))):
         raise RecipeError(
             f"the adapters have rank {own}, which cannot give rank {rank}",
+            code="recipe.rank-too-high",
             hint=Option("combine", "exact"),
         )
     c, cs = np.asarray(weights, np.float64), _products(weights, scalings)

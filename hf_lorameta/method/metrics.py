@@ -207,6 +207,7 @@ def pairwise_distances(bank: ProfileTable, vocab_size: int, metric: str) -> Arra
         raise BankError(
             "nothing can be compared: of this dataset and those of the bank, one side has only "
             "inputs and the other only outputs",
+            code="metric.nothing-to-compare",
             hint=[Option(name, change="name another") for name in ("columns", "bank")],
         )
     blocks = _blocks(len(bank), vocab_size)

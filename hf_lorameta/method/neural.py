@@ -68,6 +68,7 @@ class NeuralModel:
         if not fits or not all(np.isfinite(array).all() for array in arrays.values()):
             raise BankError(
                 "the arrays of the bank's neural rule are not those of a network",
+                code="bank.damaged-neural-rule",
                 hint="hf-lorameta bank train-rule DIR",
             )
         return cls({name: np.array(array, np.float32) for name, array in arrays.items()})
@@ -175,10 +176,13 @@ def train_neural(
     distances, G = np.asarray(distances, np.float64), np.asarray(gram, np.float64)
     if not (np.isfinite(distances).all() and np.isfinite(G).all()):
         raise BankError(
-            "the bank's distances or adapters are not finite: the rule cannot be trained"
+            "the bank's distances or adapters are not finite: the rule cannot be trained",
+            code="bank.not-finite",
         )
     if not G.diagonal().mean() > 0:
-        raise BankError("every adapter of the bank is zero: there is nothing to predict")
+        raise BankError(
+            "every adapter of the bank is zero: there is nothing to predict", code="bank.all-zero"
+        )
     G = G / G.diagonal().mean()
     X = _standardized(distances)
     train, held_out = _split(len(G), seed)

@@ -1,15 +1,19 @@
 """An adapter folder: its file names, how to find it, and how to read what it holds."""
 
-import json
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import TypeAdapter, ValidationError
+
 from hf_lorameta.cards import gguf_usage, model_card
+from hf_lorameta.cards.card_data import WeightedAdapter
 from hf_lorameta.cards.chart import CHART_FILE
+from hf_lorameta.cards.record import RECIPE_FILE, Made, MergeRecord, Record, read_record
+from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.data.sources.files import is_local
 from hf_lorameta.errors import AdapterError, Option, UsageError
 from hf_lorameta.files import refuse_other_files, similar_name, writing
@@ -20,7 +24,6 @@ from hf_lorameta.hub.repo import PinnedRepo, is_repo_id
 from hf_lorameta.paths import expanded, resolved
 from hf_lorameta.quoting import shell_word
 
-RECIPE_FILE = "recipe.json"
 COEFFICIENTS_FILE = "coefficients.json"
 FILES = (
     CONFIG_FILE, WEIGHTS_FILE, RECIPE_FILE, COEFFICIENTS_FILE, model_card.CARD_FILE, CHART_FILE,
@@ -63,13 +66,16 @@ def locate_adapter(
     if folder.is_dir() and str(name):
         if revision:
             leave_out = Option("revision", change="leave out")
-            raise UsageError(f"{name} is a folder: it has no revision", hint=leave_out)
+            raise UsageError(
+                f"{name} is a folder: it has no revision", code="folder.no-revision", hint=leave_out
+            )
         return folder
     if folder.exists() or not is_repo_id(str(name)):
         data = shell_word(str(name)) if is_local(name) else "user/name"
         raise AdapterError(
             f"{str(name) or 'an empty name'} is neither a folder nor a Hub id of the form "
             "user/adapter",
+            code="adapter.not-found",
             hint=similar_adapter(folder)
             or f"hf-lorameta generate --dataset {data} -o my-adapter generates one",
         )
@@ -124,7 +130,9 @@ def base_model_of(
         return str(base), None
     if not config.base_model:
         raise UsageError(
-            f"{name} does not name its base model", hint=Option("base", "FOLDER_OR_REPO")
+            f"{name} does not name its base model",
+            code="adapter.no-base-model",
+            hint=Option("base", "FOLDER_OR_REPO"),
         )
     return config.base_model, config.revision
 
@@ -141,6 +149,7 @@ def fetch_adapter(repo: PinnedRepo, hub: Hub) -> Path:
     if missing:
         raise AdapterError(
             f"{repo.repo_id} lacks {' and '.join(missing)}, so its adapter cannot be read",
+            code="adapter.incomplete",
             hint="name a repo with a PEFT adapter; PEFT saves one from a pickle as safetensors",
         )
     paths = [hub.download(repo, file) for file in names]
@@ -202,32 +211,37 @@ def require_free_target(folder: Path, overwrite: bool) -> None:
     if not folder.exists():
         return
     if not folder.is_dir():
-        raise UsageError(f"{folder} is a file, expected a folder", hint=_OTHER_FOLDER)
+        raise UsageError(
+            f"{folder} is a file, expected a folder", code="output.is-a-file", hint=_OTHER_FOLDER
+        )
     names = {path.name for path in _held(folder)}
     refuse_other_files(folder, (name for name in names if not is_own_file(name)))
     if names and not overwrite:
-        raise UsageError(f"{folder} already holds an adapter", hint=Option("overwrite", True))
+        raise UsageError(
+            f"{folder} already holds an adapter",
+            code="output.holds-adapter",
+            hint=Option("overwrite", True),
+        )
 
 
-class WithProvenance:
+class WithRecord:
     """An adapter with the content of its ``recipe.json``; None if hf-lorameta did not make it."""
 
-    provenance: Mapping[str, Any] | None
+    record: Record | MergeRecord | None
 
     @property
     def private(self) -> bool:
         """Whether a source of the adapter is private, so that its repo is private by default."""
-        return bool((self.provenance or {}).get("private"))
+        return self.record is not None and self.record.private
 
     @property
     def proposed_instruction(self) -> bool:
         """Whether its files contain an instruction derived from rows that are not public."""
-        adapters = generated_adapters(self.provenance)
-        return any(adapter["dataset"].get("proposed_instruction") for adapter in adapters)
+        return any(made.dataset.proposed_instruction for made in made_of(self.record))
 
 
 @dataclass(frozen=True)
-class SavedAdapter(WithProvenance):
+class SavedAdapter(WithRecord):
     """What an adapter folder holds, apart from the weights.
 
     Attributes:
@@ -235,7 +249,7 @@ class SavedAdapter(WithProvenance):
         config: PEFT's settings.
         modules: number of modules that the adapter changes.
         dtypes: of its tensors.
-        provenance: content of ``recipe.json``; None if hf-lorameta did not write the adapter.
+        record: content of ``recipe.json``; None if hf-lorameta did not write the adapter.
         coefficients: of the adapters that it was made from.
     """
 
@@ -243,20 +257,21 @@ class SavedAdapter(WithProvenance):
     config: LoraConfig
     modules: int
     dtypes: tuple[str, ...]
-    provenance: Mapping[str, Any] | None
-    coefficients: Sequence[Mapping[str, Any]]
+    record: Record | MergeRecord | None
+    coefficients: Sequence[WeightedAdapter]
 
     @property
-    def is_merge(self) -> bool:
-        """Whether the adapter is a weighted merge of other adapters."""
-        return "merge" in (self.provenance or {})
+    def columns(self) -> Columns | None:
+        """How it reads rows; None if that is not known."""
+        return columns_of(self.record)
 
-    def require_provenance(self) -> "SavedAdapter":
+    def require_record(self) -> "SavedAdapter":
         """Return this adapter, or raise AdapterError if hf-lorameta did not write it."""
-        if self.provenance is None:
+        if self.record is None:
             raise AdapterError(
                 f"{self.folder} holds an adapter, but no readable {RECIPE_FILE} and "
-                f"{COEFFICIENTS_FILE}: it was not generated by hf-lorameta"
+                f"{COEFFICIENTS_FILE}: it was not generated by hf-lorameta",
+                code="adapter.not-ours",
             )
         return self
 
@@ -267,8 +282,8 @@ class SavedAdapter(WithProvenance):
             "rank": self.config.rank,
             "modules": self.modules,
             "dtypes": list(self.dtypes),
-            "provenance": self.provenance,
-            "coefficients": self.coefficients,
+            "provenance": self.record and self.record.to_dict(),
+            "coefficients": [one.to_dict() for one in self.coefficients],
         }
 
 
@@ -276,84 +291,32 @@ def read_adapter(folder: Path) -> SavedAdapter:
     """Read the folder of any LoRA adapter.
 
     Raises:
-        AdapterError: the folder holds no LoRA adapter.
+        AdapterError: the folder holds no LoRA adapter, or one of another version of hf-lorameta.
     """
     config, weights = check_adapter(folder)
-    provenance, coefficients = read_provenance(folder)
+    record = read_record(folder)
+    coefficients = _read_coefficients(folder) if isinstance(record, Record) else ()
+    if coefficients is None:
+        record, coefficients = None, ()
     dtypes = tuple(sorted(weights.dtypes))
-    return SavedAdapter(folder, config, len(weights.layout), dtypes, provenance, coefficients)
+    return SavedAdapter(folder, config, len(weights.layout), dtypes, record, coefficients)
 
 
-def read_provenance(folder: Path) -> tuple[Mapping[str, Any] | None, Sequence[Mapping[str, Any]]]:
-    """Return a folder's ``recipe.json`` and coefficients; (None, []) if one cannot be read."""
-    try:
-        provenance = json.loads((folder / RECIPE_FILE).read_bytes())
-        if "merge" in (provenance or {}):
-            coefficients = provenance["adapters"]
-        else:
-            coefficients = json.loads((folder / COEFFICIENTS_FILE).read_bytes())
-        _check_provenance(provenance, coefficients)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return None, []
-    return provenance, coefficients
+def _read_coefficients(folder: Path) -> tuple[WeightedAdapter, ...] | None:
+    """Return a folder's coefficients; None if they cannot be read."""
+    kind = TypeAdapter(tuple[WeightedAdapter, ...])
+    with suppress(OSError, ValidationError):
+        return kind.validate_json((folder / COEFFICIENTS_FILE).read_bytes())
+    return None
 
 
-_ROW_FIELDS = {
-    "recipe": dict, "dataset": dict, "training": dict | None, "check": dict | None,
-    "rows": dict | None,
-}  # fmt: skip
-"""Fields of ``recipe.json`` that `hf_lorameta.pipeline.rows.rows_used` reads, with their types."""
+def made_of(record: Record | MergeRecord | None) -> tuple[Made, ...]:
+    """Return which rows an adapter, or each generated adapter of a merge, was made with."""
+    return record.made if record else ()
 
 
-def generated_adapters(provenance: Mapping[str, Any] | None) -> tuple[Mapping[str, Any], ...]:
-    """Return which rows an adapter, or each generated adapter of a merge, was made with.
-
-    Args:
-        provenance: content of ``recipe.json``; None if hf-lorameta did not write the adapter.
-
-    Returns:
-        For each generated adapter, what `hf_lorameta.pipeline.rows.rows_used` needs.
-
-    Example:
-        >>> made = {"recipe": {"train": 8}, "dataset": {"id": "user/name"}, "rank": 16}
-        >>> merged = {"merge": {}, "adapters": [{"generated": generated_adapters(made)}]}
-        >>> generated_adapters(merged)  # doctest: +NORMALIZE_WHITESPACE
-        ({'recipe': {'train': 8}, 'dataset': {'id': 'user/name'},
-          'training': None, 'check': None, 'rows': None},)
-    """
-    if provenance is None:
-        return ()
-    if "merge" in provenance:
-        return tuple(part for row in provenance["adapters"] for part in row["generated"])
-    return ({name: provenance.get(name) for name in _ROW_FIELDS},)
-
-
-_RECIPE_FIELDS = {"seed": int, "max_rows": int | None}
-_DATASET_FIELDS = {
-    "id": str | None, "private": bool, "revision": str | None, "config": str | None,
-    "split": str, "columns": dict,
-}  # fmt: skip
-_REMARK_FIELDS = {"level": str, "text": str}
-_COEFFICIENT_FIELDS = {"dataset": str, "adapter": str, "distance": float, "coefficient": float}
-_WEIGHT_FIELDS = {"adapter": str, "weight": float}
-
-
-def _check_provenance(provenance: Any, coefficients: Any) -> None:
-    """Raise KeyError or TypeError unless both hold what is read from them, in these types."""
-    _require(provenance, {"library": str, "private": bool})
-    if not isinstance(provenance.get("base_license"), str | None):
-        raise TypeError
-    for part in generated_adapters(provenance):
-        _require(part, _ROW_FIELDS)
-        _require(part["recipe"], _RECIPE_FIELDS)
-        _require(part["dataset"], _DATASET_FIELDS)
-        _require(part["rows"] or {}, dict.fromkeys(part["rows"] or (), int))
-    for remark in provenance.get("remarks", ()):
-        _require(remark, _REMARK_FIELDS)
-    for row in coefficients:
-        _require(row, _WEIGHT_FIELDS if "merge" in provenance else _COEFFICIENT_FIELDS)
-
-
-def _require(content: Any, fields: Mapping[str, Any]) -> None:
-    if not all(isinstance(content[name], kind) for name, kind in fields.items()):
-        raise TypeError
+def columns_of(record: Record | MergeRecord | None) -> Columns | None:
+    """Return how an adapter reads rows; None if that is not known."""
+    if isinstance(record, Record):
+        return record.dataset.columns
+    return record.columns if record else None

@@ -2,110 +2,149 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
-from hf_lorameta.cards.results import CheckResult, check_result, method_in_words
+from pydantic import Field, StrictBool
+
 from hf_lorameta.deadline import Deadline
-from hf_lorameta.engines.comparing import Group, compare
-from hf_lorameta.engines.scoring import (
-    ADAPTER_METHOD,
-    BASE_METHOD,
-    CHAT_METHOD,
-    LoraWeights,
-    Report,
-    is_right,
-    measure_of,
-    normalized,
-)
-from hf_lorameta.engines.word_classifier import predicted_labels
 from hf_lorameta.errors import AdapterError, Option
-from hf_lorameta.pipeline.session import Session
-from hf_lorameta.pipeline.stages import Unseen, Work
+from hf_lorameta.pipeline.budget import time_to_check
+from hf_lorameta.pipeline.stages import Context, Stage, Unseen, Work
+from hf_lorameta.settings import Settings
+
+if TYPE_CHECKING:
+    from hf_lorameta.engines.scoring import Report
+
+
+class CheckSettings(Settings):
+    """Settings of the check.
+
+    Attributes:
+        check: count right answers on rows that the adapter was not trained on, if the base model is
+            run. A number does so on that many rows, and refuses an adapter without which the base
+            model has more, by the verdict. False does neither: all rows are trained on.
+
+    Example:
+        >>> CheckSettings(check=2)
+        Traceback (most recent call last):
+        hf_lorameta.errors.RecipeError: check must be greater than or equal to 4, got 2
+    """
+
+    check: StrictBool | Annotated[int, Field(ge=4, le=4096)] = Field(
+        default=True,
+        description="Count right answers on this many other rows, e.g. 16, and refuse an adapter "
+        "without which the base model has more (extra: eval). By default, they are only counted, "
+        "on rows that it has not seen; --no-check: all rows are trained on, none are held out.",
+    )
+
+    @property
+    def rows_to_check(self) -> int:
+        """How many rows the adapter has to be checked on; 0 if right answers are only counted."""
+        return 0 if isinstance(self.check, bool) else self.check
 
 
 @dataclass(frozen=True)
-class Check:
+class Check(Stage[CheckSettings]):
     """Score the adapter as it would be saved, and the base model, on rows it was not trained on.
 
-    Without rows that the recipe asks for, these are rows of folds, or held-out ones. Then time may
-    limit how many are scored. Outputs that are texts or have several labels need all answers, which
-    are generated if there is likely to be time for that.
-
-    Attributes:
-        rows: how many the recipe asks for, on which the adapter must not be worse than the base
-            model; None counts right answers only.
-        samples: whether the adapter's `report` lists all rows with their answers.
+    Without a number of rows, these are rows of folds, or held-out ones. Then time may limit how
+    many are scored. Outputs that are texts or have several labels need all answers, which are
+    generated if there is likely to be time for that.
     """
 
-    rows: int | None = None
-    samples: bool = False
+    Settings = CheckSettings
     name: ClassVar[str] = "check"
     stopped: ClassVar[str] = "The check was interrupted"
     failed: ClassVar[str] = "The adapter was not checked"
 
+    @staticmethod
+    def wanted(settings: CheckSettings, seconds: float) -> bool:
+        """Whether anything is to be counted."""
+        return bool(settings.check)
+
     @property
     def required(self) -> bool:
-        """See `hf_lorameta.pipeline.stages.Stage`."""
-        return self.rows is not None
+        """Whether a number of rows was given."""
+        return self.settings.rows_to_check > 0
 
     def __str__(self) -> str:
-        if self.rows is not None:
-            return f"check on {self.rows} other rows"
+        if self.required:
+            return f"check on {self.settings.rows_to_check} other rows"
         return "count right answers on rows that it has not seen"
 
-    def run(self, work: Work, session: Session, end: Deadline) -> Work:
+    def seconds_for(self, work: Work, step_seconds: float, seconds: float) -> float:
+        """Return the time to count right answers; a check that is required takes what it needs."""
+        from hf_lorameta.engines.scoring import measure_of
+
+        rows = work.rows.few or work.rows.held_out
+        texts = bool(rows and measure_of(rows, work.plan.dataset.form))
+        return 0.0 if self.required else time_to_check(len(rows), texts, step_seconds, seconds)
+
+    def run(self, work: Work, context: Context) -> Work:
         """Score the adapter.
 
         Raises:
-            AdapterError: the recipe asks for the check, and the base model is better.
+            AdapterError: a check that was asked for finds that the base model answers better.
         """
-        adapter, unseen, deadline = work.adapter, work.unseen, end
+        from hf_lorameta.cards.results import CLASSIFIER, MOST_FREQUENT, check_result
+        from hf_lorameta.pipeline.choose import with_choice
+        from hf_lorameta.pipeline.verdict import verdict_on
+
+        unseen, deadline = work.unseen, context.deadline
         if self.required:
             rows = work.rows
             unseen = (Unseen(rows.check, None, rows.prompt, rows.train),)
             deadline = Deadline()
+        work = with_choice(work, unseen, replace(context, deadline=deadline))
         if not any(part.rows for part in unseen):
             return work
-        report = self._scored(unseen, work, session, deadline)
+        report = _scored(unseen, work, replace(context, deadline=deadline))
         check = check_result(report)
-        if self.required:
-            _refuse_failed(check)
-        ungraded = bool(report.measure) and not check.measure
-        outcome = replace(adapter.outcome, check=check, ungraded=ungraded)
-        return replace(work, adapter=replace(adapter, outcome=outcome, report=report))
-
-    def _scored(
-        self, unseen: Sequence[Unseen], work: Work, session: Session, deadline: Deadline
-    ) -> Report:
-        rows, form = [row for part in unseen for row in part.rows], work.adapter.plan.dataset.form
-        title = f"Checking {len(rows)} rows"
-        adapter = LoraWeights(work.adapter.layout, work.adapter.pairs)
-        groups = [
-            Group(
-                part.rows,
-                {BASE_METHOD: None, ADAPTER_METHOD: part.weights or adapter},
-                part.examples,
+        verdict = verdict_on(check)
+        by_another = verdict.figures["other"] in (CLASSIFIER, MOST_FREQUENT)
+        if self.required and verdict.level == "unlikely" and not by_another:
+            raise AdapterError(
+                f"the adapter that was checked is {verdict.title.lower()}; {verdict.counts}",
+                code="adapter.unlikely-to-help",
+                hint=["add labeled rows", Option("check", change="leave out")],
             )
-            for part in unseen
-        ]
+        ungraded = bool(report.measure) and not check.measure
+        outcome = replace(work.outcome, check=check, ungraded=ungraded)
+        return replace(work, outcome=outcome, report=report)
 
-        def show(method: str, done: int, total: int) -> None:
-            session.progress(f"{title}, {method_in_words(method)}", done, total)
 
-        complete = bool(self.samples or measure_of(rows, form))
-        report = compare(
-            session.evaluator,
-            groups,
-            generate=complete,
-            samples=len(rows) if self.samples else 0,
-            row_progress=show,
-            form=form,
-            deadline=deadline,
+def _scored(unseen: Sequence[Unseen], work: Work, context: Context) -> "Report":
+    from hf_lorameta.cards.results import method_in_words
+    from hf_lorameta.engines.comparing import Group, compare
+    from hf_lorameta.engines.scoring import ADAPTER_METHOD, BASE_METHOD, measure_of
+
+    rows, form = [row for part in unseen for row in part.rows], work.plan.dataset.form
+    title = f"Checking {len(rows)} rows"
+    groups = [
+        Group(
+            part.rows,
+            {BASE_METHOD: None, ADAPTER_METHOD: part.weights or work.weights},
+            part.examples,
         )
-        if report.measure:
-            return report
-        scored = report.scores[ADAPTER_METHOD].rows
-        return replace(report, classified=_classified(unseen, scored))
+        for part in unseen
+    ]
+
+    def show(method: str, done: int, total: int) -> None:
+        context.session.progress(f"{title}, {method_in_words(method)}", done, total)
+
+    report = compare(
+        context.session.evaluator,
+        groups,
+        generate=bool(work.lists_answers or measure_of(rows, form)),
+        samples=len(rows) if work.lists_answers else 0,
+        row_progress=show,
+        form=form,
+        deadline=context.deadline,
+    )
+    if report.measure:
+        return report
+    scored = report.scores[ADAPTER_METHOD].rows
+    return replace(report, classified=_classified(unseen, scored))
 
 
 def _classified(unseen: Sequence[Unseen], scored: int) -> int | None:
@@ -117,6 +156,9 @@ def _classified(unseen: Sequence[Unseen], scored: int) -> int | None:
         None if nothing was trained on, or outputs are no labels: on average, each has to occur
         twice among the rows that were trained on.
     """
+    from hf_lorameta.engines.scoring import is_right, normalized
+    from hf_lorameta.engines.word_classifier import predicted_labels
+
     right = 0
     for part in unseen:
         if not (rows := part.rows[:scored]):
@@ -129,16 +171,3 @@ def _classified(unseen: Sequence[Unseen], scored: int) -> int | None:
         right += sum(is_right(answer, output) for answer, (_, output) in pairs)
         scored -= len(rows)
     return right
-
-
-def _refuse_failed(check: CheckResult) -> None:
-    """Raise AdapterError if the base model is better than an adapter that was checked."""
-    losses = check.losses
-    end = losses[ADAPTER_METHOD]
-    for method, words in ((BASE_METHOD, ""), (CHAT_METHOD, " with its own chat template")):
-        if method in losses and not end <= (loss := losses[method]):
-            raise AdapterError(
-                f"the base model{words} is better: its loss on {check.rows} rows is {loss:.3f}, "
-                f"that of the adapter {end:.3f}",
-                hint=["add labeled rows", Option("check", change="leave out")],
-            )

@@ -1,20 +1,19 @@
-"""Labels that an adapter chooses from, and how sure it may be: recorded by a stage, for `predict`.
+"""Labels that an adapter chooses from, and how sure it may be, which the check records.
 
 Where outputs are labels, an answer is the likeliest of them. Its probability is calibrated by a
 temperature, fitted on the rows that right answers are counted on: held out, or in folds.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from hf_lorameta.cards.record import MergeRecord, Record
 from hf_lorameta.cards.results import StageRecord
-from hf_lorameta.deadline import Deadline
-from hf_lorameta.engines.scoring import LoraWeights, are_texts
+from hf_lorameta.engines.scoring import are_texts
 from hf_lorameta.method.calibration import (
     LabelMetrics,
     answered,
@@ -22,13 +21,12 @@ from hf_lorameta.method.calibration import (
     label_metrics,
     log_probabilities,
 )
-from hf_lorameta.pipeline.session import Session
-from hf_lorameta.pipeline.stages import Work
+from hf_lorameta.pipeline.stages import Context, Unseen, Work
 from hf_lorameta.tables import plural
 from hf_lorameta.types import Array, Row
 
 LABELS = "labels"
-"""Name of the stage, under which recipe.json has a `Choice`."""
+"""The name under which recipe.json has a `Choice`."""
 MOST_LABELS = 256
 SURE = 0.95
 """The probability for which a card says how many rows would be answered."""
@@ -86,10 +84,11 @@ class Choice(BaseModel):
         return f"At {sure:g}: {rows} of {plural(len(self.counted), 'row')} answered, {right} right."
 
 
-def choice_in(provenance: Mapping[str, Any] | None) -> Choice | None:
+def choice_in(record: Record | MergeRecord | None) -> Choice | None:
     """Return the choice that an adapter's recipe.json has; None if it knows no labels."""
+    stages = record.stages if isinstance(record, Record) else {}
     try:
-        return Choice.model_validate((provenance or {})[LABELS])
+        return Choice.model_validate(stages[LABELS])
     except (KeyError, ValidationError):
         return None
 
@@ -112,44 +111,38 @@ def labels_in(rows: Sequence[Row]) -> tuple[str, ...]:
     return tuple(sorted(counts, key=lambda label: (-counts[label], label)))
 
 
-@dataclass(frozen=True)
-class Choose:
-    """Record the labels, and fit the temperature on rows that the adapter was not trained on."""
+def with_choice(work: Work, unseen: Sequence[Unseen], context: Context) -> Work:
+    """Record the labels of an adapter, and fit their temperature on rows that it has not seen.
 
-    name: ClassVar[str] = LABELS
-    stopped: ClassVar[str] = "Fitting the probabilities of labels was interrupted"
-    failed: ClassVar[str] = "The probabilities of labels were not fitted"
-    required: ClassVar[bool] = False
+    Nothing is recorded where outputs are no labels. Rows are scored while time is left.
 
-    def __str__(self) -> str:
-        return "fit the probabilities of labels"
-
-    def run(self, work: Work, session: Session, end: Deadline) -> Work:
-        """Score the labels of rows while time is left."""
-        rows = work.rows
-        labels = labels_in([*rows.train, *rows.held_out, *rows.check])
-        if not labels:
-            return work
-        scored = list(_scored(work, session, end, labels))
-        several = work.adapter.plan.dataset.form == "several"
-        choice = fitted(labels, scored, several)
-        outcome = work.adapter.outcome
-        outcome = replace(outcome, records=(*outcome.records, record_of(choice)))
-        return replace(work, adapter=replace(work.adapter, outcome=outcome))
+    Args:
+        work: the adapter.
+        unseen: rows to fit on.
+        context: of the stage.
+    """
+    rows = work.rows
+    labels = labels_in([*rows.train, *rows.held_out, *rows.check])
+    if not labels:
+        return work
+    scored = list(_scored(work, unseen, context, labels))
+    choice = fitted(labels, scored, work.plan.dataset.form == "several")
+    outcome = work.outcome
+    outcome = replace(outcome, records=(*outcome.records, record_of(choice)))
+    return replace(work, outcome=outcome)
 
 
 def _scored(
-    work: Work, session: Session, end: Deadline, labels: Sequence[str]
+    work: Work, unseen: Sequence[Unseen], context: Context, labels: Sequence[str]
 ) -> Iterator[tuple[Array, Sequence[int]]]:
     """Yield the scores (R, L) and the right labels of some rows after the others, in time."""
     from hf_lorameta.engines.transformers.choosing import label_scores
 
-    adapter, number = work.adapter, {label: index for index, label in enumerate(labels)}
-    own = LoraWeights(adapter.layout, adapter.pairs)
-    total, done = sum(len(part.rows) for part in work.unseen), 0
-    started = end.clock()
-    for part in work.unseen:
-        with session.evaluator.attached(part.weights or own):
+    session, end = context.session, context.deadline
+    number = {label: index for index, label in enumerate(labels)}
+    total, done, started = sum(len(part.rows) for part in unseen), 0, end.clock()
+    for part in unseen:
+        with session.evaluator.attached(part.weights or work.weights):
             for first in range(0, len(part.rows), _PART):
                 if done and end.limited and end.clock() - started > end.left():
                     return

@@ -99,6 +99,7 @@ def _check_among_candidates(bank: Bank, recipe: Recipe) -> None:
         f"{setting}={getattr(recipe, setting)} needs the distances to all {len(bank):,} datasets "
         f"of the bank, and so the profiles and then the adapters of all; in a bank of more than "
         f"{LARGE:,}, only the nearest {CANDIDATES} are compared",
+        code="recipe.needs-all-distances",
         hint=[
             Option("metric", metrics.DEFAULT_METRIC),
             Option("coefficients", "kernel"),

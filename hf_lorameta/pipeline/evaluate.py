@@ -6,6 +6,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple, Unpack
 
+from hf_lorameta.cards.record import RECIPE_FILE, Made, read_record
 from hf_lorameta.data.dataset import Dataset, ReadingOptions
 from hf_lorameta.data.sources.files import is_local
 from hf_lorameta.engines.comparing import SAMPLES, Group, compare
@@ -24,12 +25,10 @@ from hf_lorameta.formats.lora_file import folder_config
 from hf_lorameta.hub.base_model import locate
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.pipeline.adapter_folder import (
-    RECIPE_FILE,
     base_model_of,
-    generated_adapters,
     locate_adapter,
+    made_of,
     naming,
-    read_provenance,
 )
 from hf_lorameta.pipeline.evaluation_rows import open_to_evaluate, rows_to_evaluate
 from hf_lorameta.pipeline.progress import bars_unless
@@ -44,6 +43,7 @@ _OTHER_METHODS = re.compile(rf"{BASE_METHOD}|{CHAT_METHOD}|{ADAPTER_METHOD}|\d+-
 _UNREAD = Remark(
     "warning",
     f"The {RECIPE_FILE} of an adapter cannot be read: the rows may not be new to the adapter.",
+    code="recipe.unreadable",
 )
 
 
@@ -172,17 +172,17 @@ def prepare_evaluation(
     """
     folders = _locate_adapters(names, hub)
     base_model = _base_of(dict(zip(map(str, names), folders.values(), strict=True)), base)
-    saved = {folder: read_provenance(folder)[0] for folder in folders.values()}
-    provenances = [part for provenance in saved.values() for part in generated_adapters(provenance)]
+    saved = {folder: read_record(folder) for folder in folders.values()}
+    made = [part for record in saved.values() for part in made_of(record)]
     unread = [folder for folder in saved if not saved[folder] and (folder / RECIPE_FILE).exists()]
-    opened = open_to_evaluate(dataset, _provenance_for(dataset, provenances), hub, **reading)
+    opened = open_to_evaluate(dataset, _made_for(dataset, made), hub, **reading)
     local = isinstance(dataset, str | Path) and Path(dataset).is_dir()
     folder = Path(dataset) if local else None
-    rows, examples, remarks = rows_to_evaluate(
-        opened, provenances, max_rows, shots, hub, progress, folder
-    )
+    rows, examples, remarks = rows_to_evaluate(opened, made, max_rows, shots, hub, progress, folder)
     scored = f"Scoring {plural(len(rows), 'row')} of split {opened.split} with {base_model[0]}."
-    log_remarks([*remarks, *([_UNREAD] if unread else ()), Remark("note", scored)])
+    log_remarks(
+        [*remarks, *([_UNREAD] if unread else ()), Remark("note", scored, code="evaluate.scoring")]
+    )
     return Evaluation(folders, base_model, opened, rows, examples)
 
 
@@ -212,20 +212,29 @@ def open_evaluator(
 def _locate_adapters(names: Sequence[str | Path], hub: Hub) -> dict[str, Path]:
     """Return the folders of adapters by their names in the table."""
     if not names:
-        raise UsageError("no adapter is named", hint="name a folder or a Hub id")
+        raise UsageError(
+            "no adapter is named", code="adapter.unnamed", hint="name a folder or a Hub id"
+        )
     files = [str(name) for name in names if is_local(name)]
     if files and len(files) < len(names):
         others = [str(name) for name in names if str(name) not in files]
         raise UsageError(
             f"{files[0]} is a file, expected the folder or the Hub id of an adapter",
+            code="adapter.is-a-file",
             hint=command("evaluate", *others, dataset=files[0]),
         )
     labels = [ADAPTER_METHOD] if len(names) == 1 else [str(name) for name in names]
     for label in labels if len(labels) > 1 else ():
         if labels.count(label) > 1:
-            raise UsageError(f"{label} is named twice", hint="name each adapter once")
+            raise UsageError(
+                f"{label} is named twice", code="adapter.named-twice", hint="name each adapter once"
+            )
         if _OTHER_METHODS.fullmatch(label):
-            raise UsageError(f"{label} is the name of a method", hint=f"name it ./{label}")
+            raise UsageError(
+                f"{label} is the name of a method",
+                code="adapter.named-as-method",
+                hint=f"name it ./{label}",
+            )
     return {label: locate_adapter(name, hub=hub) for label, name in zip(labels, names, strict=True)}
 
 
@@ -241,21 +250,21 @@ def _base_of(folders: Mapping[str, Path], base: str | Path | None) -> tuple[str,
         if other.base_model.lower() != config.base_model.lower():
             raise AdapterError(
                 f"{name} is for {other.base_model}, and {first} for {config.base_model}",
+                code="adapter.other-base",
                 hint="score adapters of one base model at a time",
             )
     return base_model_of(first, config, base)
 
 
-def _provenance_for(
-    name: Any, provenances: Sequence[Mapping[str, Any]]
-) -> Mapping[str, Any] | None:
-    """Return the provenance that says how to read a dataset; None if there are none."""
-    ids = {str(p["dataset"]["id"] or "a local or private one") for p in provenances}
+def _made_for(name: Any, made: Sequence[Made]) -> Made | None:
+    """Return the record that says how to read a dataset; None if there are none."""
+    ids = {part.dataset.id or "a local or private one" for part in made}
     if name is None and len(ids) > 1:
         raise UsageError(
             f"the adapters were generated for different datasets: {', '.join(sorted(ids))}",
+            code="evaluate.different-datasets",
             hint=Option("dataset", "user/name"),
         )
     named = isinstance(name, str | Path)
-    same = [p for p in provenances if named and p["dataset"]["id"] == str(name)]
-    return next(iter([*same, *provenances]), None)
+    same = [part for part in made if named and part.dataset.id == str(name)]
+    return next(iter([*same, *made]), None)

@@ -5,14 +5,14 @@ Rows that the adapter was trained or checked on are left out. If its recipe does
 these are, no row of their split is scored.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, Unpack
 
+from hf_lorameta.cards.record import Made
 from hf_lorameta.data.chat_form import ChatForm
-from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.data.counts.sample import RowSample, draw_stratified
 from hf_lorameta.data.dataset import Dataset, ReadingOptions, open_dataset
 from hf_lorameta.data.sources.files import is_local
@@ -59,7 +59,7 @@ class RowsToEvaluate(NamedTuple):
 
 def open_to_evaluate(
     name: Any,
-    provenance: Mapping[str, Any] | None,
+    made: Made | None,
     hub: Hub,
     **reading: Unpack[ReadingOptions],
 ) -> Dataset:
@@ -68,7 +68,7 @@ def open_to_evaluate(
     Args:
         name: Hub id, file, opened `Dataset` or rows in memory; None is the public dataset that the
             adapter was generated for.
-        provenance: content of the adapter's ``recipe.json``; None if it was not generated.
+        made: of the adapter's record; None if it was not generated.
         hub: the client.
         reading: as for `open_dataset`, except for what None means: `config` and `revision` are the
             recipe's if the dataset is the same, `columns` the recipe's if the dataset has them,
@@ -80,21 +80,22 @@ def open_to_evaluate(
         DatasetError: as `open_dataset` raises.
         HubError: as `open_dataset` raises.
     """
-    adapted = provenance["dataset"] if provenance else {"id": None, "columns": {}}
-    own = adapted["id"] and on_hub(adapted["id"])
+    adapted = made.dataset if made else None
+    own = on_hub(adapted.id) if adapted and adapted.id else None
     name = own if name is None else name
     if name is None:
         raise UsageError(
             "the adapter's recipe names no public dataset to score on",
+            code="evaluate.no-dataset",
             hint=[Option("dataset", "user/name"), "name a file"],
         )
     if isinstance(name, str | Path) and not is_local(name):
-        if own == on_hub(str(name)) and not is_folder(name):
-            reading["config"] = reading.get("config") or adapted["config"]
-            reading["revision"] = reading.get("revision") or adapted["revision"]
+        if adapted and own == on_hub(str(name)) and not is_folder(name):
+            reading["config"] = reading.get("config") or adapted.config
+            reading["revision"] = reading.get("revision") or adapted.revision
         reading["split"] = reading.get("split") or TEST_SPLITS
-    with suppress(ValueError):  # columns of another version
-        columns = Columns.model_validate(adapted["columns"])
+    if adapted:
+        columns = adapted.columns
         with suppress(ColumnsError):  # another dataset, with columns of its own
             if reading.get("columns") is None and columns.names():
                 return open_dataset(name, hub, **(reading | {"columns": columns}))
@@ -108,7 +109,7 @@ def open_to_evaluate(
 
 def rows_to_evaluate(
     dataset: Dataset,
-    provenances: Sequence[Mapping[str, Any]],
+    made: Sequence[Made],
     count: int,
     shots: int,
     hub: Hub,
@@ -119,8 +120,8 @@ def rows_to_evaluate(
 
     Args:
         dataset: see `open_to_evaluate`.
-        provenances: ``recipe.json`` of the adapters that were generated, see
-            `hf_lorameta.pipeline.adapter_folder.generated_adapters`.
+        made: of the records of the adapters, see
+            `hf_lorameta.pipeline.adapter_folder.made_of`.
         count: number of rows to score, at most.
         shots: number of examples; from the train split if there is one, else from this split.
         hub: the client.
@@ -133,7 +134,7 @@ def rows_to_evaluate(
         HubError: the dataset cannot be read.
     """
     dataset = with_progress(dataset, progress)
-    used, warnings = _used(provenances, dataset)
+    used, warnings = _used(made, dataset)
     train = _train_split(dataset, hub, folder) if shots else None
     train = train and with_progress(train, progress)
     own = 0 if train else shots
@@ -145,26 +146,28 @@ def rows_to_evaluate(
         taken = ", ".join(f"{count} {reason}" for reason, count in counts.items() if count)
         raise EmptyDatasetError(
             f"no row is left to score: {taken}",
+            code="evaluate.no-rows-left",
             hint=[*([Option("shots", 0)] if examples else ()), *_OTHER_ROWS],
         )
     if train:
         examples = _draw(train, shots, set(rows))[0]
-    notes = [f"Read {dataset.columns} of split {dataset.split}."]
+    read = f"Read {dataset.columns} of split {dataset.split}."
+    notes = [Remark("note", read, code="evaluate.reading")]
     if skipped:
-        notes.append(f"Skipping {skipped} rows that were used to make or check an adapter.")
+        text = f"Skipping {skipped} rows that were used to make or check an adapter."
+        notes.append(Remark("note", text, code="evaluate.skipping"))
     if len(rows) < count:
-        notes.append(f"The split has only {plural(len(rows), 'row')} to score.")
+        text = f"The split has only {plural(len(rows), 'row')} to score."
+        notes.append(Remark("note", text, code="evaluate.few-rows"))
     if examples:
         split = (train or dataset).split
         others = plural(len(examples), "other row")
-        notes.append(f"Examples in the few-shot prompt: {others} of split {split}.")
-    remarks = (*(Remark("note", note) for note in notes), *warnings)
-    return RowsToEvaluate(rows, examples, remarks)
+        text = f"Examples in the few-shot prompt: {others} of split {split}."
+        notes.append(Remark("note", text, code="evaluate.examples"))
+    return RowsToEvaluate(rows, examples, (*notes, *warnings))
 
 
-def _used(
-    provenances: Sequence[Mapping[str, Any]], dataset: Dataset
-) -> tuple[set[Row], dict[Remark, None]]:
+def _used(made: Sequence[Made], dataset: Dataset) -> tuple[set[Row], dict[Remark, None]]:
     """Return the rows that adapters used, and warnings that other rows may not be new to them.
 
     Raises:
@@ -172,19 +175,20 @@ def _used(
     """
     used: set[Row] = set()
     warnings: dict[Remark, None] = {}  # each once
-    for provenance in provenances:
-        own = rows_used(provenance, dataset)
+    for part in made:
+        own = rows_used(part, dataset)
         used |= set(own or ())
-        if is_adapted(provenance, dataset):
-            stored = provenance["dataset"]["split"]
+        if is_adapted(part, dataset):
+            stored = part.dataset.split
             if own is None:
                 raise EmptyDatasetError(
                     f"no row of split {stored} is scored: an adapter was trained or checked on "
                     "some of them, and which ones is not known from its recipe",
+                    code="evaluate.rows-unknown",
                     hint=_OTHER_ROWS,
                 )
             text = f"An adapter was generated for split {stored}: its rows are not new to it."
-            warnings[Remark("warning", text)] = None
+            warnings[Remark("warning", text, code="evaluate.rows-not-new")] = None
     return used, warnings
 
 
@@ -222,6 +226,7 @@ def _draw(dataset: Dataset, count: int, without: Collection[Row]) -> tuple[list[
     if read and not sample.rows:
         raise UnlabeledDatasetError(
             f"none of {plural(read, 'row')} has an output to compare with",
+            code="outputs.none",
             hint=[Option("split", "NAME"), Option("columns", "output=COLUMN")],
         )
     return draw_stratified(sample.rows, count, _SEED), len(left_out)

@@ -4,20 +4,21 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any
 
 from hf_lorameta.bank.bank import Bank
-from hf_lorameta.data.dataset import Dataset, ReadingOptions
-from hf_lorameta.pipeline.budget import budget_seconds
+from hf_lorameta.data.dataset import Dataset
+from hf_lorameta.errors import Option, RecipeError
 from hf_lorameta.pipeline.make import make_adapter
 from hf_lorameta.pipeline.plan import Plan, plan_from_reading
 from hf_lorameta.pipeline.progress import bars_unless
 from hf_lorameta.pipeline.read import read_dataset, token_counting
+from hf_lorameta.pipeline.request import Request
 from hf_lorameta.pipeline.resolve import Resolved, require_compatible, resolve
-from hf_lorameta.pipeline.rows import POOL_ROWS, Rows, rows_for
+from hf_lorameta.pipeline.rows import Rows, rows_for
 from hf_lorameta.pipeline.save import Generation
 from hf_lorameta.pipeline.session import LoadedModel, Session
-from hf_lorameta.recipe import Recipe, as_recipe
+from hf_lorameta.recipe import Recipe
 from hf_lorameta.remarks import log_remarks
 from hf_lorameta.types import StageProgress
 
@@ -30,13 +31,11 @@ def generate(
     recipe: Recipe | Mapping[str, Any] | None = None,
     *,
     base: str | Path | None = None,
-    base_revision: str | None = None,
+    budget: float | str | None = None,
     model: LoadedModel | None = None,
     token: str | None = None,
-    budget: float | str | None = None,
-    check: bool = True,
     progress: StageProgress | None = None,
-    **reading: Unpack[ReadingOptions],
+    **asked: Any,
 ) -> Generation:
     """Generate an adapter for a dataset, and train it if the base model is on this machine.
 
@@ -47,22 +46,20 @@ def generate(
             or dataset of the library `datasets`.
         bank: an opened bank, a folder, a Hub id, or ``none`` for no bank. None is the default bank
             if it fits `base`, else the embedded one for it, else no bank.
-        recipe: the settings, or a dictionary of them; None is ``Recipe()``.
+        recipe: how the bank's adapters are combined, or a dictionary of any settings; None is
+            ``Recipe()``.
         base: the base model: Hub id, folder or GGUF file; None is the bank's. Without a bank, the
             adapter is trained from scratch.
-        base_revision: branch, tag or commit of the base model, if no bank is used.
-        model: the base model in transformers, on the CPU, and its tokenizer; the model is left
-            unchanged. None loads it if it is needed.
-        token: of the Hub; None uses the saved one.
         budget: how long to train the adapter, in seconds or as a time such as ``"5m"``; training
             stops earlier if all steps are taken. 0 only combines adapters. None is two minutes if
             the extra ``eval`` is installed, the base model is on this machine and
-            ``HF_LORAMETA_NO_BASE`` is not set, unless the recipe says how many rows to train on.
-        check: count right answers on rows that the adapter was not trained on, if the base model
-            is on this machine or there is a budget.
+            ``HF_LORAMETA_NO_BASE`` is not set, unless `train` says how many rows to train on.
+        model: the base model in transformers, on the CPU, and its tokenizer; the model is left
+            unchanged. None loads it if it is needed.
+        token: of the Hub; None uses the saved one.
         progress: called with (stage, done, total), where total is 0 if unknown; None shows bars.
-        reading: `config`, `split`, `revision`, `columns`, `instruction` and `template` of
-            `hf_lorameta.open_dataset`.
+        asked: any other field of `hf_lorameta.pipeline.request.Request`, such as `columns`,
+            `instruction`, `train` or `check`.
 
     Returns:
         The adapter.
@@ -70,7 +67,8 @@ def generate(
     Raises:
         DatasetError: as `plan` raises.
         BankError: as `plan` raises.
-        UsageError: the budget is not a time; or as `hf_lorameta.pipeline.resolve.resolve` raises.
+        UsageError: an argument is unknown or out of range; or as
+            `hf_lorameta.pipeline.resolve.resolve` raises.
         LoraMetaError: as `hf_lorameta.pipeline.make.make_adapter` raises.
         KeyboardInterrupt: Ctrl-C, unless in a training after its first steps, or in the check after
             it: then the adapter so far is returned, with a warning.
@@ -80,16 +78,13 @@ def generate(
         >>> generate(TRAIN_FILE, recipe=Recipe(top_k=2), budget=0)
         Generation(rank 16 for a local dataset, of 2 adapters of embedded bank)
     """
-    recipe, seconds = as_recipe(recipe), budget_seconds(budget)
+    request = _request(recipe, base=base and str(base), budget=budget, **asked)
     with (
         bars_unless(progress) as shown,
-        Session(
-            bank, base=base, base_revision=base_revision, token=token, model=model, progress=shown
-        ) as session,
+        open_session(request, bank, token=token, model=model, progress=shown) as session,
     ):
-        opened = session.open_dataset(dataset, **reading)
-        resolved = resolve(opened, session, recipe, budget=seconds, check=check)
-        return make(opened, session, resolved)
+        opened = session.open_dataset(dataset, **request.options)
+        return make(opened, session, resolve(opened, session, request))
 
 
 def plan(
@@ -98,10 +93,9 @@ def plan(
     recipe: Recipe | Mapping[str, Any] | None = None,
     *,
     base: str | Path | None = None,
-    base_revision: str | None = None,
     token: str | None = None,
     progress: StageProgress | None = None,
-    **reading: Unpack[ReadingOptions],
+    **asked: Any,
 ) -> Plan:
     """Read a dataset, measure its distances to the bank, and choose coefficients.
 
@@ -112,29 +106,63 @@ def plan(
             if it fits `base`, else the embedded one for it, else no bank.
         recipe: the settings, or a dictionary of them; None is ``Recipe()``.
         base: the base model, a Hub id or a folder; None is the bank's.
-        base_revision: branch, tag or commit of the base model, if no bank is used.
         token: of the Hub; None uses the saved one.
         progress: called with (stage, done, total), where total is 0 if unknown; None shows bars.
-        reading: `config`, `split`, `revision`, `columns`, `instruction` and `template` of
-            `hf_lorameta.open_dataset`.
+        asked: any other field of `hf_lorameta.pipeline.request.Request`, such as `columns`, `split`
+            or `instruction`.
 
     Raises:
         DatasetError: the dataset cannot be read as labeled rows.
         BankError: the bank is empty or damaged, or lacks the neural rule that was asked for.
-        UsageError: the base model cannot be used, or `base_revision` is given for a bank's base
-            model.
+        UsageError: an argument is unknown or out of range; the base model cannot be used, or
+            `base_revision` is given for a bank's base model.
         HubError: a repo is missing, private or gated, or the Hub cannot be reached.
     """
-    recipe = as_recipe(recipe)
+    request = _request(recipe, base=base and str(base), **asked)
     with (
         bars_unless(progress) as shown,
-        Session(
-            bank, base=base, base_revision=base_revision, token=token, progress=shown
-        ) as session,
+        open_session(request, bank, token=token, progress=shown) as session,
     ):
-        opened = session.open_dataset(dataset, **reading)
-        require_compatible(recipe, session.bank, opened)
-        return plan_dataset(opened, session.bank, recipe)
+        opened = session.open_dataset(dataset, **request.options)
+        require_compatible(request, session.bank, opened)
+        return plan_dataset(opened, session.bank, request.recipe)
+
+
+def _request(recipe: Recipe | Mapping[str, Any] | None, **asked: Any) -> Request:
+    """Return the request of a call in Python; what is None was not asked for.
+
+    Raises:
+        RecipeError: a setting is unknown, out of range or given twice; or something else than
+            settings was given as the recipe.
+    """
+    if not isinstance(recipe, Recipe | Mapping | None):
+        raise RecipeError(
+            f"a recipe is hf_lorameta.Recipe(…) or a dictionary of settings, got {recipe!r}",
+            code="recipe.not-a-recipe",
+        )
+    if isinstance(recipe, Recipe):
+        recipe = recipe.model_dump(exclude_defaults=True)
+    settings = dict(recipe or {})
+    given = {name: value for name, value in asked.items() if value is not None}
+    if twice := sorted(settings.keys() & given.keys()):
+        raise RecipeError(
+            f"{twice[0]} was given twice, as an argument and in the recipe",
+            code="recipe.given-twice",
+            hint=Option(twice[0], change="leave out"),
+        )
+    return Request.of(**settings, **given)
+
+
+def open_session(request: Request, bank: Bank | str | Path | None = None, **others: Any) -> Session:
+    """Return the session of a request.
+
+    Args:
+        request: names the base model and the bank.
+        bank: another one, perhaps opened.
+        others: the other arguments of `Session`.
+    """
+    names = {n: getattr(request, n) for n in ("base", "base_revision", "bank_revision")}
+    return Session(request.bank if bank is None else bank, **names, **others)
 
 
 def plan_dataset(dataset: Dataset, bank: Bank, recipe: Recipe) -> Plan:
@@ -157,13 +185,9 @@ def plan_with_rows(dataset: Dataset, session: Session, resolved: Resolved) -> tu
     Raises:
         LoraMetaError: as `plan` and `hf_lorameta.pipeline.rows.rows_for` raise.
     """
-    collect = POOL_ROWS if resolved.stages else 0
-    counting = token_counting(session.bank)
-    reading = read_dataset(dataset, resolved.recipe, counting, collect=collect)
-    plan = plan_from_reading(reading, session.bank)
-    all_rows = resolved.trains_on_all
-    rows = rows_for(resolved.recipe, reading.pool, all_rows=all_rows, count=resolved.counts)
-    return plan, rows
+    asked, counting = resolved.rows, token_counting(session.bank)
+    read = read_dataset(dataset, resolved.recipe, counting, collect=asked.pool)
+    return plan_from_reading(read, session.bank), rows_for(asked, read.pool)
 
 
 @contextmanager

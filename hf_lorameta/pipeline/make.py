@@ -5,17 +5,19 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from hf_lorameta.bank.adapter_stack import AdapterStack
 from hf_lorameta.cards.results import Interruption, Outcome
 from hf_lorameta.deadline import Deadline
+from hf_lorameta.engines.scoring import LoraWeights
 from hf_lorameta.errors import LoraMetaError
 from hf_lorameta.method.merging import COMBINERS, DEFAULT_RANK, exact
 from hf_lorameta.pipeline.plan import Plan
 from hf_lorameta.pipeline.rows import Rows
 from hf_lorameta.pipeline.save import Generation
 from hf_lorameta.pipeline.session import Session
-from hf_lorameta.pipeline.stages import Stage, Unseen, Work
+from hf_lorameta.pipeline.stages import Context, Stage, Unseen, Work
 from hf_lorameta.tables import plural
 from hf_lorameta.types import FactorPair, Progress, StageProgress
 
@@ -26,10 +28,11 @@ def make_adapter(
     plan: Plan,
     rows: Rows | None = None,
     session: Session | None = None,
-    stages: Sequence[Stage] = (),
+    stages: Sequence[Stage[Any]] = (),
     *,
     seconds: float = 0.0,
     clock: Callable[[], float] = time.monotonic,
+    lists_answers: bool = False,
 ) -> Generation:
     """Combine a plan's adapters, and run the stages that follow.
 
@@ -43,6 +46,7 @@ def make_adapter(
         seconds: time for loading the base model and all stages; a download does not
             count. 0 is no limit.
         clock: measures that time, in seconds.
+        lists_answers: whether the adapter's `report` lists all checked rows with their answers.
 
     Raises:
         RecipeError: the combiner ``factors`` is asked for with ranks that differ, or with a rank
@@ -57,74 +61,100 @@ def make_adapter(
         16
     """
     rows, session = rows or Rows(), session or Session(plan.bank)
-    combined = _combine(plan, session.progress)
-    unseen = (Unseen(rows.held_out, None, rows.prompt),)
-    work = Work(combined=combined, adapter=combined, rows=rows, unseen=unseen)
+    combined, seconds_to_combine = _combine(plan, session.progress)
+    work = Work(
+        plan=plan,
+        rank=len(combined.pairs[0][0]) if combined.pairs else plan.recipe.rank or DEFAULT_RANK,
+        combined=combined,
+        weights=combined,
+        rows=rows,
+        outcome=Outcome(),
+        unseen=(Unseen(rows.held_out, None, rows.prompt),),
+        lists_answers=lists_answers,
+    )
     started = time.perf_counter()
-    work = _run(stages, work, session, seconds or None, clock)
-    adapter = work.adapter
-    if adapter.outcome != Outcome():
+    work, model_seconds = _run(stages, work, session, seconds or None, clock)
+    outcome = work.outcome
+    if outcome != Outcome():
+        asked = (stage.settings.model_dump() for stage in stages)
         outcome = replace(
-            adapter.outcome,
+            outcome,
             given_model=session.has_model,
             drawn=rows.drawn,
             to_count=len(rows.check or rows.few or rows.held_out),
             budget=seconds or None,
+            asked={name: value for settings in asked for name, value in settings.items()},
         )
-        adapter = replace(adapter, outcome=outcome)
-    return replace(adapter, seconds=adapter.seconds + time.perf_counter() - started)
+    return Generation(
+        plan,
+        work.weights.layout,
+        work.rank,
+        tuple(work.weights.pairs),
+        seconds_to_combine + time.perf_counter() - started,
+        outcome=outcome,
+        model_seconds=model_seconds,
+        step_seconds=work.step_seconds,
+        report=work.report,
+    )
 
 
 def _run(
-    stages: Sequence[Stage],
+    stages: Sequence[Stage[Any]],
     work: Work,
     session: Session,
     seconds: float | None,
     clock: Callable[[], float],
-) -> Work:
-    """Run stages, and record how long they took with the base model in memory."""
+) -> tuple[Work, float]:
+    """Run stages; return also the seconds that they took with the base model in memory."""
     end: Deadline | None = None
     loaded, failed = time.perf_counter(), False
-    for stage in stages:
+    for place, stage in enumerate(stages):
         if failed and not stage.required:
             continue
         try:
-            if end is None and (work.rows.train or work.rows.check):
+            if end is None and stage.needs_model and (work.rows.train or work.rows.check):
                 session.fetch_base_model()  # a download does not count
                 end = Deadline(seconds, clock)
                 session.evaluator  # noqa: B018 - loads it
                 loaded = time.perf_counter()
             has_rows = stage.required or any(part.rows for part in work.unseen)
-            if work.adapter.outcome.interrupted and has_rows:
+            if work.outcome.interrupted and has_rows:
                 logger.warning("Interrupted. Next: %s; interrupt again to skip this", stage)
-            work = stage.run(work, session, end or Deadline())
+            deadline = end or Deadline()
+            reserved = partial(_reserved, stages[place + 1 :], work, seconds=deadline.left())
+            work = stage.run(work, Context(session, deadline, reserved))
         except LoraMetaError as error:
             if stage.required:
                 raise
             logger.warning("%s: %s", stage.failed, error)
             failed = True
         except KeyboardInterrupt:
-            outcome = work.adapter.outcome
+            outcome = work.outcome
             if not outcome.training:
                 raise
             stopped = outcome.interrupted or Interruption(stage.name, f"{stage.stopped}.")
-            outcome = replace(outcome, interrupted=stopped)
-            work = replace(work, adapter=replace(work.adapter, outcome=outcome))
+            work = replace(work, outcome=replace(outcome, interrupted=stopped))
             break
-    spent = time.perf_counter() - loaded if end else 0.0
-    return replace(work, adapter=replace(work.adapter, model_seconds=spent))
+    return work, time.perf_counter() - loaded if end else 0.0
 
 
-def _combine(plan: Plan, progress: StageProgress) -> Generation:
+def _reserved(
+    stages: Sequence[Stage[Any]], work: Work, step_seconds: float, *, seconds: float
+) -> float:
+    """Return the seconds of the time left that are kept for stages, see `Stage.seconds_for`."""
+    return sum(stage.seconds_for(work, step_seconds, seconds) for stage in stages)
+
+
+def _combine(plan: Plan, progress: StageProgress) -> tuple[LoraWeights, float]:
+    """Return the weighted sum of a plan's adapters, and how many seconds it took."""
     entries = [entry for entry, _ in plan.combined]
     plan.bank.adapters(entries, partial(progress, "Reading adapters"))  # opening them takes no time
     started = time.perf_counter()
     pairs = combine_adapters(plan, partial(progress, "Combining")) if plan.layout else []
-    rank = len(pairs[0][0]) if pairs else plan.recipe.rank or DEFAULT_RANK
     seconds = time.perf_counter() - started
     if count := len(plan.neighbors()):
         logger.info("Combined %s in %.1f s", plural(count, "adapter"), seconds)
-    return Generation(plan, plan.layout, rank, tuple(pairs), seconds)
+    return LoraWeights(plan.layout, tuple(pairs)), seconds
 
 
 # --- combine --------------------------------------------------------------------------------------

@@ -7,11 +7,9 @@ that of the result.
 import logging
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -23,6 +21,7 @@ from hf_lorameta.bank.outliers import Norms, outliers
 from hf_lorameta.cards.gguf_usage import MODELFILE, render_modelfile
 from hf_lorameta.cards.model_card import CARD_FILE, render_merge_card
 from hf_lorameta.cards.prompt_code import prompt_code
+from hf_lorameta.cards.record import RECIPE_FILE, BaseModelRecord, MergedAdapter, MergeRecord
 from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.errors import UsageError, sanitize
 from hf_lorameta.formats.lora_layout import Layout
@@ -32,10 +31,9 @@ from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.repo import Token
 from hf_lorameta.method.low_rank import LowRankSum
 from hf_lorameta.method.merging import COMBINERS, DEFAULT_RANK, shared_rank
-from hf_lorameta.pipeline.adapter_folder import RECIPE_FILE
 from hf_lorameta.pipeline.named_adapters import NamedAdapter, common_layout, open_named
+from hf_lorameta.pipeline.plan import recorded
 from hf_lorameta.pipeline.progress import bars_unless
-from hf_lorameta.pipeline.remarks import FOUR_BIT
 from hf_lorameta.pipeline.save import SavableAdapter, as_json
 from hf_lorameta.recipe import MAX_RANK, MergeRecipe
 from hf_lorameta.remarks import Remark, log_remarks
@@ -82,6 +80,7 @@ def merge(
         given = ", ".join(f"{weight:g}" for weight in weights.values())
         raise UsageError(
             f"the weights are {given or 'none'}, expected finite numbers that are not all zero",
+            code="merge.weights-invalid",
             hint="hf-lorameta merge user/a:0.7 user/b:-0.3 -o merged",
         )
 
@@ -99,25 +98,29 @@ def merge(
             pairs.append(pair)
             show("Merging", len(pairs), len(layout))
     base_model = configs[0].base_model
-    rows = [{**a.facts, "weight": c} for a, c in zip(opened.values(), coefficients, strict=True)]
+    pairs_of = zip(opened.values(), coefficients, strict=True)
+    rows = tuple(a.facts.model_copy(update={"weight": weight}) for a, weight in pairs_of)
     remarks = tuple(_remarks(base_model, opened.values()))
     log_remarks(remarks)
-    columns, licenses = _shared_columns(rows), {row["base_license"] for row in rows} - {None}
-    provenance = {
-        "schema_version": 1,
-        "library": f"hf-lorameta {__version__}",
-        "merge": recipe.model_dump(),
-        "base_model": {"id": base_model, "revision": _only({c.revision for c in configs})},
-        "base_license": find_base_license(base_model, hub.token) or _only(licenses),
-        "adapters": rows,
-        "columns": columns and columns.model_dump(),
-        "private": any(row["private"] for row in rows),
-        "remarks": [remark.to_dict() for remark in remarks],
-        "rank": rank,
-        "kept": _kept(stack, layout, coefficients, pairs) if recipe.combine == "exact" else None,
-    }
+    columns, licenses = _shared_columns(rows), {row.base_license for row in rows} - {None}
+    record = MergeRecord(
+        library=f"hf-lorameta {__version__}",
+        merge=recipe,
+        base_model=BaseModelRecord(
+            id=base_model,
+            revision=_only({c.revision for c in configs}),
+            four_bit=any(adapter.of_four_bit for adapter in opened.values()),
+        ),
+        base_license=find_base_license(base_model, hub.token) or _only(licenses),
+        adapters=rows,
+        columns=columns,
+        private=any(row.private for row in rows),
+        remarks=recorded(remarks),
+        rank=rank,
+        kept=_kept(stack, layout, coefficients, pairs) if recipe.combine == "exact" else None,
+    )
     task_type = _only({config.task_type for config in configs} - {None})
-    return Merge(provenance, layout, rank, tuple(pairs), task_type, columns)
+    return Merge(record, layout, rank, tuple(pairs), task_type, columns)
 
 
 @dataclass(frozen=True)
@@ -125,7 +128,7 @@ class Merge(SavableAdapter):
     """A merge of adapters.
 
     Attributes:
-        provenance: content of ``recipe.json``.
+        record: content of ``recipe.json``.
         layout: the modules that it changes.
         rank: r of every module.
         pairs: (lora_A (r, in_features), lora_B (out_features, r)) of every module, scaling
@@ -134,7 +137,7 @@ class Merge(SavableAdapter):
         columns: how all adapters read rows; None if their prompts differ, or not all are known.
     """
 
-    provenance: Mapping[str, Any]
+    record: MergeRecord
     layout: Layout
     rank: int
     pairs: tuple[FactorPair, ...]
@@ -142,7 +145,7 @@ class Merge(SavableAdapter):
     columns: Columns | None
 
     def __repr__(self) -> str:
-        count = plural(len(self.provenance["adapters"]), "adapter")
+        count = plural(len(self.record.adapters), "adapter")
         modules = f"{len(self.layout)} modules of rank {self.rank}"
         return f"Merge({count} for {self.base_model}: {modules})"
 
@@ -154,8 +157,8 @@ class Merge(SavableAdapter):
 
     def texts(self, repo_id: str | None = None, *, exported: bool = False) -> dict[str, str]:
         """Return recipe, card and Modelfile, as `SavableAdapter.texts` describes them."""
-        card = render_merge_card(self.provenance, self.columns, repo_id, exported)
-        texts = {RECIPE_FILE: as_json(self.provenance) + "\n", CARD_FILE: card}
+        card = render_merge_card(self.record, self.columns, repo_id, exported)
+        texts = {RECIPE_FILE: as_json(self.record.to_dict()) + "\n", CARD_FILE: card}
         modelfile = render_modelfile(self.base_model, self.columns)
         return texts | ({MODELFILE: modelfile} if exported else {})
 
@@ -184,22 +187,21 @@ def _warn_of_outliers(adapters: Mapping[str, NamedAdapter], weights: Mapping[str
 
 
 def _remarks(base_model: str, adapters: Iterable[NamedAdapter]) -> Iterator[Remark]:
-    if names := [adapter.facts["adapter"] for adapter in adapters if adapter.of_four_bit]:
+    if names := [adapter.facts.adapter for adapter in adapters if adapter.of_four_bit]:
         yield Remark(
             "warning",
-            f"{FOUR_BIT} were used in place of those of {base_model} to make "
+            f"4-bit weights were used in place of those of {base_model} to make "
             f"{', '.join(names)}: on the original weights, the merge may give other answers.",
+            code="base.four-bit",
         )
 
 
-def _shared_columns(rows: Sequence[Mapping[str, Any]]) -> Columns | None:
+def _shared_columns(rows: Sequence[MergedAdapter]) -> Columns | None:
     """Return how the adapters read rows, if the prompt of all is known and the same; else None."""
-    unknown: tuple[Any, ...] = ({"dataset": {}},)
-    parts = [part for row in rows for part in row["generated"] or unknown]
-    with suppress(ValueError):  # unknown, or of another version
-        read = [Columns.model_validate(part["dataset"].get("columns")) for part in parts]
-        return read[0] if len(set(map(prompt_code, read))) == 1 else None
-    return None
+    if not all(row.generated for row in rows):
+        return None
+    read = [part.dataset.columns for row in rows for part in row.generated]
+    return read[0] if len(set(map(prompt_code, read))) == 1 else None
 
 
 def _only(values: set[str | None]) -> str | None:

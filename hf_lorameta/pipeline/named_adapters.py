@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from hf_lorameta.bank.adapter_repo import check_base_model, stated_license
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.index import GeneralEntry
+from hf_lorameta.cards.record import MergedAdapter, read_record
 from hf_lorameta.errors import AdapterError, UsageError, sanitize
 from hf_lorameta.files import sha256
 from hf_lorameta.formats.lora_file import AdapterFile, check_adapter
@@ -18,12 +19,10 @@ from hf_lorameta.hub.repo import is_repo_id
 from hf_lorameta.paths import expanded
 from hf_lorameta.pipeline.adapter_folder import (
     fetch_adapter,
-    generated_adapters,
+    made_of,
     naming,
-    read_provenance,
     similar_adapter,
 )
-from hf_lorameta.pipeline.remarks import FOUR_BIT
 
 UNKNOWN = "unknown"
 """Written for a license that is not stated."""
@@ -37,18 +36,13 @@ class NamedAdapter(NamedTuple):
     Attributes:
         config: PEFT's settings.
         weights: its file, with factors in the sizes of the base model.
-        facts: what ``recipe.json`` says of it: ``adapter``, its public name, with the first
-            digits of ``sha256`` if it is a folder; ``revision``, its commit; ``sha256`` of the
-            weights; ``licenses``; whether it is ``private`` and whether the name is ``published``
-            on the Hub; ``base_license``, of the base model, None if it is not known;
-            ``generated``, which rows it was made with, see
-            `hf_lorameta.pipeline.adapter_folder.generated_adapters`.
+        facts: what the record of a merge says of it.
         of_four_bit: whether it was made with 4-bit weights of the base model, as it says itself.
     """
 
     config: LoraConfig
     weights: AdapterFile
-    facts: Mapping[str, Any]
+    facts: MergedAdapter
     of_four_bit: bool = False
 
 
@@ -69,7 +63,7 @@ def open_named(name: str, hub: Hub, open_bank: Callable[[], Bank]) -> NamedAdapt
     folder = expanded(name)
     if folder.is_dir():
         adapter = _in_folder(folder, name)
-        called = adapter.facts["adapter"]
+        called = adapter.facts.adapter
         logger.info("The card names %s as %s, since its own name may be private", name, called)
         return adapter
     repo_id, _, revision = name.partition("@")
@@ -80,29 +74,28 @@ def open_named(name: str, hub: Hub, open_bank: Callable[[], Bank]) -> NamedAdapt
     facts = {
         "adapter": repo.repo_id,
         "revision": repo.sha,
-        "licenses": [repo.license or UNKNOWN],
+        "licenses": (repo.license or UNKNOWN,),
         "private": repo.private,
         "published": not repo.private,
     }
-    return adapter._replace(facts={**adapter.facts, **facts})
+    return adapter._replace(facts=adapter.facts.model_copy(update=facts))
 
 
 def _in_folder(folder: Path, name: str) -> NamedAdapter:
     with naming(name):
         config, weights = check_adapter(folder)
-    digest, (provenance, _) = sha256(weights.path), read_provenance(folder)
-    facts = {
-        "adapter": f"local adapter {digest[:8]}",  # folders may be named after private datasets
-        "revision": None,
-        "sha256": digest,
-        "licenses": [stated_license(folder) or UNKNOWN],
-        "private": True,
-        "published": False,
-        "base_license": (provenance or {}).get("base_license"),
-        "generated": generated_adapters(provenance),
-    }
-    remarks = (provenance or {}).get("remarks", ())
-    return NamedAdapter(config, weights, facts, any(FOUR_BIT in r["text"] for r in remarks))
+    digest, record = sha256(weights.path), read_record(folder)
+    facts = MergedAdapter(
+        adapter=f"local adapter {digest[:8]}",  # folders may be named after private datasets
+        revision=None,
+        sha256=digest,
+        licenses=(stated_license(folder) or UNKNOWN,),
+        private=True,
+        published=False,
+        base_license=record.base_license if record else None,
+        generated=made_of(record),
+    )
+    return NamedAdapter(config, weights, facts, record is not None and record.base_model.four_bit)
 
 
 def _in_bank(name: str, bank: Bank) -> NamedAdapter:
@@ -113,14 +106,13 @@ def _in_bank(name: str, bank: Bank) -> NamedAdapter:
         raise UsageError(
             f"{sanitize(name)} is neither a folder, nor a Hub id of the form user/adapter, nor an "
             f"adapter of the bank {bank.id}",
+            code="adapter.not-found",
             hint=similar_adapter(expanded(name))
             or "hf-lorameta bank list shows the names of a bank's adapters",
         )
     entry = entries[0]
-    facts: dict[str, Any] = {"sha256": entry.sha256, "base_license": index.base_license}
-    facts["generated"] = ()
     if isinstance(entry, GeneralEntry):
-        facts |= {
+        facts: dict[str, Any] = {
             "adapter": f"{bank.id}: {name}",
             "revision": bank.revision,
             "licenses": sorted({task.license or UNKNOWN for task in entry.tasks}),
@@ -128,15 +120,16 @@ def _in_bank(name: str, bank: Bank) -> NamedAdapter:
             "published": False,
         }
     else:
-        facts |= {
+        facts = {
             "adapter": entry.adapter,
             "revision": entry.adapter_revision,
             "licenses": [entry.license or UNKNOWN],
             "private": entry.private,
             "published": index.published,
         }
+    merged = MergedAdapter(sha256=entry.sha256, base_license=index.base_license, **facts)
     base = index.base_model, entry.rank, entry.scaling, index.base_revision
-    return NamedAdapter(LoraConfig(*base, task_type="CAUSAL_LM"), bank.unpacked(entry), facts)
+    return NamedAdapter(LoraConfig(*base, task_type="CAUSAL_LM"), bank.unpacked(entry), merged)
 
 
 def common_layout(adapters: Mapping[str, NamedAdapter]) -> Layout:
@@ -156,6 +149,7 @@ def common_layout(adapters: Mapping[str, NamedAdapter]) -> Layout:
                     raise AdapterError(
                         f"{sanitize(module.name)} is {module.out_features} × {module.in_features}, "
                         f"in another adapter {other.out_features} × {other.in_features}",
+                        code="adapter.other-shape",
                         hint="name adapters of one base model",
                     )
     return tuple(sorted(known.values(), key=lambda module: canonical_order(module.name)))

@@ -4,18 +4,25 @@ No adapter weights are read.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from html import escape
 from typing import Any
 
 from hf_lorameta._version import __version__
 from hf_lorameta.bank.bank import Bank
-from hf_lorameta.cards.results import Outcome
+from hf_lorameta.cards.record import (
+    BankRecord,
+    BaseModelRecord,
+    DatasetRecord,
+    Record,
+    RemarkRecord,
+)
 from hf_lorameta.pipeline.coefficients import choose_coefficients
 from hf_lorameta.pipeline.plan_data import PlanData
-from hf_lorameta.pipeline.read import Reading
+from hf_lorameta.pipeline.read import ReadDataset
 from hf_lorameta.pipeline.remarks import remarks_on
+from hf_lorameta.pipeline.verdict import Verdict
 from hf_lorameta.remarks import Remark
 from hf_lorameta.tables import coefficient_table, plural
 
@@ -36,12 +43,12 @@ class Plan(PlanData):
     """
 
     @cached_property
-    def remarks(self) -> tuple[Remark, ...]:
+    def remarks(self) -> tuple[*tuple[Remark, ...], Verdict]:
         """What a user should know before relying on the result; the last is the verdict."""
         return remarks_on(self)
 
     @property
-    def verdict(self) -> Remark:
+    def verdict(self) -> Verdict:
         """That right answers decide; once they are counted, see `Generation.verdict`."""
         return self.remarks[-1]
 
@@ -91,40 +98,38 @@ class Plan(PlanData):
         ]
 
     @property
-    def provenance(self) -> dict[str, Any]:
+    def record(self) -> Record:
         """Content of ``recipe.json``, without a private dataset's name."""
         index, data = self.bank.index, self.dataset
-        named = data.public_id is not None
-        return {
-            "schema_version": 1,
-            "library": f"hf-lorameta {__version__}",
-            "private": self.private,
-            "recipe": self.replay.model_dump(),
-            "base_model": {"id": index.base_model, "revision": index.base_revision},
-            "base_license": index.base_license,
-            "bank": self.bank.reference,
-            "dataset": {
-                "id": data.public_id,
-                "private": not named,
-                "proposed_instruction": data.proposed,
-                "revision": data.revision if named else None,
-                "config": data.config if named else None,
-                "split": data.split,
-                "columns": data.columns.model_dump(exclude_none=True),
-                "rows": self.profile.rows,
-                "tokens": self.profile.input.total + self.profile.output.total,
-            },
-            "general_coefficient": self.general_coefficient,
-            "output_prior": self.output_strength,
-            "scale": self.scale,
-            "effective_number": self.effective_number,
-            "remarks": [r.to_dict() for r in self.remarks if r.level != "note"],
-            **Outcome().to_dict(),
-        }
+        named, bank = data.public_id is not None, self.bank.reference
+        return Record(
+            library=f"hf-lorameta {__version__}",
+            private=self.private,
+            recipe=self.replay.model_dump(),
+            base_model=BaseModelRecord(id=index.base_model, revision=index.base_revision),
+            base_license=index.base_license,
+            bank=BankRecord.model_validate(bank) if bank else None,
+            dataset=DatasetRecord(
+                id=data.public_id,
+                private=not named,
+                proposed_instruction=data.proposed,
+                revision=data.revision if named else None,
+                config=data.config if named else None,
+                split=data.split,
+                columns=data.columns,
+                rows=self.profile.rows,
+                tokens=self.profile.input.total + self.profile.output.total,
+            ),
+            general_coefficient=self.general_coefficient,
+            output_prior=self.output_strength,
+            scale=self.scale,
+            effective_number=self.effective_number,
+            remarks=recorded(self.remarks),
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON values, as ``plan --json`` prints it."""
-        data, typical, content = self.dataset, self.nearest_in_bank, self.provenance
+        data, typical, content = self.dataset, self.nearest_in_bank, self.record.to_dict()
         name = {"id": data.id, "revision": data.revision, "config": data.config}
         read = {"ended_early": self.profile.ended_early, "total_rows": self.profile.total}
         return content | {
@@ -135,7 +140,13 @@ class Plan(PlanData):
         }
 
 
-def plan_from_reading(reading: Reading, bank: Bank) -> Plan:
+def recorded(remarks: Iterable[Remark]) -> tuple[RemarkRecord, ...]:
+    """Return remarks as ``recipe.json`` has them, without notes."""
+    kept = (remark.to_dict() for remark in remarks if remark.level != "note")
+    return tuple(RemarkRecord.model_validate(remark) for remark in kept)
+
+
+def plan_from_reading(reading: ReadDataset, bank: Bank) -> Plan:
     """Plan an adapter for a dataset that was read.
 
     Raises:

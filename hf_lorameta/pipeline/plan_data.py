@@ -15,7 +15,7 @@ from hf_lorameta.data.dataset import DatasetInfo
 from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.method.coefficients import effective_number
 from hf_lorameta.pipeline.coefficients import compare_with_bank, scale_for
-from hf_lorameta.recipe import Recipe, Replay
+from hf_lorameta.recipe import Recipe
 from hf_lorameta.tables import plural
 from hf_lorameta.types import Array, FactorPair, Row
 
@@ -65,10 +65,10 @@ class PlanData:
     stopped_after: int | None = None
 
     @cached_property
-    def replay(self) -> Replay:
+    def replay(self) -> Recipe:
         """The settings that read the same rows again, and make the same plan."""
         limit = {} if self.stopped_after is None else {"max_rows": self.stopped_after}
-        return Replay.after(self.recipe, **limit)
+        return self.recipe.model_copy(update=limit)
 
     @cached_property
     def active_indices(self) -> tuple[int, ...]:

@@ -19,22 +19,22 @@ from typing import Any, NamedTuple, Unpack
 
 from hf_lorameta._version import __version__
 from hf_lorameta.bank.executors import reporting_dead_workers
+from hf_lorameta.cards.record import RECIPE_FILE
 from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.data.dataset import ReadingOptions
 from hf_lorameta.data.questions import Question, Questions, open_questions
 from hf_lorameta.data.sources.raw_dataset import RawDataset
 from hf_lorameta.data.written_rows import check_ending, rows_written
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator, require_eval
-from hf_lorameta.errors import AdapterError, Option, UsageError
+from hf_lorameta.errors import Option, UsageError
 from hf_lorameta.files import sha256
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE, folder_config
 from hf_lorameta.formats.peft_config import CONFIG_FILE
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.pipeline.adapter_folder import (
-    RECIPE_FILE,
     base_model_of,
     locate_adapter,
-    read_provenance,
+    read_adapter,
 )
 from hf_lorameta.pipeline.answering import Answering, Prediction, answer_in_process, attached
 from hf_lorameta.pipeline.choose import Choice, choice_in
@@ -149,7 +149,9 @@ def check_sure(sure: float) -> None:
         UsageError: it is not from 0 to 1.
     """
     if not 0 <= sure <= 1:
-        raise UsageError(f"{sure:g} is no probability", hint=Option("sure", 0.95))
+        raise UsageError(
+            f"{sure:g} is no probability", code="predict.no-probability", hint=Option("sure", 0.95)
+        )
 
 
 def open_predictor(
@@ -158,14 +160,14 @@ def open_predictor(
     """Find an adapter, and what its recipe says about its rows and labels.
 
     Raises:
-        AdapterError: no adapter, or its recipe has columns that this version does not know.
+        AdapterError: no adapter, or another version wrote its recipe.
         HubError: the repo is missing or cannot be reached.
         UsageError: no base model is named.
     """
     folder = locate_adapter(adapter, hub=hub)
     named = base_model_of(adapter, folder_config(folder, patterns=True), base)
-    provenance, _ = read_provenance(folder)
-    columns, choice = columns_in(folder), choice_in(provenance)
+    saved = read_adapter(folder)
+    choice = choice_in(saved.record)
     answering = Answering(folder, named, max_tokens=max_tokens)
     if choice:
         answering = replace(
@@ -174,24 +176,7 @@ def open_predictor(
             several=choice.several,
             temperature=choice.temperature,
         )
-    return Predictor(answering, columns, choice)
-
-
-def columns_in(folder: Path) -> Columns | None:
-    """Return how the recipe of an adapter reads rows; None without a recipe.
-
-    Raises:
-        AdapterError: it has columns that this version does not know.
-    """
-    provenance = read_provenance(folder)[0] or {}
-    stored = provenance.get("dataset", provenance).get("columns")  # a merge has no dataset
-    try:
-        return Columns.model_validate(stored) if stored else None
-    except ValueError:
-        raise AdapterError(
-            f"the adapter's {RECIPE_FILE} has columns that this version does not know",
-            hint=["update hf-lorameta", Option("columns", "input=COLUMN")],
-        ) from None
+    return Predictor(answering, saved.columns, choice)
 
 
 @dataclass(frozen=True)
@@ -391,10 +376,16 @@ def open_task(
     check_ending(path)
     named = Path(dataset) if isinstance(dataset, str | Path) else None
     if named and named.exists() and path.exists() and path.samefile(named):
-        raise UsageError(f"{path} is the file that is read", hint="name another file")
+        raise UsageError(
+            f"{path} is the file that is read",
+            code="predict.reads-target",
+            hint="name another file",
+        )
     if path.exists() and not overwrite:
         raise UsageError(
-            f"{path} exists already", hint=["name another file", Option("overwrite", True)]
+            f"{path} exists already",
+            code="predict.target-exists",
+            hint=["name another file", Option("overwrite", True)],
         )
     hub = Hub(token)
     predictor = open_predictor(adapter, hub, base, max_tokens)

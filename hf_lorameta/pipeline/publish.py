@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.caches import delete_outdated, writable_cache
 from hf_lorameta.cards.chart import CHART_FILE
+from hf_lorameta.cards.record import RECIPE_FILE
 from hf_lorameta.data.dataset import DatasetInfo
 from hf_lorameta.data.sources.formats import stem
 from hf_lorameta.errors import (
@@ -33,22 +34,26 @@ from hf_lorameta.errors import (
     Option,
     UsageError,
 )
-from hf_lorameta.files import writing
+from hf_lorameta.files import sha256, writing
 from hf_lorameta.hub.client import Hub
-from hf_lorameta.hub.errors import ForbiddenError, UnsupportedError
+from hf_lorameta.hub.errors import ForbiddenError, UnexpectedAnswerError, UnsupportedError
 from hf_lorameta.hub.publish import Upload
 from hf_lorameta.hub.repo import PinnedRepo, check_visibility
 from hf_lorameta.pipeline.adapter_folder import (
     COEFFICIENTS_FILE,
     EXPORTS,
-    RECIPE_FILE,
+    SavedAdapter,
     is_own_file,
+    made_of,
     read_adapter,
 )
 from hf_lorameta.pipeline.plan_data import has_private_source
 from hf_lorameta.quoting import command
 
 STAGING_FOLDER = "staging"
+
+_ARRIVED = (ConnectionLostError, UnexpectedAnswerError, OSError, KeyboardInterrupt)
+"""Errors after which what was sent may have arrived."""
 
 logger = logging.getLogger(__name__)
 
@@ -162,11 +167,13 @@ def target_for_dataset(
         raise UsageError(
             "the dataset is private or a local file, and a public repo named after it would reveal "
             "its name",
+            code="repo.name-reveals-dataset",
             hint=Option("repo_id", "user/name"),
         )
     if repo_id is None and dry_run and not hub.has_token:
         raise AuthError(
             "the repo is named after your account, and no Hub token is saved",
+            code="token.none",
             hint=[Option("repo_id", "user/name"), "hf auth login"],
         )
     return resolve_target(
@@ -209,6 +216,7 @@ def resolve_target(
         raise UsageError(
             "the repo would be public, and the instruction in the adapter's files was made from a "
             "dataset that is not: it is private, gated or a local file",
+            code="repo.instruction-reveals-dataset",
             hint=Option("instruction", "Classify the text.", "generate with"),
         )
     if hub.has_token or not dry_run:
@@ -219,6 +227,7 @@ def resolve_target(
         if consent.create_pr:
             raise UsageError(
                 f"{repo_id} does not exist, so there is nothing to open a pull request on",
+                code="repo.none-for-pull-request",
                 hint=Option("create_pr", change="leave out"),
             )
         private = source_private if consent.private is None else consent.private
@@ -228,6 +237,7 @@ def resolve_target(
     if replaces and not (consent.overwrite or consent.create_pr):
         raise ConflictError(
             f"{repo_id} already holds {', '.join(replaces)}",
+            code="repo.holds-files",
             hint=[
                 Option("overwrite", True),
                 Option("create_pr", True),
@@ -248,24 +258,41 @@ def publish_folder(folder: Path, target: Target, hub: Hub, *, dry_run: bool = Fa
 
     Raises:
         AdapterError: the folder is not a complete generated adapter.
-        ConflictError: the repo changed since `resolve_target`.
+        ConflictError: the repo changed since `resolve_target`, or a file since it was checked; or
+            the repo would be public, and a dataset that the adapter's files name no longer is.
         ConnectionLostError: the connection was lost; the folder is unchanged.
     """
-    base_model = read_adapter(folder).require_provenance().config.base_model
+    own = [name for name in _files(folder) if is_own_file(name)]
+    digests = {name: sha256(folder / name) for name in own}  # before it is read
+    adapter = read_adapter(folder).require_record()
     deleted = _stale_files(folder, target)
     if dry_run:
         return Published(folder, target, deleted, None)
-    own = [name for name in _files(folder) if is_own_file(name)]
+    if not target.private:
+        _require_public_datasets(adapter, hub)
     with _suggest_pr(target.existing, target.create_pr):
         url = hub.publish(
-            Upload(folder, only=own, delete=deleted),
+            Upload(folder, only=own, delete=deleted, digests=digests),
             target.repo_id,
-            message=f"LoRA adapter for {base_model}",
+            message=f"LoRA adapter for {adapter.config.base_model}",
             private=target.private,
             parent=target.existing,
             create_pr=target.create_pr,
         )
     return Published(folder, target, deleted, url)
+
+
+def _require_public_datasets(adapter: SavedAdapter, hub: Hub) -> None:
+    """Raise `ConflictError` if a dataset that an adapter's files name is not public any more."""
+    for name in dict.fromkeys(made.dataset.id for made in made_of(adapter.record)):
+        dataset = hub.existing(name, "dataset") if name else None
+        if name and (dataset is None or dataset.private):
+            raise ConflictError(
+                f"{name}, which the adapter's files name, is not public any more, and the repo "
+                "would be; nothing was published",
+                code="dataset.not-public-any-more",
+                hint=[Option("private", True), "generate it again"],
+            )
 
 
 def _files(folder: Path) -> list[str]:
@@ -309,7 +336,7 @@ def publish_or_keep(folder: Path, target: Target, hub: Hub, *, dry_run: bool = F
         published = publish_folder(folder, target, hub, dry_run=dry_run)
     except (LoraMetaError, OSError, KeyboardInterrupt) as error:
         # what was sent may have arrived
-        arrived = isinstance(error, ConnectionLostError | OSError | KeyboardInterrupt)
+        arrived = isinstance(error, _ARRIVED)
         if isinstance(error, UnsupportedError):  # ask for consent again
             target = replace(target, create_pr=False, replaces=())
         again = command_to_publish(folder, **target.options(bool(target.replaces) or arrived))

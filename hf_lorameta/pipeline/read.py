@@ -19,7 +19,7 @@ from hf_lorameta.data.counts.row_counts import RowCounter
 from hf_lorameta.data.counts.tokenizer import load_encode
 from hf_lorameta.data.dataset import Dataset, DatasetInfo
 from hf_lorameta.data.sources.reading_limits import cut
-from hf_lorameta.pipeline.rows import pool_size, row_sample
+from hf_lorameta.pipeline.rows import row_sample
 from hf_lorameta.recipe import Recipe
 from hf_lorameta.types import Row
 
@@ -54,7 +54,7 @@ def token_counting(bank: Bank) -> TokenCounting:
 
 
 @dataclass(frozen=True)
-class Reading:
+class ReadDataset:
     """What was read from a dataset. It can be pickled.
 
     Attributes:
@@ -83,26 +83,25 @@ def read_dataset(
     counting: TokenCounting,
     *,
     collect: int = 0,
-) -> Reading:
+) -> ReadDataset:
     """Read a dataset once, within its limits.
 
     Args:
         dataset: an opened dataset.
         recipe: the settings.
         counting: what to count, see `token_counting`.
-        collect: size of the pool, at most, if more rows are needed than the recipe asks for.
+        collect: size of the pool, at most, see `hf_lorameta.pipeline.rows.RowsAsked.pool`.
 
     Raises:
         DatasetError: the dataset cannot be read as labeled rows.
     """
     encode = load_encode(counting.tokenizer)
-    size = max(collect, pool_size(recipe) if recipe.rows_asked else 0)
-    rows, sample = _RowsToCount(dataset, recipe.max_rows), row_sample(recipe.seed, size)
+    rows, sample = _RowsToCount(dataset, recipe.max_rows), row_sample(recipe.seed, collect)
     counter = None
     if counting.end is not None:
         counter = OutputCounter(encode, counting.vocab_size, counting.end)
     profile = profile_rows(
-        sample.of(rows) if size else rows,
+        sample.of(rows) if collect else rows,
         encode,
         counting.vocab_size,
         labeled_only=not dataset.prompts_only,
@@ -113,7 +112,7 @@ def read_dataset(
         total = dataset.total or 0
         more = total if total > rows.count else None
         profile = replace(profile, ended_early=rows.reached or total != rows.count, total=more)
-    return Reading(
+    return ReadDataset(
         dataset.info,
         recipe,
         profile,

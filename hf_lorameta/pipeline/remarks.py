@@ -1,49 +1,34 @@
 """The remarks on a plan and its adapter, for every place that shows them."""
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
 from hf_lorameta.bank.entries import IndexEntry
 from hf_lorameta.bank.index import FAR_RATIO, Index
 from hf_lorameta.bank.outliers import outliers, stated_norms
-from hf_lorameta.cards.results import (
-    CLASSIFIER,
-    CheckResult,
-    Outcome,
-    Training,
-    method_in_words,
-)
+from hf_lorameta.cards.results import CheckResult, Outcome, Training
 from hf_lorameta.data.columns.table_view import normalized
 from hf_lorameta.data.instruction_and_cue import LABELED, TEXT, shares_instruction, states_task
-from hf_lorameta.engines.scoring import ADAPTER_METHOD, BASE_METHOD, CHAT_METHOD, MEASURES
+from hf_lorameta.engines.scoring import ADAPTER_METHOD, BASE_METHOD, CHAT_METHOD
 from hf_lorameta.errors import Option
 from hf_lorameta.hub.base_model import find_at_hand
 from hf_lorameta.pipeline.bank_prompts import expects_instructions
 from hf_lorameta.pipeline.budget import more_time
 from hf_lorameta.pipeline.coefficients import is_scaled_by_length
 from hf_lorameta.pipeline.plan_data import PlanData
-from hf_lorameta.recipe import Recipe
+from hf_lorameta.pipeline.verdict import Verdict, verdict_on
 from hf_lorameta.remarks import Remark
 from hf_lorameta.tables import plural
-from hf_lorameta.training.settings import MAX_TRAINED_TOKENS, Settings, most_of_output
+from hf_lorameta.training.settings import MAX_TRAINED_TOKENS, most_of_output
 
-FOUR_BIT = "4-bit weights"
-"""Words of the warning that they were used, by which a merge finds it in recipe.json."""
 _FEW_ROWS = 20
 _MOST_NAMED = 3
 _LOW_RETENTION = 0.9
 """Warn about a pack that retains less than this share of the updates' energy."""
-_ROUGE_MARGIN = 0.05
-"""Smallest lead in Rouge-L that counts; on 16 rows, less may be chance."""
-_UNTRAINED = "It was not trained: time ran out before the first step."
-_WHAT_HELPS = "More rows, or more time to train, may change that."
-_TRAIN_LONGER = Option("budget", "5m")
-_BETTER_TOOL = (
-    "For labels like these, a classifier is the better tool, such as SetFit or model2vec."
-)
 
 
-def remarks_on(plan: PlanData, outcome: Outcome | None = None) -> tuple[Remark, ...]:
+def remarks_on(
+    plan: PlanData, outcome: Outcome | None = None
+) -> tuple[*tuple[Remark, ...], Verdict]:
     """Return all remarks on a plan and its adapter: those on the dataset first, the verdict last.
 
     A remark that still holds after training compares equal to the one before, so it is logged once.
@@ -64,30 +49,39 @@ def _of_dataset(plan: PlanData, outcome: Outcome) -> Iterator[Remark]:
     profile, dataset = plan.profile, plan.dataset
     if plan.bank.has_datasets and profile.rows < _FEW_ROWS:
         count = "1 row was" if profile.rows == 1 else f"{profile.rows} rows were"
-        yield Remark("warning", f"Only {count} read: distances from so few are uncertain.")
+        yield Remark(
+            "warning", f"Only {count} read: distances from so few are uncertain.", code="rows.few"
+        )
     if profile.left_out:
         total = profile.rows + profile.left_out
         text = f"{profile.left_out} of {total} rows have no output and were left out."
-        yield Remark("warning", text)
+        yield Remark("warning", text, code="outputs.some-missing")
     yield from profile.row_counts.remarks(profile.rows)
     # prompts for which no instruction can be proposed get a form with words that all rows share
     shared = dataset.columns.template not in (TEXT, LABELED[TEXT]) and shares_instruction(profile)
     untold = not (states_task(dataset) or shared) and expects_instructions(plan.bank)
     if untold and not outcome.training:  # rows that it is trained on show what to do
         output = normalized(dataset.columns.answer or "answer").replace("_", " ")
-        yield Remark("doubt", "The inputs do not say what to do, and no instruction was given.")
+        yield Remark(
+            "doubt",
+            "The inputs do not say what to do, and no instruction was given.",
+            code="instruction.none",
+        )
         yield Remark(
             "warning",
             "The inputs contain no instruction, unlike those of most bank datasets, so the adapter "
             "may not know what to do with them.",
             Option("instruction", f"Write the {output}"),
             "To state the task, for example",
+            code="instruction.unlike-bank",
         )
     if dataset.prompts_only:
         yield _on_missing_outputs(plan)
     elif dataset.columns.input is None and dataset.columns.messages is None:
         compared = ": only outputs were compared" if plan.bank.has_datasets else ""
-        yield Remark("warning", f"The dataset has no inputs, only text{compared}.")
+        yield Remark(
+            "warning", f"The dataset has no inputs, only text{compared}.", code="inputs.none"
+        )
 
 
 def _on_missing_outputs(plan: PlanData) -> Remark:
@@ -98,12 +92,13 @@ def _on_missing_outputs(plan: PlanData) -> Remark:
             "less reliable."
         )
     if not is_scaled_by_length(plan.bank, plan.recipe):
-        return Remark("warning", text)
+        return Remark("warning", text, code="outputs.none")
     return Remark(
         "warning",
         f"{text} The adapter is not scaled for long outputs, since their length is unknown.",
         Option("scale", 0.5),
         "For outputs of a sentence or more",
+        code="outputs.not-scaled",
     )
 
 
@@ -117,15 +112,24 @@ def _of_bank(plan: PlanData, outcome: Outcome) -> Iterator[Remark]:
             "warning",
             f"The bank is a pack that retains {index.packing.retained_whole:.0%} of its adapters' "
             "updates: the unpacked bank would make a better adapter.",
+            code="bank.lossy-pack",
         )
     combined = [entry for entry, _ in plan.combined if isinstance(entry, IndexEntry)]
     if odd := outliers(stated_norms(combined)):
-        yield Remark("warning", _on_outliers(odd), Option("bank", "none"), "To use none of them")
+        yield Remark(
+            "warning",
+            _on_outliers(odd),
+            Option("bank", "none"),
+            "To use none of them",
+            code="bank.odd-adapters",
+        )
     if len(neighbors) > 1 and plan.effective_number < 1.2:
         text = "Nearly all weight is on one adapter: the result is close to a copy of it."
-        yield Remark("warning", text)
+        yield Remark("warning", text, code="bank.one-adapter")
     if any(n.license is None for n in neighbors):
-        yield Remark("warning", "Not all of the adapters used state a license.")
+        yield Remark(
+            "warning", "Not all of the adapters used state a license.", code="license.some-unknown"
+        )
 
 
 def _on_distance(plan: PlanData, outcome: Outcome) -> Iterator[Remark]:
@@ -137,12 +141,14 @@ def _on_distance(plan: PlanData, outcome: Outcome) -> Iterator[Remark]:
         "warning",
         "No dataset in the bank is near this one: the nearest is at distance "
         f"{nearest:.3f}; within the bank, {typical:.3f} is typical.",
+        code="bank.far",
     )
-    if outcome == Outcome() and not plan.recipe.rows_asked:
+    if outcome == Outcome():
         yield Remark(
             "warning",
             "Expect little from this adapter: train it on labeled rows, or compare it with "
             "the base model on them before you use it.",
+            code="bank.expect-little",
         )
 
 
@@ -153,15 +159,23 @@ def _on_weights(index: Index, outcome: Outcome) -> Iterator[Remark]:
             "warning",
             "The base model's weights were dequantized from a GGUF file: the adapter may do worse "
             "on the original weights.",
+            code="base.dequantized",
         )
-    elif (outcome.training or outcome.check) and not outcome.given_model:
-        weights = find_at_hand(index.base_model, index.base_revision)
-        if weights and weights.suffix == ".gguf":
-            yield Remark(
-                "warning",
-                f"{FOUR_BIT} were used in place of those of {index.base_model}, which were not "
-                "on this machine: on the original weights, the adapter may give other answers.",
-            )
+    elif runs_four_bit(index, outcome):
+        yield Remark(
+            "warning",
+            f"4-bit weights were used in place of those of {index.base_model}, which were not "
+            "on this machine: on the original weights, the adapter may give other answers.",
+            code="base.four-bit",
+        )
+
+
+def runs_four_bit(index: Index, outcome: Outcome) -> bool:
+    """Whether an adapter was trained or checked with 4-bit weights in place of the base model's."""
+    if outcome.given_model or not (outcome.training or outcome.check):
+        return False
+    weights = find_at_hand(index.base_model, index.base_revision)
+    return weights is not None and weights.suffix == ".gguf"
 
 
 def _on_outliers(odd: Mapping[str, str]) -> str:
@@ -177,90 +191,79 @@ def _on_outliers(odd: Mapping[str, str]) -> str:
 def _of_adapter(plan: PlanData, outcome: Outcome) -> Iterator[Remark]:
     training, check = outcome.training, outcome.check
     if training:
-        yield _on_training(training, outcome, plan.profile.rows)
+        yield _on_training(training, outcome.budget)
     elif outcome.out_of_time:
         text = "Time ran out before the first training step."
-        yield Remark("warning", text, more_time(outcome.budget), "To allow more")
+        yield Remark(
+            "warning", text, more_time(outcome.budget), "To allow more", code="budget.short"
+        )
     if check:
         yield _on_losses(check, outcome.checked_in_folds)
         if check.rows < outcome.to_count and not outcome.interrupted:
             text = f"Time allowed counting on only {check.rows} of {outcome.to_count} rows."
-            yield Remark("note", text, more_time(outcome.budget), "To count on more of them")
+            yield Remark(
+                "note",
+                text,
+                more_time(outcome.budget),
+                "To count on more of them",
+                code="budget.few-counted",
+            )
         if outcome.ungraded:
             text = "There was no time to grade answers that are not exactly right."
-            yield Remark("note", text, more_time(outcome.budget), "To grade them")
+            yield Remark(
+                "note", text, more_time(outcome.budget), "To grade them", code="budget.ungraded"
+            )
     elif training:
         text = "Right answers were not counted."
-        yield Remark("note", text, Option("check", 16), "To count them on 16 other rows")
-    yield from _on_missing_rows(plan.recipe, outcome)
+        yield Remark(
+            "note", text, Option("check", 16), "To count them on 16 other rows", code="check.none"
+        )
+    yield from _on_missing_rows(outcome)
     if outcome.interrupted:
-        yield Remark("warning", outcome.interrupted.warning)
+        yield Remark("warning", outcome.interrupted.warning, code="stage.interrupted")
     if training and training.cut:
         yield Remark(
             "warning" if 10 * training.cut > training.rows else "note",
             f"{training.cut} of {training.rows} rows are longer than training reads, "
             f"{MAX_TRAINED_TOKENS} tokens with {most_of_output(MAX_TRAINED_TOKENS)} of the output: "
             "the beginning of their prompt or the end of their output was cut off.",
+            code="rows.cut",
         )
     if training and training.outputs == 1:
         yield Remark(
             "warning",
-            f"All {training.rows} rows that the adapter was trained on have the same output, "
+            f"All {training.seen:,} rows that the adapter was trained on have the same output, "
             "so it cannot have learned which inputs have another one.",
-        )
-    if check and _is_worse(check):
-        yield Remark(
-            "warning",
-            f"On {check.rows} rows this adapter has a higher loss and fewer right answers than the "
-            "base model: do not use it as it is.",
-            _TRAIN_LONGER,
-            "To train it further",
+            code="outputs.all-same",
         )
 
 
-def _on_missing_rows(recipe: Recipe, outcome: Outcome) -> Iterator[Remark]:
-    """Warn if fewer rows were drawn than the recipe asks for."""
+def _on_missing_rows(outcome: Outcome) -> Iterator[Remark]:
+    """Warn if fewer rows were drawn than were asked for."""
     drawn, training, check = outcome.drawn, outcome.training, outcome.check
+    asked = outcome.asked
     if drawn is None:
         return
     uses = (
-        ("trained", training and training.rows, drawn.to_train, recipe.train),
-        ("checked", check and check.rows, drawn.check, recipe.check),
+        ("trained", training and training.rows, drawn.to_train, asked.get("train")),
+        ("checked", check and check.rows, drawn.check, asked.get("check")),
     )
     for done, rows, available, requested in uses:
-        if rows and requested and available < requested:
+        if rows and requested not in (None, True, False) and available < requested:
             yield Remark(
                 "warning",
                 f"The adapter was {done} on {rows} labeled rows, not {requested}: no more distinct "
                 "ones were read, or the others are for another purpose, such as the check.",
+                code="rows.fewer-than-asked",
             )
 
 
-def _is_worse(check: CheckResult) -> bool:
-    """Whether the base model, alone or in its chat template, is better in both loss and answers."""
-    losses, right = check.losses, check.right
-    return any(
-        losses[method] < losses[ADAPTER_METHOD] and right[method] > right[ADAPTER_METHOD]
-        for method in (BASE_METHOD, CHAT_METHOD)
-        if method in losses
-    )
-
-
-def _on_training(training: Training, outcome: Outcome, labeled: int) -> Remark:
-    """Return a remark on how much was trained.
-
-    Args:
-        training: its result.
-        outcome: of the adapter.
-        labeled: number of labeled rows that were read.
-    """
-    seen = training.steps * Settings.rows
-    steps = plural(training.steps, "step")
-    if seen >= training.rows:
-        return Remark("note", f"Trained on {training.rows} rows for {steps}.")
-    text = f"Trained on {seen:,} of {max(labeled, training.rows):,} rows, in {steps}."
-    more = (more_time(outcome.budget), "To use more of them") if outcome.budget else ()
-    return Remark("note", text, *more)
+def _on_training(training: Training, budget: float | None) -> Remark:
+    """Return a remark on how much was trained, within a time limit in seconds if there was one."""
+    text = f"Trained on {training.seen_rows}, in {plural(training.steps, 'step')}."
+    more = (more_time(budget), "To use more of them") if budget and not training.saw_all else ()
+    code = "training.all-rows" if training.saw_all else "training.some-rows"
+    return Remark("note", text, *more, code=code)
 
 
 def _on_losses(check: CheckResult, in_folds: bool) -> Remark:
@@ -277,116 +280,5 @@ def _on_losses(check: CheckResult, in_folds: bool) -> Remark:
     return Remark(
         "note",
         f"Checked on {rows}: loss of the {losses}, of this adapter {check.adapter.loss:.3f}.",
+        code="check.losses",
     )
-
-
-# --- the verdict ----------------------------------------------------------------------------------
-
-
-def verdict_on(
-    check: CheckResult | None,
-    doubts: Sequence[str] = (),
-    budget: float | None = None,
-    *,
-    untrained: bool = False,
-) -> Remark:
-    """Return whether an adapter helps, judged by its right answers or how good they are.
-
-    Args:
-        check: of the adapter on rows; None if there was none.
-        doubts: sentences that say why inputs may lack what an answer needs. If there are any, the
-            adapter is not called likely to help, whatever was counted.
-        budget: the time limit in seconds; None if it is unknown.
-        untrained: whether time ran out before the first step of a training. Then more time is the
-            advice, not another tool.
-
-    Example:
-        >>> from hf_lorameta.cards.results import Counted
-        >>> right = {"generated": 12, "base": 2, "base-chat": 3, "3-shot": 9, "most-frequent": 7}
-        >>> def checked(right): return CheckResult(16, {m: Counted(n) for m, n in right.items()})
-        >>> print(verdict_on(checked(right)))  # doctest: +NORMALIZE_WHITESPACE
-        Likely to help: the adapter answers best. Right answers on 16 rows: the adapter 12, the base
-        model 2, the base model in its chat template 3, 3 examples in the prompt 9, the most
-        frequent answer for all rows 7.
-        >>> verdict_on(checked(right), ["No input says what to do."]).title
-        'Unsure, although the adapter answers best'
-        >>> verdict_on(None).title
-        'Unsure until right answers are counted'
-        >>> print(verdict_on(checked(right | {"classifier": 15})).text)  # doctest: +ELLIPSIS
-        Unlikely to help: more answers are right with a classifier on words alone. Right ... For \
-labels like these, a classifier is the better tool, such as SetFit or model2vec.
-        >>> print(verdict_on(checked(right | {"3-shot": 15}), untrained=True).text)
-        ... # doctest: +ELLIPSIS
-        Unlikely to help: more answers are right with 3 examples in the prompt. It was not \
-trained: time ran out before the first step. Right answers ...
-    """
-    if check is None:
-        advice = "Count them on some rows before you rely on an adapter."
-        text = " ".join(["Unsure until right answers are counted.", *doubts, advice])
-        return Remark("unsure", text)
-    right: Mapping[str, float] = check.right
-    scores = right
-    margin: float = _margin(check.rows)
-    better, equal = "more answers are right", "as many are right"
-    reason = f"Right answers on {check.rows} rows: {_listed(right)}."
-    if measure := check.measure:
-        graded, grades = check.scores, _listed(check.scores, ".2f")
-        right_too = f"Right answers: {_listed(right)}."
-        reason = f"{MEASURES[measure]} of the answers to {check.rows} rows: {grades}. {right_too}"
-        least = _ROUGE_MARGIN if measure == "rouge_l" else margin / check.rows
-        # where a copy of the input is close to the output, only right answers tell methods apart
-        if abs(_lead(graded)) >= least or abs(_lead(right)) < margin:
-            scores, margin = graded, least
-            better, equal = "answers are closer to the outputs", "as good"
-    reason = " ".join([*[_UNTRAINED] * untrained, reason, *doubts])
-    rival = _rival(scores)
-    adapter, best = scores[ADAPTER_METHOD], scores[rival]
-    name, words = map(method_in_words, (rival, CLASSIFIER))
-    longer = more_time(budget), "To train longer"
-    if not (any(right.values()) or any(scores.values())):
-        return Remark("unsure", f"Unsure: no answer is right. {reason}", *longer)
-    classifier = None if untrained else scores.get(CLASSIFIER)
-    if classifier is not None and classifier >= max(adapter, best) + margin:
-        text = f"Unlikely to help: {better} with {words}. {reason} {_BETTER_TOOL}"
-        return Remark("unlikely", text)
-    if best >= adapter + margin:
-        text = f"Unlikely to help: {better} with {name}. {reason} {_WHAT_HELPS}"
-        return Remark("unlikely", text, *longer)
-    if adapter < best + margin:
-        return Remark("unsure", f"Unsure: about {equal} with {name}. {reason}")
-    if doubts:
-        return Remark("unsure", f"Unsure, although the adapter answers best. {reason}")
-    if classifier is not None and classifier > adapter - margin:
-        reason = f"{reason} {words.capitalize()} is about as good."
-    best_of_all = "the adapter answers best"
-    if not right[ADAPTER_METHOD]:
-        best_of_all += ", although none of its answers is exactly right"
-    return Remark("likely", f"Likely to help: {best_of_all}. {reason}")
-
-
-def _margin(rows: int) -> int:
-    """Return the smallest lead in right answers that counts; a smaller one may be chance.
-
-    At least 2, and the standard error of the difference if two methods differ on half of the rows.
-
-    Example:
-        >>> [_margin(rows) for rows in (4, 16, 48)]
-        [2, 3, 5]
-    """
-    return max(2, round(math.sqrt(rows / 2)))
-
-
-def _rival(scores: Mapping[str, float]) -> str:
-    """Return the best of the other methods, not counting the classifier; the first of equals."""
-    others = [method for method in scores if method not in (ADAPTER_METHOD, CLASSIFIER)]
-    return max(others, key=scores.__getitem__)
-
-
-def _lead(scores: Mapping[str, float]) -> float:
-    """Return the adapter's score less that of the best other method."""
-    return scores[ADAPTER_METHOD] - scores[_rival(scores)]
-
-
-def _listed(scores: Mapping[str, float], spec: str = "") -> str:
-    """List the scores of all methods in words."""
-    return ", ".join(f"{method_in_words(name)} {score:{spec}}" for name, score in scores.items())

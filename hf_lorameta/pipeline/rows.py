@@ -8,17 +8,16 @@ purposes. `rows_used` draws them again, for an adapter that is to be scored.
 """
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any
 
+from hf_lorameta.cards.record import Made
 from hf_lorameta.cards.results import Drawn
 from hf_lorameta.data.counts.sample import RowSample, draw_stratified
 from hf_lorameta.data.dataset import Dataset
 from hf_lorameta.data.sources.split_names import slice_bounds, split_name
 from hf_lorameta.errors import EmptyDatasetError, Option
-from hf_lorameta.recipe import Recipe
 from hf_lorameta.training.settings import MOST_FEW_ROWS
 from hf_lorameta.types import Row
 
@@ -69,52 +68,91 @@ class Rows:
         return Drawn(self.pool, len(self.train), len(self.held_out), len(self.check))
 
 
-def rows_for(
-    recipe: Recipe, pool: Sequence[Row], *, all_rows: bool = False, count: bool = True
-) -> Rows:
+@dataclass(frozen=True)
+class RowsAsked:
+    """For what, and how, rows are drawn.
+
+    Attributes:
+        train: how many to train on; None is none, or all.
+        steps: whether the number of steps is stated, too, as of a training that is repeated.
+        check: how many to check on.
+        count: whether right answers are counted where there is no check.
+        all_rows: whether all are trained on if `train` is None.
+        seed: of drawing.
+    """
+
+    train: int | None = None
+    steps: bool = False
+    check: int = 0
+    count: bool = True
+    all_rows: bool = False
+    seed: int = 0
+
+    @property
+    def numbers(self) -> dict[str, int]:
+        """How many labeled rows are asked for, by the setting: `train` and `check`.
+
+        Example:
+            >>> RowsAsked(train=16).numbers
+            {'train': 16}
+        """
+        return {name: n for name, n in (("train", self.train), ("check", self.check)) if n}
+
+    @property
+    def pool(self) -> int:
+        """How many rows the pool has, at most; 0 if none are needed.
+
+        The settings of an adapter that is trained state how many rows it was trained on, perhaps
+        fewer than were asked for. Its pool must be the same.
+        """
+        if not (self.numbers or self.all_rows):
+            return 0
+        return max(POOL_ROWS, (self.train or 0) + _MOST_HELD_OUT) + self.check
+
+
+def rows_for(asked: RowsAsked, pool: Sequence[Row]) -> Rows:
     """Draw the rows that a request needs.
 
-    All rows are trained on except those that the recipe checks on. If it asks for no check, a
-    quarter, at most 48, is held out if right answers are counted; if it states steps, only rows
-    that it does not train on.
+    All rows are trained on except those to check on. Without a check, a quarter, at most 48, is
+    held out if right answers are counted; where steps are stated, only rows that are not trained
+    on.
 
     Args:
-        recipe: only its numbers of rows, its steps and its seed are used.
-        pool: labeled rows, see `pool_size`.
-        all_rows: whether to train although the recipe states no number of rows.
-        count: whether right answers are counted if the recipe asks for no check.
+        asked: the numbers.
+        pool: labeled rows, see `RowsAsked.pool`.
 
     Raises:
         EmptyDatasetError: fewer than 4 rows to check on, or fewer than 8 to train on or hold out,
-            where the recipe asks for some.
+            where some are asked for.
 
     Example:
         >>> pool = [(f"{i}", "a") for i in range(200)]
-        >>> rows = rows_for(Recipe(), pool, all_rows=True)
+        >>> rows = rows_for(RowsAsked(all_rows=True), pool)
         >>> len(rows.train), len(rows.held_out), len(rows.few)
         (152, 48, 0)
-        >>> rows = rows_for(Recipe(), pool[:16], all_rows=True)
+        >>> rows = rows_for(RowsAsked(all_rows=True), pool[:16])
         >>> len(rows.train), len(rows.held_out), len(rows.few)
         (12, 4, 16)
     """
-    most = MOST_ROWS if all_rows else 0
-    check = min(recipe.check or 0, len(pool))
+    all_rows, seed = asked.all_rows and asked.train is None, asked.seed
+    check = min(asked.check, len(pool))
     others = len(pool) - check
-    asked = min(recipe.train or most, others)
-    held_out = 0 if check or not count else min(others // _HELD_OUT_SHARE, _MOST_HELD_OUT)
-    train = asked if recipe.steps else min(asked, others - held_out)
-    held_out = min(held_out, others - train) if asked else 0
-    rows = draw_rows(Drawn(len(pool), train, held_out, check), pool, recipe.seed)
-    if train < asked <= MOST_FEW_ROWS:
-        rows = replace(rows, few=tuple(draw_stratified(pool, asked, recipe.seed)))
-    require_rows(rows, recipe)
+    most = min(asked.train or (MOST_ROWS if all_rows else 0), others)
+    held_out = min(others // _HELD_OUT_SHARE, _MOST_HELD_OUT)
+    held_out = held_out if asked.count and not check else 0
+    train = most if asked.steps else min(most, others - held_out)
+    held_out = min(held_out, others - train) if most else 0
+    rows = draw_rows(Drawn(len(pool), train, held_out, check), pool, seed)
+    if train < most <= MOST_FEW_ROWS:
+        rows = replace(rows, few=tuple(draw_stratified(pool, most, seed)))
+    require_rows(rows, asked)
     if all_rows and (labeled := rows.drawn.to_train) < MIN_TRAINING_ROWS:
-        uncounted = ", and no right answers are counted" if count and not check else ""
+        uncounted = ", and no right answers are counted" if asked.count and not check else ""
         logger.warning(
             "Not trained%s: that takes at least %d labeled rows, got %d",
             uncounted, MIN_TRAINING_ROWS, labeled,
         )  # fmt: skip
-        return draw_rows(Drawn(len(pool), 0, 0, check), pool, recipe.seed)
+        return draw_rows(Drawn(len(pool), 0, 0, check), pool, seed)
     return rows
 
 
@@ -123,8 +161,8 @@ def draw_rows(drawn: Drawn, pool: Sequence[Row], seed: int) -> Rows:
 
     Args:
         drawn: the numbers.
-        pool: labeled rows, see `pool_size`; if there are fewer than the numbers add up to, the last
-            purposes get fewer.
+        pool: labeled rows, see `RowsAsked.pool`; if there are fewer than the numbers add up to, the
+            last purposes get fewer.
         seed: of drawing.
 
     Example:
@@ -147,40 +185,32 @@ def draw_rows(drawn: Drawn, pool: Sequence[Row], seed: int) -> Rows:
     return Rows(train, held_out, (), check, prompt, len(pool))
 
 
-def require_rows(rows: Rows, recipe: Recipe) -> None:
-    """Raise if there are too few labeled rows for a recipe; log if there are fewer than asked.
+def require_rows(rows: Rows, asked: RowsAsked) -> None:
+    """Raise if there are too few labeled rows for a request; log if there are fewer than asked.
 
     Raises:
         EmptyDatasetError: fewer than 4 rows to check on, or fewer than 8 to train on or hold out.
     """
     # with steps, it may repeat a training of fewer rows: others were held out
-    least = {"train": 1 if recipe.steps else MIN_TRAINING_ROWS, "check": MIN_ROWS}
+    least = {"train": 1 if asked.steps else MIN_TRAINING_ROWS, "check": MIN_ROWS}
     counts = {"train": rows.drawn.to_train, "check": rows.drawn.check}
-    for name, asked in recipe.rows_asked.items():
+    for name, number in asked.numbers.items():
         if (drawn := counts[name]) < least[name]:
-            others = [other for other in recipe.rows_asked if other != name]
+            others = [other for other in asked.numbers if other != name]
             raise EmptyDatasetError(
                 f"{drawn} labeled rows left to {name} on, expected at least {least[name]}",
+                code="rows.too-few",
                 hint=[
                     Option(name, change="leave out"),
                     *(Option(other, change="lower") for other in others),
                     "name a dataset with more rows",
                 ],
             )
-        if drawn < asked:
-            logger.info("Only %d labeled rows are left to %s on, not %d", drawn, name, asked)
+        if drawn < number:
+            logger.info("Only %d labeled rows are left to %s on, not %d", drawn, name, number)
 
 
 # --- the pool ------------------------------------------------------------------------------------
-
-
-def pool_size(recipe: Recipe) -> int:
-    """Return how many rows a recipe's pool has, at most.
-
-    The recipe of an adapter that is trained states how many rows it was trained on, perhaps fewer
-    than were asked for. Its pool must be the same.
-    """
-    return max(POOL_ROWS, (recipe.train or 0) + _MOST_HELD_OUT) + (recipe.check or 0)
 
 
 def row_sample(seed: int, size: int) -> RowSample:
@@ -191,81 +221,64 @@ def row_sample(seed: int, size: int) -> RowSample:
 # --- the rows of a finished adapter --------------------------------------------------------------
 
 
-def rows_used(provenance: Mapping[str, Any], dataset: Dataset) -> list[Row] | None:
+def rows_used(made: Made, dataset: Dataset) -> list[Row] | None:
     """Return the rows of a dataset that an adapter was trained or checked on.
 
     Scores on them do not show how good the adapter is.
 
     Args:
-        provenance: content of the adapter's ``recipe.json``.
+        made: of the adapter's record.
         dataset: to be scored.
 
     Returns:
         None if rows of this split were used but cannot be identified, because it is read at another
-        revision or with other columns, or the recipe does not state how they were drawn, as those
-        of earlier versions and those of rows that the caller drew.
+        revision or with other columns, or the caller drew the rows.
     """
-    stated = provenance["recipe"]
-    asked = any(stated.get(name) is not None for name in ("fit", "train", "check"))
-    if not (asked or provenance.get("training") or provenance.get("check")):
+    ran = made.rows or made.training or made.check
+    if not (ran and _is_adapted_split(made, dataset)):
         return []
-    if not _is_adapted_split(provenance, dataset):
-        return []
-    stored, drawn = provenance["dataset"], _drawn(provenance)
-    read = dataset.columns.model_dump(exclude_none=True)
-    if stored.get("columns") != read or stored["revision"] not in (None, dataset.revision):
+    stored, drawn = made.dataset, made.rows
+    if stored.columns != dataset.columns or stored.revision not in (None, dataset.revision):
         return None
     if not drawn:
         return None
-    sample = row_sample(stated["seed"], drawn.pool)
-    sample.draw_from(islice(_adapted_rows(provenance, dataset), stated.get("max_rows")))
-    return draw_rows(drawn, sample.rows, stated["seed"]).used
-
-
-def _drawn(provenance: Mapping[str, Any]) -> Drawn | None:
-    """Return how many rows were drawn; None if that, or how, is not known in this version."""
-    numbers = provenance.get("rows") or {}
-    known = numbers.keys() == {field.name for field in fields(Drawn)}
-    steps = (provenance.get(step) or {} for step in ("training", "check"))
-    if not known or any(step.get("given_rows") for step in steps):
-        return None
-    return Drawn(**numbers)
+    sample = row_sample(made.recipe["seed"], drawn.pool)
+    sample.draw_from(islice(_adapted_rows(made, dataset), made.recipe["max_rows"]))
+    return draw_rows(drawn, sample.rows, made.recipe["seed"]).used
 
 
 _ROLES = ("instruction", "input", "choices", "messages", "output")
 """What says which columns are read; the text around them may differ, as between merged adapters."""
 
 
-def is_adapted(provenance: Mapping[str, Any], dataset: Dataset) -> bool:
+def is_adapted(made: Made, dataset: Dataset) -> bool:
     """Whether an adapter was generated for rows of this split, or of a slice that overlaps it.
 
     A private dataset's name is not stored with an adapter, so it is recognized by its split,
     columns and number of rows.
 
     Args:
-        provenance: content of the adapter's ``recipe.json``.
+        made: of the adapter's record.
         dataset: any dataset.
     """
-    if not _is_adapted_split(provenance, dataset):
+    if not _is_adapted_split(made, dataset):
         return False
-    (start, stop), (first, end) = map(slice_bounds, (provenance["dataset"]["split"], dataset.split))
+    (start, stop), (first, end) = map(slice_bounds, (made.dataset.split, dataset.split))
     return (stop is None or first < stop) and (end is None or start < end)
 
 
-def _is_adapted_split(provenance: Mapping[str, Any], dataset: Dataset) -> bool:
-    stored = provenance["dataset"]
-    if split_name(stored.get("split") or "") != split_name(dataset.split):
+def _is_adapted_split(made: Made, dataset: Dataset) -> bool:
+    stored = made.dataset
+    if split_name(stored.split) != split_name(dataset.split):
         return False
-    if not stored["private"]:
-        return bool((stored["id"], stored.get("config")) == (dataset.id, dataset.config))
-    columns, read = stored.get("columns") or {}, dataset.columns.model_dump(exclude_none=True)
-    if any(columns.get(role) != read.get(role) for role in _ROLES):
+    if not stored.private:
+        return (stored.id, stored.config) == (dataset.id, dataset.config)
+    if any(getattr(stored.columns, role) != getattr(dataset.columns, role) for role in _ROLES):
         return False
-    limit = provenance["recipe"].get("max_rows")
-    labeled = (output for _, output in islice(_adapted_rows(provenance, dataset), limit) if output)
-    return bool(stored.get("rows") == sum(1 for _ in labeled))
+    rows = islice(_adapted_rows(made, dataset), made.recipe["max_rows"])
+    return stored.rows == sum(1 for _, output in rows if output)
 
 
-def _adapted_rows(provenance: Mapping[str, Any], dataset: Dataset) -> Iterator[Row]:
+def _adapted_rows(made: Made, dataset: Dataset) -> Iterator[Row]:
     """Yield the rows of a dataset's split, in the slice that an adapter was generated for."""
-    return islice(dataset.whole(), *slice_bounds(provenance["dataset"]["split"]))
+    return islice(dataset.whole(), *slice_bounds(made.dataset.split))

@@ -2,61 +2,64 @@
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from hf_lorameta._version import __version__
+from hf_lorameta.bank.index import EMBEDDED_BANK
 from hf_lorameta.cards.card_data import Card
 from hf_lorameta.cards.chart import CHART_FILE, render_chart
 from hf_lorameta.cards.gguf_usage import GGUF_FILE, MODELFILE, render_modelfile
 from hf_lorameta.cards.model_card import CARD_FILE, render_card
+from hf_lorameta.cards.record import RECIPE_FILE, MergeRecord, Record
 from hf_lorameta.cards.results import Outcome
+from hf_lorameta.data.chat_form import CHAT
 from hf_lorameta.engines.scoring import Report
 from hf_lorameta.formats import gguf_adapter
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE, write_tensors
 from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.formats.peft_config import CONFIG_FILE, write_config
 from hf_lorameta.hub.client import Hub
-from hf_lorameta.hub.repo import Token
+from hf_lorameta.hub.packaged_model import SMOLLM2
+from hf_lorameta.hub.repo import Token, is_hub_id
 from hf_lorameta.paths import expanded, resolved
 from hf_lorameta.pipeline.adapter_folder import (
     COEFFICIENTS_FILE,
-    RECIPE_FILE,
     Export,
-    WithProvenance,
+    WithRecord,
     new_folder,
     read_adapter,
     require_free_target,
 )
 from hf_lorameta.pipeline.export import export_config
-from hf_lorameta.pipeline.plan import Plan
+from hf_lorameta.pipeline.plan import Plan, recorded
 from hf_lorameta.pipeline.publish import (
     Consent,
     publish_or_keep,
     resolve_target,
     staging_folder,
 )
-from hf_lorameta.pipeline.remarks import remarks_on
-from hf_lorameta.recipe import Replay
+from hf_lorameta.pipeline.remarks import remarks_on, runs_four_bit
+from hf_lorameta.pipeline.request import Request
+from hf_lorameta.pipeline.verdict import Verdict
 from hf_lorameta.remarks import Remark
 from hf_lorameta.types import FactorPair
 
 
-class SavableAdapter(WithProvenance, ABC):
+class SavableAdapter(WithRecord, ABC):
     """Base class of adapters that can be saved to a folder and published.
 
     Attributes:
-        provenance: content of ``recipe.json``.
+        record: content of ``recipe.json``.
         layout: the modules that it changes.
         rank: r of every module.
         pairs: (lora_A (r, in_features), lora_B (out_features, r)) of every module, scaling
             included.
     """
 
-    provenance: Mapping[str, Any]
+    record: Record | MergeRecord
     layout: Layout
     rank: int
     pairs: tuple[FactorPair, ...]
@@ -64,18 +67,17 @@ class SavableAdapter(WithProvenance, ABC):
     @property
     def base_model(self) -> str:
         """Hub id of the base model."""
-        return str(self.provenance["base_model"]["id"])
+        return self.record.base_model.id
 
     @property
     def base_revision(self) -> str | None:
         """Commit of the base model; None if it is unknown, or merged adapters state several."""
-        revision: str | None = self.provenance["base_model"]["revision"]
-        return revision
+        return self.record.base_model.revision
 
     @property
     def dtype(self) -> str:
         """Dtype of the tensors written."""
-        return str((self.provenance.get("merge") or self.provenance["recipe"])["dtype"])
+        return self.record.dtype
 
     @abstractmethod
     def texts(self, repo_id: str | None = None, *, exported: bool = False) -> dict[str, str]:
@@ -129,7 +131,7 @@ class SavableAdapter(WithProvenance, ABC):
             (new / CONFIG_FILE).write_bytes(self._peft_config())
             for name, text in self.texts(repo_id, exported=export is not None).items():
                 (new / name).write_bytes(text.encode())
-            read_adapter(new).require_provenance()
+            read_adapter(new).require_record()
             if base_config is not None:
                 gguf_adapter.export(new, new / GGUF_FILE, base_config)
         return folder
@@ -206,41 +208,84 @@ class Generation(SavableAdapter):
     report: Report | None = field(default=None, kw_only=True)
 
     @cached_property
-    def replay(self) -> Replay:
-        """The settings that make the same adapter again; `Plan.recipe` is what was asked for."""
-        return Replay.after(self.plan.replay, **self.outcome.settings)
+    def replay(self) -> dict[str, Any]:
+        """The settings that make the same adapter again, whatever time or limits there are then.
+
+        They are those of the recipe and of all stages that were asked for, apart from what came
+        out, such as the number of steps.
+        """
+        return self.plan.replay.model_dump() | self.outcome.settings
+
+    @property
+    def repeating(self) -> Request:
+        """The request that makes the same adapter again.
+
+        ``DATASET``, ``CONFIG`` and ``BANK`` stand for those without a public name: a dataset that
+        is not public may have a configuration whose name says as much as its own.
+        """
+        data, bank, index = self.plan.dataset, self.plan.bank, self.plan.bank.index
+        columns, name, settings = data.columns, data.public_id, self.replay
+        named_base = bank.is_empty or (bank.id == EMBEDDED_BANK and index.base_model != SMOLLM2)
+        hidden = None if data.config in (None, "default") else "CONFIG"
+        return Request.of(
+            **settings,
+            dataset=name or "DATASET",
+            revision=data.revision if name else None,
+            config=data.config if name else hidden,
+            split=data.split,
+            columns=str(columns),
+            instruction=columns.instruction_text,
+            template=CHAT if columns.chat else columns.template,
+            budget=None if settings.get("train") else 0,
+            base=bank.public_base if named_base else None,
+            base_revision=index.base_revision if bank.is_empty else None,
+            bank=_public_bank(bank.id),
+            bank_revision=None if bank.is_empty else bank.revision,
+        )
 
     @cached_property
-    def remarks(self) -> tuple[Remark, ...]:
+    def remarks(self) -> tuple[*tuple[Remark, ...], Verdict]:
         """What a user should know before relying on the adapter; the last is the verdict."""
         return remarks_on(self.plan, self.outcome)
 
     @property
-    def verdict(self) -> Remark:
+    def verdict(self) -> Verdict:
         """Whether the adapter helps, judged by right answers if they were counted."""
         return self.remarks[-1]
 
     @cached_property
-    def provenance(self) -> Mapping[str, Any]:  # type: ignore[override]
+    def record(self) -> Record:  # type: ignore[override]
         """Content of ``recipe.json``."""
-        remarks = [r.to_dict() for r in self.remarks if r.level != "note"]
-        result = {"recipe": self.replay.model_dump(), "remarks": remarks, "rank": self.rank}
-        return self._recorded(self.plan.provenance | self.outcome.to_dict() | result)
+        plan, outcome = self.plan.record, self.outcome
+        came_out = {
+            "recipe": self.replay,
+            "base_model": plan.base_model.model_copy(update={"four_bit": self.four_bit}),
+            "remarks": recorded(self.remarks),
+            "training": outcome.training,
+            "check": outcome.check,
+            "interrupted": outcome.interrupted and outcome.interrupted.stage,
+            "rows": outcome.drawn,
+            "stages": outcome.recorded,
+            "rank": self.rank,
+        }
+        return plan.model_copy(update=came_out)
+
+    @property
+    def four_bit(self) -> bool:
+        """Whether the base model was run with quantized weights in place of its own."""
+        return runs_four_bit(self.plan.bank.index, self.outcome)
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON values, as ``generate --json`` prints it."""
-        names = ("recipe", *self.outcome.to_dict(), "rank")
-        result = {name: self.provenance[name] for name in names} | {"seconds": self.seconds}
-        result["step_share"] = (
-            self.step_seconds / self.model_seconds if self.model_seconds else None
-        )
-        result["remarks"] = [remark.to_dict() for remark in self.remarks]
-        result["verdict"] = self.verdict.text
-        return self._recorded(self.plan.to_dict() | result)
-
-    def _recorded(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Add what stages did; `dict` refuses the name of a stage that another value has."""
-        return dict(**values, **self.outcome.recorded)
+        plan, record, model_seconds = self.plan.to_dict(), self.record.to_dict(), self.model_seconds
+        return plan | {
+            **record,
+            "dataset": plan["dataset"],
+            "remarks": [remark.to_dict() for remark in self.remarks],
+            "verdict": self.verdict.text,
+            "seconds": self.seconds,
+            "step_share": self.step_seconds / model_seconds if model_seconds else None,
+        }
 
     def __repr__(self) -> str:
         name, bank = self.plan.dataset.id or "a local dataset", self.plan.bank
@@ -273,7 +318,8 @@ class Generation(SavableAdapter):
             nearest_in_bank=plan.nearest_in_bank,
             rank=self.rank,
             remarks=self.remarks,
-            recipe=self.replay,
+            recipe=plan.replay,
+            command=["hf-lorameta", "generate", *self.repeating.words(output="my-adapter")],
             outcome=self.outcome,
             library_version=__version__,
             general=plan.general_coefficient,
@@ -294,7 +340,7 @@ class Generation(SavableAdapter):
         plan, neighbors = self.plan, self.plan.neighbors()
         rows = [as_json(neighbor.to_dict(), indent=None) for neighbor in neighbors]
         files = {
-            RECIPE_FILE: as_json(self.provenance) + "\n",
+            RECIPE_FILE: as_json(self.record.to_dict()) + "\n",
             COEFFICIENTS_FILE: "[\n" + ",\n".join(rows) + "\n]\n",
             CARD_FILE: render_card(self.card(exported), repo_id),
         }
@@ -303,6 +349,11 @@ class Generation(SavableAdapter):
         if exported:
             files[MODELFILE] = render_modelfile(self.base_model, plan.dataset.columns)
         return files
+
+
+def _public_bank(name: str) -> str | None:
+    """Return how a command names a bank; None if it is the one in this package."""
+    return None if name == EMBEDDED_BANK else name if is_hub_id(name) else "BANK"
 
 
 def as_json(value: object, indent: int | None = 2) -> str:

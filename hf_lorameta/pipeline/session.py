@@ -86,12 +86,15 @@ class Session:
     ) -> None:
         if model is not None and not isinstance(model, tuple):
             raise UsageError(
-                "a loaded model needs its tokenizer", hint="give a pair: (model, tokenizer)"
+                "a loaded model needs its tokenizer",
+                code="base.no-tokenizer",
+                hint="give a pair: (model, tokenizer)",
             )
         if not isinstance(bank, Bank | str | Path | None):
             kind = type(bank).__name__
             raise UsageError(
                 f"a {kind} was given as the bank, expected an opened bank, a folder or a Hub id",
+                code="bank.not-a-bank",
                 hint=f"name the argument: {kind.lower()}=…",
             )
         self._bank, self._base = bank, base
@@ -235,5 +238,6 @@ class Session:
             raise UsageError(
                 f"the instruction has {len(tokens):,} tokens, expected at most "
                 f"{MAX_SCORED_TOKENS:,}, the longest prompt that the base model is run with",
+                code="instruction.too-long",
                 hint="shorten the instruction",
             )

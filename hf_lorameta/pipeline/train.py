@@ -1,44 +1,107 @@
 """The stage that trains an adapter on labeled rows of its dataset, until a deadline."""
 
+import math
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
-from hf_lorameta.cards.results import Interruption, Training
-from hf_lorameta.deadline import Deadline
-from hf_lorameta.engines.scoring import LoraWeights, measure_of
-from hf_lorameta.errors import AdapterError, Option
-from hf_lorameta.pipeline.budget import more_time, time_to_check
-from hf_lorameta.pipeline.rows import SHOTS, Rows
-from hf_lorameta.pipeline.session import Session
-from hf_lorameta.pipeline.stages import Unseen, Work
+from pydantic import Field, model_validator
+
+from hf_lorameta.errors import AdapterError, Option, RecipeError
+from hf_lorameta.pipeline.budget import more_time
+from hf_lorameta.pipeline.stages import Context, Stage, Unseen, Work
+from hf_lorameta.settings import Settings
 from hf_lorameta.tables import plural
 
 if TYPE_CHECKING:
+    from hf_lorameta.cards.results import Training
+    from hf_lorameta.pipeline.rows import Rows
     from hf_lorameta.training.trained import Trained
 
 
+class TrainSettings(Settings):
+    """Settings of the training.
+
+    Attributes:
+        train: train the upper three quarters of the layers on this many rows of the dataset,
+            which needs the base model; None does not. If right answers are counted and there are
+            too few other rows for that, a quarter of all is held out, or few rows are divided into
+            folds.
+        steps: take exactly so many steps, on all of these rows. The record of an adapter that was
+            trained has them.
+        schedule: steps after which the learning rate is zero; None is `steps`. The record of an
+            adapter has them if it is not from the last one.
+
+    Example:
+        >>> TrainSettings(train=1)
+        Traceback (most recent call last):
+        hf_lorameta.errors.RecipeError: train must be at least 6 and at most 4096, got 1
+    """
+
+    train: int | None = Field(
+        default=None,
+        ge=6,
+        le=4096,
+        description="Train the upper three quarters of the layers on this many rows, e.g. 16 or "
+        "200 (extra: eval).",
+    )
+    steps: int | None = Field(
+        default=None,
+        ge=1,
+        description="Take exactly so many steps of --train, as the card of an adapter states that "
+        "was made within a time limit.",
+    )
+    schedule: int | None = Field(
+        default=None,
+        ge=1,
+        description="Steps after which the learning rate is zero, at least --steps, if the card of "
+        "an adapter states them.",
+    )
+
+    @model_validator(mode="after")
+    def _check_steps(self) -> "TrainSettings":
+        if self.steps is not None and self.train is None:
+            raise RecipeError(
+                f"got steps={self.steps}, expected none without train",
+                code="recipe.steps-without-train",
+                hint=Option("steps", change="leave out"),
+            )
+        if self.schedule is not None and self.schedule < (self.steps or math.inf):
+            expected = f"at least steps, {self.steps}" if self.steps else "none without steps"
+            raise RecipeError(
+                f"got schedule={self.schedule}, expected {expected}",
+                code="recipe.schedule-mismatch",
+                hint=Option("schedule", change="leave out"),
+            )
+        return self
+
+
 @dataclass(frozen=True)
-class Train:
+class Train(Stage[TrainSettings]):
     """Train on rows while time is left.
 
     An interruption (Ctrl-C) ends the training with the steps so far, after the first few.
-
-    Attributes:
-        rows: how many to train on; None is all.
-        required: see `hf_lorameta.pipeline.stages.Stage`.
     """
 
-    rows: int | None = None
-    required: bool = True
+    Settings = TrainSettings
     name: ClassVar[str] = "training"
     stopped: ClassVar[str] = "The training was interrupted"
     failed: ClassVar[str] = "Not trained on your rows"
 
-    def __str__(self) -> str:
-        return "train on " + ("your rows" if self.rows is None else f"{self.rows} rows")
+    @staticmethod
+    def wanted(settings: TrainSettings, seconds: float) -> bool:
+        """Whether there is time to train, or a number of rows was given."""
+        return bool(seconds or settings.train)
 
-    def run(self, work: Work, session: Session, end: Deadline) -> Work:
+    @property
+    def required(self) -> bool:
+        """Whether the caller has asked for it."""
+        return self.insisted or bool(self.settings.train)
+
+    def __str__(self) -> str:
+        rows = self.settings.train
+        return "train on " + ("your rows" if rows is None else f"{rows} rows")
+
+    def run(self, work: Work, context: Context) -> Work:
         """Train the adapter.
 
         Raises:
@@ -47,35 +110,34 @@ class Train:
             UsageError: the base model cannot be trained here, or there is not enough memory.
             AdapterError: there was no time for a step, and there is no bank; or numbers overflow.
         """
-        after = self._trained(work, session, end) if work.rows.train else work
-        if not after.adapter.pairs:
+        after = self._trained(work, context) if work.rows.train else work
+        if not after.weights.pairs:
             raise AdapterError(
                 f"{_why_untrained(after)}, and there is no bank to make an adapter from",
-                hint=[Option("train", 100), more_time(end.seconds), "name a bank"],
+                code="training.none-without-bank",
+                hint=[Option("train", 100), more_time(context.deadline.seconds), "name a bank"],
             )
         return after
 
-    def _trained(self, work: Work, session: Session, end: Deadline) -> Work:
+    def _trained(self, work: Work, context: Context) -> Work:
+        from hf_lorameta.cards.results import Interruption
         from hf_lorameta.training.further import train_further
         from hf_lorameta.training.settings import MAX_TRAINED_TOKENS
         from hf_lorameta.training.trained import TrainingRows, encode_rows
 
-        adapter, rows, evaluator = work.adapter, work.rows, session.evaluator
-        to_check = rows.few or rows.held_out  # time is left to count right answers on them
-        texts = bool(to_check and measure_of(to_check, adapter.plan.dataset.form))
-        reserved = partial(time_to_check, len(to_check), texts, seconds=end.left())
+        rows, evaluator = work.rows, context.session.evaluator
         train, few = (encode_rows(evaluator, MAX_TRAINED_TOKENS, r) for r in (rows.train, rows.few))
         result = train_further(
             evaluator.model,
-            LoraWeights(work.combined.layout, work.combined.pairs),
+            work.combined,
             TrainingRows(train.rows, few=few.rows),
-            adapter.rank,
-            adapter.plan.recipe.seed,
-            steps=adapter.plan.recipe.steps,
-            schedule=adapter.plan.recipe.schedule,
-            deadline=end,
-            reserved=reserved,
-            progress=session.progress,
+            work.rank,
+            work.plan.recipe.seed,
+            steps=self.settings.steps,
+            schedule=self.settings.schedule,
+            deadline=context.deadline,
+            reserved=context.reserved,
+            progress=context.session.progress,
             hint=[Option("train", change="leave out")],
         )
         unseen = _unseen(result, rows)
@@ -85,16 +147,20 @@ class Train:
             counted = f"{sum(len(part.rows) for part in unseen)} of {len(rows.few)} rows"
             stopped = f"{self.stopped} in a fold: right answers can be counted on only {counted}."
         outcome = replace(
-            adapter.outcome,
-            training=_record(result, rows, (few if result.folds else train).cut),
+            work.outcome,
+            training=_record(
+                result, rows, work.plan.profile.rows, (few if result.folds else train).cut
+            ),
             out_of_time=not result.rows,
             interrupted=Interruption(self.name, stopped) if result.interrupted else None,
         )
-        layout, pairs = result.weights
-        trained = replace(
-            adapter, layout=layout, pairs=tuple(pairs), outcome=outcome, step_seconds=result.seconds
+        return replace(
+            work,
+            weights=result.weights,
+            outcome=outcome,
+            unseen=unseen,
+            step_seconds=result.seconds,
         )
-        return replace(work, adapter=trained, unseen=unseen)
 
 
 def _why_untrained(work: Work) -> str:
@@ -103,14 +169,18 @@ def _why_untrained(work: Work) -> str:
     return "time ran out before the first training step"
 
 
-def _record(result: "Trained", rows: Rows, cut: int) -> Training | None:
+def _record(result: "Trained", rows: "Rows", labeled: int, cut: int) -> "Training | None":
     """Return what is recorded of a training; None if there was no time for a step."""
+    from hf_lorameta.cards.results import Training
+
     if not result.rows:
         return None
     trained_on = rows.few if result.folds else rows.train
     return Training(
         rows=result.rows,
         steps=result.steps,
+        seen=result.seen,
+        labeled=max(labeled, result.rows),
         schedule=result.schedule,
         folds=len(result.folds),
         layers=result.layers,
@@ -119,8 +189,10 @@ def _record(result: "Trained", rows: Rows, cut: int) -> Training | None:
     )
 
 
-def _unseen(result: "Trained", rows: Rows) -> tuple[Unseen, ...]:
+def _unseen(result: "Trained", rows: "Rows") -> tuple[Unseen, ...]:
     """Return rows that right answers can be counted on: those of folds, or held-out ones."""
+    from hf_lorameta.pipeline.rows import SHOTS
+
     if not result.folds:
         return (Unseen(rows.held_out, None, rows.prompt, rows.train),)
     parts = []

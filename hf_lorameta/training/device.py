@@ -94,6 +94,7 @@ def plan_device(
         raise UsageError(
             f"an adapter in training needs {needed / 1e9:.1f} GB of memory besides the base "
             f"model, {(free + kept) / 1e9:.1f} GB are free on {model.device}",
+            code="memory.too-little",
             hint=[*hint, "use a machine with more memory"],
         )
     return DevicePlan(workers, tokens)

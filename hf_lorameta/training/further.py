@@ -59,7 +59,11 @@ def train_further(
     if steps is not None and steps > (most := settings(count).steps):
         leave_out = Option("steps", change="leave out")
         expected = f"at most {most} on {count} rows"
-        raise RecipeError(f"got {steps} steps, expected {expected}", hint=leave_out)
+        raise RecipeError(
+            f"got {steps} steps, expected {expected}",
+            code="recipe.schedule-mismatch",
+            hint=leave_out,
+        )
     show = partial(progress, f"Training {part} on {len(rows.few) or count} rows")
     return train(
         model, part, start, rows, settings,

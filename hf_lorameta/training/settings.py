@@ -72,13 +72,18 @@ class Settings:
     def __post_init__(self) -> None:
         self._require_at_least(rank=1, steps=1, rows=1, seed=0)
         if not self.lr > 0:
-            raise UsageError(f"lr is {self.lr}, expected a positive number")
+            raise UsageError(
+                f"lr is {self.lr}, expected a positive number", code="training.setting-invalid"
+            )
 
     def _require_at_least(self, **least: int) -> None:
         for name, minimum in least.items():
             value = getattr(self, name)
             if value is not None and value < minimum:
-                raise UsageError(f"{name} is {value}, expected at least {minimum}")
+                raise UsageError(
+                    f"{name} is {value}, expected at least {minimum}",
+                    code="training.setting-invalid",
+                )
 
     @property
     def measured(self) -> tuple[int, ...]:
@@ -170,10 +175,14 @@ class BankSettings(Settings):
         self._require_at_least(max_length=8, general_steps=0)
         if self.general_only and self.general_steps == 0:
             hint = Option("general_steps", change="leave out")
-            raise UsageError("neither the general adapter nor others would be trained", hint=hint)
+            raise UsageError(
+                "neither the general adapter nor others would be trained",
+                code="training.nothing-to-train",
+                hint=hint,
+            )
         if not self.targets:
             hint = Option("targets", "q_proj,k_proj,v_proj")
-            raise UsageError("no target modules are named", hint=hint)
+            raise UsageError("no target modules are named", code="targets.unnamed", hint=hint)
 
     def of_general(self, tasks: int) -> Settings:
         """Return the settings of the general adapter's own training."""

@@ -65,7 +65,7 @@ class Steps:
         kept = trainer.parameters() if parameters is None else parameters
         if not bool(kept.isfinite().all()):
             overflow = "the base model's numbers overflow in training"
-            raise AdapterError(overflow, hint="name another base model")
+            raise AdapterError(overflow, code="training.overflow", hint="name another base model")
         result.weights = trainer.weights(kept)
         result.steps, result.schedule, result.rows = steps, self.settings.steps, rows
         result.layers = part.layers - part.first if part.first else 0

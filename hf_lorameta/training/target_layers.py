@@ -47,6 +47,7 @@ def find_layout(model: Any, targets: Sequence[str]) -> Layout:
     if missing:
         raise UsageError(
             f"the base model has no linear layers {', '.join(missing)}",
+            code="targets.unknown",
             hint=Option("targets", ",".join(sorted(leaves))),
         )
     names = [name for name in layers if name.rpartition(".")[2] in chosen]
@@ -83,6 +84,7 @@ def with_all_projections(model: Any, layout: Layout) -> Layout:
     else:
         raise UsageError(
             f"{type(model).__name__} has no linear layers that can be adapted",
+            code="targets.none-in-model",
             hint=Option("base", change="name another"),
         )
     others = _layout(layers, names - {module.name for module in layout})

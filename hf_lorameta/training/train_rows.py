@@ -116,7 +116,7 @@ class _Training(Steps):
         order = batches(self._rows.train, self.settings)
         while self.trainer.taken < steps:
             self.step(next(order), steps)
-        self.keep(steps, len(self._rows.train))
+        self._keep_now(len(self._rows.train))
 
     def run(self) -> None:
         """Train until the time is over, or all steps of the settings are taken."""
@@ -134,8 +134,13 @@ class _Training(Steps):
     def interrupt(self) -> None:
         """Keep the adapter as it is now, unless it is that of a fold."""
         if self._on:
-            self.keep(self.trainer.taken, self._on)
+            self._keep_now(self._on)
         self.result.interrupted = "steps"
+
+    def _keep_now(self, rows: int) -> None:
+        """Make the present state the result of a training on so many rows."""
+        self.keep(self.trainer.taken, rows)
+        self.result.seen = min(self.trainer.rows_taken, rows)  # each epoch has each row once
 
     # --- time ---
 
@@ -177,7 +182,7 @@ class _Training(Steps):
                 likely = trainer.taken + self._time / fmean(self.durations[1:])
                 self.settings = self.settings.ending_after(trainer.taken, likely)
         if trainer.taken:
-            self.keep(trainer.taken, rows)
+            self._keep_now(rows)
         else:  # folds took all the time: they say nothing of an adapter that is not trained
             self.result.folds = ()
 

@@ -78,7 +78,8 @@ class Trained:
 
     Attributes:
         weights: the adapter.
-        rows: number of rows it was trained on.
+        rows: number of rows to train on.
+        seen: number of these that the steps had; counted of generated adapters alone.
         steps: of the adapter; 0 if time sufficed for none, or none helped on held-out rows.
         taken: steps of the training, perhaps more.
         schedule: steps after which the learning rate was to be zero.
@@ -91,6 +92,7 @@ class Trained:
 
     weights: LoraWeights
     rows: int = 0
+    seen: int = 0
     steps: int = 0
     taken: int = 0
     schedule: int = 0

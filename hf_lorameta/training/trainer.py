@@ -156,6 +156,8 @@ class Trainer:
     def restart(self) -> None:
         """Begin again with the adapter that was given."""
         self.adapter.start(self.start)
+        self.rows_taken = 0
+        """Rows of all steps since then; one that was in two of them counts twice."""
 
     def resume(self, taken: int, vectors: torch.Tensor) -> None:
         """Go on from the `TrainableAdapter.vectors` after so many steps."""
@@ -168,6 +170,7 @@ class Trainer:
         It is the mean over output tokens or, as the settings say, over rows of that.
         """
         self._upper.store(batch)
+        self.rows_taken += len(batch)
         total = sum(len(row.output) for row in batch)
 
         def weights(joined: JoinedRows) -> list[float]:

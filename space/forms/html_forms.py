@@ -13,7 +13,7 @@ from hf_lorameta.hub.client import Hub
 from settings import credential_of
 from views.blocks import render
 from views.result import example_html
-from work.planning import DatasetRequest, Source
+from work.planning import PageRequest, Source
 
 MATCHES = 8
 _SEARCH_SECONDS = 600
@@ -70,7 +70,7 @@ def _search_public(text: str, period: int) -> list[str]:
 # --- columns ------------------------------------------------------------------------------------
 
 
-def columns_form(source: Source, number: int, request: DatasetRequest) -> str:
+def columns_form(source: Source, number: int, request: PageRequest) -> str:
     """Return the form of a dataset: configuration, split, and a role for each column.
 
     If there are many columns, it shows the first `SHOWN_COLUMNS` and those that have a role. It is

@@ -6,8 +6,9 @@ from collections import deque
 
 from space_error import SpaceError
 
-MODEL_SECONDS, TRAINING_SECONDS = 600.0, 1800.0
-"""Seconds of the base model for an address in `PERIOD`: to try, and to train and check."""
+MODEL_SECONDS, TRAINING_SECONDS, READING_SECONDS = 600.0, 1800.0, 1800.0
+"""Seconds for an address in `PERIOD`: of the base model, to try, and to train and check; of reading
+datasets."""
 ADAPTER_BYTES = 2_000_000_000
 """Bytes of adapters for an address in `PERIOD`; they stay on the disk as long, in three copies."""
 PERIOD = 3600.0
@@ -20,10 +21,11 @@ class HourlyShare:
     Args:
         most: how much an address may use.
         done: what a visitor who has used that much has done, for the message.
+        unit: a difference in use that counts, where the one who has used less goes first.
     """
 
-    def __init__(self, most: float, done: str) -> None:
-        self._most, self._done = most, done
+    def __init__(self, most: float, done: str, unit: float = 60.0) -> None:
+        self._most, self._done, self._unit = most, done, unit
         self._lock = threading.Lock()
         self._used: dict[str, deque[tuple[float, float]]] = {}
 
@@ -40,12 +42,13 @@ class HourlyShare:
         minutes = (PERIOD - since) / 60
         raise SpaceError(
             f"You have {self._done} within an hour, the limit for one visitor",
+            code="page.hourly-limit",
             hint=f"Try again in {minutes:.0f} minutes, or run hf-lorameta on your own machine.",
         )
 
-    def minutes_used(self, address: str) -> int:
-        """Return the whole minutes that an address has used, if seconds are counted."""
-        return int(sum(seconds for _, seconds in self._recent(address)) // 60)
+    def used(self, address: str) -> int:
+        """Return how many whole units an address has used."""
+        return int(sum(amount for _, amount in self._recent(address)) // self._unit)
 
     def _recent(self, address: str) -> list[tuple[float, float]]:
         """Return the times and amounts of an address, the oldest first, none too old."""
@@ -66,5 +69,8 @@ class HourlyShare:
 
 MODEL_TIME = HourlyShare(MODEL_SECONDS, f"tried adapters for {MODEL_SECONDS / 60:.0f} minutes")
 TRAINING_TIME = HourlyShare(TRAINING_SECONDS, f"trained for {TRAINING_SECONDS / 60:.0f} minutes")
+READING_TIME = HourlyShare(
+    READING_SECONDS, f"read datasets for {READING_SECONDS / 60:.0f} minutes", unit=0.5
+)
 ADAPTERS = HourlyShare(ADAPTER_BYTES, f"made adapters of {ADAPTER_BYTES / 1e9:.0f} GB")
 """Bytes of the adapters that were made here."""

@@ -16,7 +16,7 @@ from typing import TypeVar
 from starlette.concurrency import iterate_in_threadpool
 
 from limits.callers import Call
-from limits.hourly import MODEL_TIME, TRAINING_TIME
+from limits.hourly import MODEL_TIME, READING_TIME, TRAINING_TIME
 from settings import SpaceSettings
 from space_error import SpaceError
 
@@ -37,6 +37,8 @@ _AGAIN = "Try again in a minute."
 class FullError(SpaceError):
     """A request gets no place in a line."""
 
+    code = "page.line-full"
+
 
 @dataclass(eq=False)
 class Place:
@@ -46,11 +48,13 @@ class Place:
         address: of the visitor.
         session: of the page or the call.
         began: when it began to run; None while it waits.
+        lost: whether another one has taken it.
     """
 
     address: str
     session: object
     began: float | None = None
+    lost: bool = False
 
 
 class Line:
@@ -90,27 +94,37 @@ class Line:
     def ask(self, address: str, session: object) -> Place:
         """Return a place behind those whose turn is earlier.
 
+        If all places are taken, the last one is lost.
+
         Raises:
-            FullError: the places are taken, or those that the address or session may have.
+            FullError: it is the last one, or those that the address or session may have are taken.
         """
         with self._lock:
             of_address = sum(place.address == address for place in self._waiting)
             of_session = sum(place.session == session for place in self._waiting)
-            if len(self._waiting) >= self._places:
-                raise FullError(_FULL, hint=_AGAIN)
             if of_address >= max(1, self._places // 2) or of_session >= max(1, self._places // 4):
-                raise FullError(_SHARE_TAKEN, hint=_AGAIN)
+                raise FullError(_SHARE_TAKEN, code="page.share-taken", hint=_AGAIN)
             self._waiting.append(place := Place(address, session))
             turns, turn = self._taken(), dict[Place, tuple[int, int]]()
             for other in self._waiting:
                 turn[other] = turns[other.address], self._used(other.address)
                 turns[other.address] += 1
             self._waiting.sort(key=turn.__getitem__)
+            if len(self._waiting) > self._places:
+                self._waiting.pop().lost = True
+            if place.lost:
+                raise FullError(_FULL, code="page.line-full", hint=_AGAIN)
             return place
 
     def begin(self, place: Place) -> bool:
-        """Begin a request if it is its turn; return whether it has begun."""
+        """Begin a request if it is its turn; return whether it has begun.
+
+        Raises:
+            FullError: its place is lost.
+        """
         with self._lock:
+            if place.lost:
+                raise FullError(_FULL, code="page.line-full", hint=_AGAIN)
             taken, now = self._taken(), self._now()
             if self._after and self._after.is_used() and now - self._began < AFTER_SECONDS:
                 return False
@@ -142,7 +156,8 @@ class Line:
     def leave(self, place: Place) -> None:
         """Give up a place, whether the request waits or runs."""
         with self._lock:
-            (self._waiting if place.began is None else self._running).remove(place)
+            if not place.lost:
+                (self._waiting if place.began is None else self._running).remove(place)
 
     def _taken(self) -> Counter[str]:
         return Counter(place.address for place in self._running)
@@ -184,10 +199,10 @@ class Line:
 def make_lines(settings: SpaceSettings) -> dict[str, Line]:
     """Return the lines of the page and of programs."""
     # of tries that have begun, one at a time goes on, see `work.trying.Model`
-    tries = Line(8, settings.queue, used=MODEL_TIME.minutes_used)
+    tries = Line(8, settings.queue, used=MODEL_TIME.used)
     return {
-        "plan": Line(4, settings.queue, reads=True),
+        "plan": Line(4, settings.queue, reads=True, used=READING_TIME.used),
         "adapter": Line(settings.concurrency, settings.queue, after=tries),
         "model": tries,
-        "training": Line(1, settings.queue, used=TRAINING_TIME.minutes_used),
+        "training": Line(1, settings.queue, used=TRAINING_TIME.used),
     }

@@ -24,7 +24,7 @@ def expected_html(plan: Plan, name: str, rows: Rows) -> str:
 
 
 def verdict_html(made: Generation, name: str, said: str | LoraMetaError, *, busy: bool) -> str:
-    """Return the right answers, one sentence about them, and the warnings.
+    """Return the verdict, what was counted as a table, and the warnings.
 
     Args:
         made: the adapter, with what was measured.
@@ -35,8 +35,7 @@ def verdict_html(made: Generation, name: str, said: str | LoraMetaError, *, busy
     verdict, check = made.verdict, made.outcome.check
     if not isinstance(said, str):
         said = " ".join([f"{message_of(said)}.", *advice(said)])
-    doubts = " ".join(remark.text for remark in made.remarks if remark.level == "doubt")
-    level, title, reason = verdict.level, verdict.title, doubts if check else verdict.reason
+    level, title, reason = verdict.level, verdict.title, verdict.beside_counts
     if busy and check:
         said = "It is being trained once more, for longer."
     elif busy:

@@ -17,7 +17,7 @@ from hf_lorameta.quoting import fenced, shell, shell_file
 from settings import SpaceSettings, install_command
 from views.blocks import render
 from views.plan import bars_of
-from work.planning import DatasetRequest, PlanResult
+from work.planning import PageRequest, PlanResult
 
 _SHORT = 300
 """Most characters of an input that is shown in code."""
@@ -91,7 +91,7 @@ def example_input(result: PlanResult) -> str:
 
 
 def usage_markdown(
-    result: PlanResult, request: DatasetRequest, name: str, settings: SpaceSettings
+    result: PlanResult, request: PageRequest, name: str, settings: SpaceSettings
 ) -> str:
     """Return how to use the adapter, as commands and programs that run as they are.
 
@@ -114,7 +114,7 @@ def usage_markdown(
         modelfile=shell_file(render_modelfile(base, columns), MODELFILE),
         with_torch=install_command("eval", settings),
         with_gguf=install_command("gguf", settings),
-        train=request.command(budget="10m", output="my-adapter"),
+        train=request.command("generate", budget="10m", output="my-adapter"),
     )
 
 
@@ -133,7 +133,7 @@ def publish_markdown(result: PlanResult, folder: str, settings: SpaceSettings) -
     return fenced(f"{unzip}\n{command_to_publish(Path(folder), repo_id)}", "bash")
 
 
-def other_base_markdown(plan: Plan, request: DatasetRequest, settings: SpaceSettings) -> str:
+def other_base_markdown(plan: Plan, request: PageRequest, settings: SpaceSettings) -> str:
     """Return the commands that make an adapter for another base model, and why they run elsewhere.
 
     Args:
@@ -142,7 +142,7 @@ def other_base_markdown(plan: Plan, request: DatasetRequest, settings: SpaceSett
         settings: of this Space, which offers the package.
     """
     install = install_command("eval", settings)
-    generate = request.command(base="org/model", output="my-adapter")
+    generate = request.command("generate", base="org/model", output="my-adapter")
     return render("result.other_base", plan=plan, install=install, generate=generate)
 
 

@@ -56,11 +56,15 @@ def _open(settings: SpaceSettings) -> Bank:
     """Return the bank; every adapter is downloaded, and its checksum verified."""
     bank = open_bank(settings.bank, settings.base_model, revision=settings.bank_revision)
     if bank.is_empty:
-        raise BankError(f"there are no adapters for {bank.index.base_model} in a bank here")
+        raise BankError(
+            f"there are no adapters for {bank.index.base_model} in a bank here",
+            code="bank.none-for-base",
+        )
     free = shutil.disk_usage(bank.folder).free
     if settings.bank and bank.size + _SPARE_BYTES > free + _downloaded_bytes(bank):
         raise BankError(
-            f"the bank needs {bank.size / 1e9:.1f} GB and the disk has {free / 1e9:.1f} GB free"
+            f"the bank needs {bank.size / 1e9:.1f} GB and the disk has {free / 1e9:.1f} GB free",
+            code="disk.too-little",
         )
     # as a warning, since lower levels are not shown
     logger.warning("Fetching and verifying the bank %s, %.1f GB", bank.id, bank.size / 1e9)

@@ -125,7 +125,11 @@ def find_target(
         LoraMetaError: as `target_for_dataset` raises.
     """
     if credential is False:
-        raise SpaceError("Saving needs an account: sign in first", hint="The link is above.")
+        raise SpaceError(
+            "Saving needs an account: sign in first",
+            code="page.needs-account",
+            hint="The link is above.",
+        )
     plan, hub = result.plan, Hub(credential)
     job.report("Checking the repo")
     name = chosen_name(result, repo_id, hub.user())

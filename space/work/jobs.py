@@ -117,6 +117,7 @@ class Job:
         if time.monotonic() - self.waited > self._deadline:
             raise SpaceError(
                 f"The request took longer than {self.time_limit:.0f} s, the limit of this Space",
+                code="page.time-limit",
                 hint=f"{_TIP.get(self.line, 'Try again')}, or run hf-lorameta on your own machine.",
             )
 
@@ -199,4 +200,4 @@ def known_error(error: Exception) -> LoraMetaError:
     places = traceback.extract_tb(error.__traceback__, limit=-1)
     where = " ".join(f"at {place.filename}:{place.lineno}" for place in places)
     logger.error("unexpected %s %s", type(error).__name__, where)
-    return SpaceError("Something unexpected went wrong", hint=TRY_AGAIN)
+    return SpaceError("Something unexpected went wrong", code="error.unexpected", hint=TRY_AGAIN)

@@ -6,6 +6,7 @@ from typing import Any
 
 from hf_lorameta.hub.repo import Token
 from hf_lorameta.pipeline.publish import Consent, Target
+from hf_lorameta.pipeline.verdict import Verdict
 from work import trying
 from work.bank_loader import BankLoader
 from work.generating import Adapter, Saved, find_target, make_adapter, publish
@@ -24,6 +25,7 @@ class Making:
         read: reads the dataset and plans.
         repo_id: repo id or name to publish to; empty names it after the dataset.
         consent: how it is published; None publishes nothing.
+        anyway: whether it is published although it is unlikely to help.
         result: the plan.
         target: the repo, checked before the adapter is made.
         adapter: the best so far.
@@ -36,6 +38,7 @@ class Making:
     read: Callable[[Job], PlanResult]
     repo_id: str = ""
     consent: Consent | None = None
+    anyway: bool = False
     result: PlanResult | None = None
     target: Target | None = None
     adapter: Adapter | None = None
@@ -48,8 +51,12 @@ class Making:
         yield "adapter", self._combine
         if self.loader.rows_to_improve(known(self.result)).train:
             yield "training", self._improve
-        if self.target:
+        if self.target and (self.anyway or self._verdict.level != "unlikely"):
             yield "adapter", self._publish
+
+    @property
+    def _verdict(self) -> Verdict:
+        return known(self.adapter).generation.verdict
 
     def to_dict(self) -> dict[str, Any]:
         """Return what ``generate --json`` prints, a sentence on the training, and the repo."""
@@ -59,6 +66,8 @@ class Making:
         if self.saved:
             to, url = self.saved.published.target, self.saved.published.url
             found["published"] = {"url": url, "repo_id": to.repo_id, "private": to.private}
+        elif self.target:
+            found["not_published"] = {"code": self._verdict.code, "next": 'publish="anyway"'}
         return found
 
     def _plan(self, job: Job) -> None:

@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
+from pydantic import Field
+
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.data.chat_form import CHAT, end_of_prompt
-from hf_lorameta.data.columns.columns import Columns, as_columns
 from hf_lorameta.data.preview import Preview, preview
-from hf_lorameta.data.prompt import as_option
 from hf_lorameta.data.sources.files import splits_of
 from hf_lorameta.data.sources.formats import ON_PAGE, is_on_page
 from hf_lorameta.data.sources.hub_repos import repo_choices
@@ -24,11 +24,10 @@ from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.repo import DATASET_LINK, Token, is_repo_id, on_hub
 from hf_lorameta.pipeline.plan import Plan, plan_from_reading
 from hf_lorameta.pipeline.progress import with_progress
-from hf_lorameta.pipeline.read import Reading, TokenCounting, read_dataset, token_counting
+from hf_lorameta.pipeline.read import ReadDataset, TokenCounting, read_dataset, token_counting
+from hf_lorameta.pipeline.request import Request
 from hf_lorameta.pipeline.rows import POOL_ROWS
 from hf_lorameta.pipeline.session import Opening, Session
-from hf_lorameta.quoting import command
-from hf_lorameta.recipe import Recipe
 from limits.kept import StoredRows
 from space_error import SpaceError
 from work.jobs import Job
@@ -50,44 +49,45 @@ of digits and marks that other people's datasets do not have: the seconds end th
 class RequestError(SpaceError):
     """The visitor's input is invalid; the message says what is expected."""
 
+    code = "page.invalid"
 
-@dataclass(frozen=True)
-class DatasetRequest:
-    """Which dataset to read, and how.
+
+def _field(name: str) -> Any:
+    """Return a field of a request again, to narrow its type."""
+    return Field(default=None, description=Request.model_fields[name].description)
+
+
+class PageRequest(Request):
+    """What a visitor asks for: of a dataset on the Hub, or of a file that was uploaded.
 
     Attributes:
-        dataset: Hub id; None if a file was uploaded.
-        file: path of the uploaded file.
-        config: configuration; None selects the only or default one.
-        split: split; None selects train, or the only one.
-        columns: their roles; None detects them.
-        instruction: for all rows; None if they have one each, or none.
-        template: form of a prompt, with ``{instruction}`` and ``{input}``, or ``chat`` for the base
-            model's chat template; None is the usual form.
+        file: path of the uploaded file, whose name stands for it in commands; None for a dataset.
+
+    Example:
+        >>> PageRequest(file="/uploads/rows.csv", split="test").command("plan")
+        'hf-lorameta plan --dataset rows.csv --split test'
     """
 
-    dataset: str | None = None
-    file: str | None = None
-    config: str | None = None
-    split: str | None = None
-    columns: Columns | None = None
-    instruction: str | None = None
-    template: str | None = None
+    split: str | None = _field("split")
+    template: str | None = _field("template")
+    file: str | None = Field(
+        default=None, description="a data file instead, such as .csv, .jsonl or .parquet."
+    )
 
     @classmethod
-    def of(cls, values: Mapping[str, Any]) -> Self:
-        """Return the request with these values, of which some may not be for it.
+    def given(cls, values: Mapping[str, Any]) -> Self:
+        """Return the request with these values; those that are empty or 0 are the defaults.
 
         Raises:
-            UsageError: the columns are no roles.
+            UsageError: the columns are no roles, or a setting is out of range.
         """
-        named = {name: values.get(name) or None for name in ("dataset", "file", *CHOICES)}
-        return cls(**named | {"columns": as_columns(named["columns"])})
+        named = {name: values.get(name) for name in cls.model_fields}
+        return cls.of(**{name: value for name, value in named.items() if value})
 
     @property
     def name(self) -> str:
         """The dataset's id, or the file's name without its folder."""
-        return Path(self.file).name if self.file else self.dataset or ""
+        return Path(self.file).name if self.file else str(self.dataset or "")
 
     @property
     def chosen(self) -> dict[str, str]:
@@ -95,25 +95,21 @@ class DatasetRequest:
         values = {name: getattr(self, name) for name in CHOICES}
         return {name: str(value) for name, value in values.items() if value}
 
-    def command(self, **options: object) -> str:
-        """Return the command that generates an adapter for this dataset in a terminal."""
-        name = f"./{self.name}" if self.name.startswith("-") else self.name  # else an option
-        chosen = {
-            key: as_option(value) if key in ("instruction", "template") else value
-            for key, value in self.chosen.items()
-        }
-        return command("generate", name, **chosen, **options)
+    @property
+    def changed(self) -> dict[str, Any]:
+        """The values that are not the defaults, with the file's name as the dataset."""
+        return ({"dataset": self.name} if self.file else {}) | super().changed
 
 
-def fitting(request: DatasetRequest) -> DatasetRequest:
+def fitting(request: PageRequest) -> PageRequest:
     """Return a request, without its instruction and template if they do not fit its columns."""
     try:
         return validated(request)
     except LoraMetaError:
-        return replace(request, instruction=None, template=None)
+        return request.but(instruction=None, template=None)
 
 
-def validated(request: DatasetRequest) -> DatasetRequest:
+def validated(request: PageRequest) -> PageRequest:
     """Check a request before anything is read, and normalize it.
 
     Raises:
@@ -123,17 +119,23 @@ def validated(request: DatasetRequest) -> DatasetRequest:
     """
     instruction = prompt_text(request.instruction, "instruction")
     template = prompt_text(request.template, "template")
-    request = replace(request, instruction=instruction, template=template)
+    request = request.but(instruction=instruction, template=template)
     if request.columns:
         request.columns.with_prompt(instruction, None if template == CHAT else template)
     if request.file:
         if not is_on_page(request.file):
-            raise RequestError(f"The file {request.name} is not one of {', '.join(ON_PAGE)}")
-        return replace(request, dataset=None, config=None)
-    name = (request.dataset or "").strip()
+            raise RequestError(
+                f"The file {request.name} is not one of {', '.join(ON_PAGE)}",
+                code="file.unknown-ending",
+            )
+        return request.but(dataset=None, config=None)
+    name = str(request.dataset or "").strip()
     if not name:
-        raise RequestError("No dataset was named: type an id such as user/name, or upload a file")
-    return replace(request, dataset=_validated_id(name), file=None)
+        raise RequestError(
+            "No dataset was named: type an id such as user/name, or upload a file",
+            code="dataset.unnamed",
+        )
+    return request.but(dataset=_validated_id(name), file=None)
 
 
 def prompt_text(text: str | None, kind: str) -> str | None:
@@ -152,7 +154,9 @@ def prompt_text(text: str | None, kind: str) -> str | None:
     """
     text = text or ""
     if len(text) > TEXT_CHARACTERS:
-        raise RequestError(f"The {kind} is longer than {TEXT_CHARACTERS:,} characters")
+        raise RequestError(
+            f"The {kind} is longer than {TEXT_CHARACTERS:,} characters", code="page.text-too-long"
+        )
     return text.replace("\r\n", "\n") if text.strip() else None
 
 
@@ -161,9 +165,11 @@ def _validated_id(text: str) -> str:
     link = DATASET_LINK.match(text)
     name = link[1] if link else text.removesuffix("/")
     if not is_repo_id(name):
-        raise RequestError(f"{name[:80]!r} is not a dataset id of the form user/name")
+        raise RequestError(
+            f"{name[:80]!r} is not a dataset id of the form user/name", code="repo.invalid-id"
+        )
     if is_on_page(name) or Path(name).exists():
-        raise RequestError(f"{name!r} looks like a file: upload it instead")
+        raise RequestError(f"{name!r} looks like a file: upload it instead", code="page.is-a-file")
     return name
 
 
@@ -182,7 +188,7 @@ class Source:
     preview: Preview
 
 
-def read_source(request: DatasetRequest, credential: Token) -> Source:
+def read_source(request: PageRequest, credential: Token) -> Source:
     """Return what a dataset offers.
 
     If none is requested, the configuration is that of `repo_choices`, and the split ``train`` if
@@ -194,7 +200,7 @@ def read_source(request: DatasetRequest, credential: Token) -> Source:
             splits = splits_of(Path(request.file))
             split = _split_of(request, splits) if splits else request.split
             return Source([], splits, preview(request.file, hub, split=split))
-        name = request.dataset or ""
+        name = str(request.dataset or "")
         repo = hub.resolve(name, "dataset")
         configs, config, splits = repo_choices(hub, repo, request.config)
         split = _split_of(request, splits)
@@ -202,14 +208,14 @@ def read_source(request: DatasetRequest, credential: Token) -> Source:
         return Source(configs, splits, preview(on_hub(name), hub, config=named, split=split))
 
 
-def _split_of(request: DatasetRequest, splits: Sequence[str]) -> str:
+def _split_of(request: PageRequest, splits: Sequence[str]) -> str:
     """Return the split that is requested, or else train, or the first one."""
     wanted = filter(splits.__contains__, (request.split or "", "train"))
     return next(wanted, splits[0])
 
 
 @contextmanager
-def hidden_path(request: DatasetRequest) -> Iterator[None]:
+def hidden_path(request: PageRequest) -> Iterator[None]:
     """Replace the path of an uploaded file with its name in error messages."""
     try:
         yield
@@ -231,18 +237,22 @@ class PlanResult:
         plan: the plan.
         samples: rows with an output, drawn at random: the end of the input and the start of the
             output. Shown only to the visitor.
-        name: dataset id or file name.
+        request: what was asked for.
     """
 
     plan: Plan
     samples: Sequence[tuple[str, str]]
-    name: str
+    request: PageRequest
+
+    @property
+    def name(self) -> str:
+        """Dataset id or file name."""
+        return self.request.name
 
 
 def make_plan(
     bank: Bank,
-    request: DatasetRequest,
-    recipe: Recipe,
+    request: PageRequest,
     max_rows: int,
     credential: Token,
     job: Job,
@@ -253,7 +263,6 @@ def make_plan(
     Args:
         bank: its adapters are combined.
         request: the dataset.
-        recipe: settings.
         max_rows: maximum number of rows to read; of characters, there are `LIMITS`.
         credential: token of the visitor.
         job: checked while the dataset is read.
@@ -268,24 +277,23 @@ def make_plan(
     named = {name: getattr(request, name) for name in CHOICES}
     opening = Session(bank, token=credential).opening(**named)
     limits, counting = replace(LIMITS, rows=max_rows), token_counting(bank)
-    reading = read(job, _read, request, credential, opening, limits, recipe, counting, samples)
-    return PlanResult(plan_from_reading(reading, bank), StoredRows(reading.pool), request.name)
+    reading = read(job, _read, request, credential, opening, limits, counting, samples)
+    return PlanResult(plan_from_reading(reading, bank), StoredRows(reading.pool), request)
 
 
 def _read(
-    request: DatasetRequest,
+    request: PageRequest,
     credential: Token,
     opening: Opening,
     limits: ReadingLimits,
-    recipe: Recipe,
     counting: TokenCounting,
     samples: int,
-) -> Reading:
+) -> ReadDataset:
     """Return what was read, its pool with short rows only; runs in a `reader_process`."""
     with hidden_path(request):
-        dataset = request.file or on_hub(request.dataset or "")
+        dataset = request.file or on_hub(str(request.dataset or ""))
         opened = with_progress(opening.open(dataset, Hub(credential), limits), report)
-        reading = read_dataset(opened, recipe, counting, collect=samples)
+        reading = read_dataset(opened, request.recipe, counting, collect=samples)
         cut = ((end_of_prompt(text, SAMPLE_CHARACTERS), out[:SAMPLE_CHARACTERS])
                for text, out in reading.pool)  # fmt: skip
         return replace(reading, pool=tuple(cut))

@@ -7,12 +7,14 @@ killed, at once if the visitor cancels. Its memory, its time, the size of the fi
 and of what it sends are limited, so a dataset cannot exhaust the server.
 """
 
+import mmap
 import multiprocessing
 import multiprocessing.forkserver
 import os
 import pickle
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing.connection import Connection
@@ -22,6 +24,7 @@ from typing import Any, TypeVar, cast
 from hf_lorameta.environment import usable_cores
 from hf_lorameta.errors import DatasetError, DatasetTooLargeError, LoraMetaError
 from hf_lorameta.hub.cache import use_cache
+from limits.hourly import READING_TIME
 from space_error import SpaceError
 from work.jobs import Job, logger
 
@@ -41,12 +44,15 @@ _WAIT_SECONDS = 0.2
 MEMORY_BYTES = 1_500_000_000
 """Memory that a reader may take for a dataset, beyond its libraries; no file that it writes may be
 larger."""
+ALL_MEMORY_BYTES = 4_000_000_000
+"""Memory that all readers together may take; above that, the largest one is ended."""
 MESSAGE_BYTES = 48_000_000
 """Largest item that a reader may send to the server."""
 _NICENESS = 5
 """How far readers stand back behind the server, which answers tries: a core is shared 1 to 3."""
 _TOO_LARGE = "The dataset needs more memory than this Space has for reading one"
 
+_memory: dict[int, int] = {}  # bytes that readers take, by their process
 _connection: Connection | None = None  # in a reader: to the server
 
 
@@ -79,8 +85,10 @@ def read(job: Job, function: Callable[..., T], *arguments: object) -> T:
         DatasetTooLargeError: the result is above `MESSAGE_BYTES`, or the process needed more than
             `MEMORY_BYTES` or was killed.
         LoraMetaError: raised by the function.
-        SpaceError: anything else failed.
+        SpaceError: anything else failed, or the visitor has read as much as one may.
     """
+    READING_TIME.check(job.call.address)
+    started = time.monotonic()
     receiver, sender = _CONTEXT.Pipe(duplex=False)
     # a process that is killed deletes no files
     with tempfile.TemporaryDirectory(prefix="reader-", ignore_cleanup_errors=True) as scratch:
@@ -92,9 +100,11 @@ def read(job: Job, function: Callable[..., T], *arguments: object) -> T:
             return cast(T, _receive_result(receiver, process, job))
         finally:
             receiver.close()
+            _memory.pop(process.pid or 0, None)
             process.kill()
             process.join()
             process.close()
+            READING_TIME.add(job.call.address, time.monotonic() - started)
 
 
 def report(stage: str, done: int, total: int) -> None:
@@ -109,6 +119,7 @@ def _receive_result(
     while True:
         while not receiver.poll(_WAIT_SECONDS):
             job.check()
+            _bound_memory(process.pid or 0)
         try:
             kind, value = pickle.loads(receiver.recv_bytes(MESSAGE_BYTES))
         except (EOFError, OSError):
@@ -120,22 +131,41 @@ def _receive_result(
         job.report(*value)
 
 
+def _bound_memory(pid: int) -> None:
+    """Look at the memory of a reader, and raise if all take too much and this one the most.
+
+    Raises:
+        DatasetTooLargeError: they do.
+    """
+    statistics = Path(f"/proc/{pid}/statm")
+    with suppress(OSError):  # it has ended, or this is no Linux
+        pages = statistics.read_text().split()
+        _memory[pid] = (int(pages[1]) - int(pages[2])) * mmap.PAGESIZE  # not shared
+    taken = _memory.copy()
+    if sum(taken.values()) > ALL_MEMORY_BYTES and max(taken, key=taken.__getitem__) == pid:
+        raise DatasetTooLargeError(_TOO_LARGE, code="dataset.too-large-here")
+
+
 def _failed(message: str) -> SpaceError:
-    return SpaceError(message, hint="Check the file or the repo on the Hub.")
+    return SpaceError(
+        message, code="dataset.reader-ended", hint="Check the file or the repo on the Hub."
+    )
 
 
 def _early_end(process: multiprocessing.process.BaseProcess) -> LoraMetaError:
     """Return the error for a reader that ended without saying why."""
     process.join(1)
     if (process.exitcode or 0) < 0:  # a library without memory left aborts
-        return DatasetTooLargeError(_TOO_LARGE)
+        return DatasetTooLargeError(_TOO_LARGE, code="dataset.too-large-here")
     return _failed("The dataset could not be read: the reader process ended")
 
 
 def _send(pipe: Connection, kind: str, value: object) -> None:
     message = pickle.dumps((kind, value))
     if len(message) > MESSAGE_BYTES:
-        raise DatasetTooLargeError("The rows of the dataset are too long to be shown")
+        raise DatasetTooLargeError(
+            "The rows of the dataset are too long to be shown", code="dataset.too-large-here"
+        )
     pipe.send_bytes(message)
 
 
@@ -162,7 +192,7 @@ def _send_result(
     except BrokenPipeError:
         return  # the request has ended
     except MemoryError:
-        error = DatasetTooLargeError(_TOO_LARGE)
+        error = DatasetTooLargeError(_TOO_LARGE, code="dataset.too-large-here")
     except Exception as unknown:  # noqa: BLE001 - its message is not sent: it may quote a row
         logger.error("unexpected %s in a reader", type(unknown).__name__)
         error = _failed("The dataset cannot be read")

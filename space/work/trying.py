@@ -12,10 +12,11 @@ from hf_lorameta.errors import AdapterError
 from hf_lorameta.pipeline.budget import DEFAULT_BUDGET
 from hf_lorameta.pipeline.make import make_adapter
 from hf_lorameta.pipeline.progress import duration
-from hf_lorameta.pipeline.resolve import stages_for
+from hf_lorameta.pipeline.resolve import Resolved
 from hf_lorameta.pipeline.rows import Rows, rows_for
 from hf_lorameta.pipeline.save import Generation
 from hf_lorameta.pipeline.session import Session
+from hf_lorameta.pipeline.verdict import is_as_good
 from limits.hourly import ADAPTERS, MODEL_TIME, TRAINING_TIME, HourlyShare
 from work.generating import Adapter
 from work.jobs import Job
@@ -124,7 +125,8 @@ def _wait(job: Job, others_go_first: Callable[[], bool]) -> None:
 
 def rows_of(result: PlanResult) -> Rows:
     """Draw rows to train and check an adapter on, as the command line does."""
-    return rows_for(result.plan.recipe, result.samples, all_rows=True)
+    asked = Resolved(result.request.but(budget=TRAINING_SECONDS)).rows
+    return rows_for(asked, result.samples)
 
 
 @contextmanager
@@ -152,7 +154,8 @@ def answers(adapter: Adapter, model: Model, text: str, job: Job) -> tuple[str, s
     if characters > PROMPT_CHARACTERS:
         raise RequestError(
             f"The prompt has {characters:,} characters, more than the {PROMPT_CHARACTERS:,} that "
-            "can be tried here: the instruction and the form count, too"
+            "can be tried here: the instruction and the form count, too",
+            code="page.prompt-too-long",
         )
     with model.one_try(job, prompt) as evaluator, _counted(MODEL_TIME, job):
         job.report("Waiting for both answers")
@@ -222,21 +225,21 @@ def improve(
             text = f"{doing} on your rows, up to {duration(rounded)} left"
             job.report(text, int(gone), int(gone + rounded), steps=steps, seconds_left=int(rounded))
 
-        stages, then = stages_for(result.plan.recipe, seconds, samples=True), adapter.generation
+        stages, then = result.request.but(budget=seconds).stages(), adapter.generation
         made: Generation | None = None
         why = "No step was taken in the time that it had"
         try:
             made = make_adapter(
                 result.plan, rows_of(result), session.with_progress(progress), stages,
-                seconds=seconds, clock=used,
+                seconds=seconds, clock=used, lists_answers=True,
             )  # fmt: skip
         except (KeyboardInterrupt, AdapterError) as error:  # no step, and no bank; or an overflow
             stopped = "The training was stopped before there was anything to keep"
             why = f"Not trained: {error}" if isinstance(error, AdapterError) else stopped
         over = job.stopped or used() > _OVER * seconds
         training = made and made.outcome.training
-        if made and training and (not then.outcome.training or _is_as_good(made, then)):
-            said = f"Trained on {training.rows} of your rows."
+        if made and training and (not then.outcome.training or _keeps(made, then)):
+            said = f"Trained on {training.seen_rows}."
             if training.folds:
                 said += " Each was answered by an adapter that was not trained on it."
         else:
@@ -247,11 +250,7 @@ def improve(
         return Improved(Adapter(result.name, made).save(job) if made else adapter, said, over)
 
 
-def _is_as_good(made: Generation, before: Generation) -> bool:
-    """Whether the answers of an adapter are as good as before, as far as these were counted."""
+def _keeps(made: Generation, before: Generation) -> bool:
+    """Whether an adapter takes the place of the one before, as far as right answers are known."""
     now, then = made.outcome.check, before.outcome.check
-    if not (now and then):
-        return not then
-    if now.adapter.score is not None and then.adapter.score is not None:
-        return now.adapter.score >= then.adapter.score
-    return now.adapter.right / now.rows >= then.adapter.right / then.rows
+    return is_as_good(now, then) if now and then else not then

@@ -18,7 +18,7 @@ from limits.uploads import Upload
 from work.background import Background
 from work.generating import Adapter, Saved
 from work.jobs import Job, LineName, Updates
-from work.planning import DatasetRequest, PlanResult, RequestError, Source
+from work.planning import PageRequest, PlanResult, RequestError, Source
 
 T = TypeVar("T")
 
@@ -77,7 +77,7 @@ class Visit:
     task: Task | None = None
     left: Updates = field(default_factory=dict)
     canceled: bool = False
-    request: DatasetRequest | None = None
+    request: PageRequest | None = None
     linked: dict[str, str] = field(default_factory=dict)
     upload: Upload | None = None
     dataset_number: int = 0
@@ -158,7 +158,7 @@ class Visit:
             self.task.job.cancel()
         self.task = None
 
-    def choose(self, request: DatasetRequest) -> None:
+    def choose(self, request: PageRequest) -> None:
         """Replace the dataset."""
         self.dataset_number += 1
         self.request, self.source = request, None
@@ -193,7 +193,7 @@ def earlier_visit(key: str, user: str | None) -> Visit | None:
     if visit.user and visit.user != user:  # signed out, perhaps on a machine of several people
         with visit.lock:
             visit.drop_task()
-            visit.choose(DatasetRequest())
+            visit.choose(PageRequest())
             visit.upload = None
         return None
     return visit
@@ -206,5 +206,7 @@ def known(value: T | None) -> T:
         RequestError: it is missing, since the state of the page was dropped.
     """
     if value is None:
-        raise RequestError("The plan of this page is no longer kept: read the dataset again")
+        raise RequestError(
+            "The plan of this page is no longer kept: read the dataset again", code="page.plan-gone"
+        )
     return value

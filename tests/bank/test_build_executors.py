@@ -21,10 +21,11 @@ from hf_lorameta.bank.build import build_bank
 from hf_lorameta.bank.entry import BuildJob
 from hf_lorameta.bank.executors import dask_executor
 from hf_lorameta.bank.manifest import load
-from hf_lorameta.errors import BankError, MissingExtraError, UsageError
+from hf_lorameta.errors import MissingExtraError
 from hf_lorameta.hub.client import Hub
 from tests.conftest import Account, Built, Shell, touched, tree
 from tests.hub.conftest import isolated_client, use_endpoint
+from tests.support.codes import raises_code
 from tests.support.fault_hub import Fault
 
 WEIGHTS, ROWS = "adapter_model.safetensors", "train.jsonl"
@@ -73,9 +74,8 @@ def test_dead_workers_fail_a_build(
     use_endpoint(monkeypatch, cli.hub.url)
     manifest = load(bank.owner.manifest(tmp_path / "m.yaml"))
     dead = Inline(BrokenProcessPool("a worker was killed"))
-    with pytest.raises(BankError, match="the workers of the executor died") as caught:
+    with raises_code("workers.died"):
         build_bank(manifest, tmp_path / "b", executor=dead)
-    assert caught.value.hint.startswith("run the same command again")
     assert not (tmp_path / "b/bank.json").exists()
 
 
@@ -186,7 +186,7 @@ def test_a_dask_address_without_a_scheduler_is_refused(monkeypatch: pytest.Monke
         raise OSError("timed out")
 
     monkeypatch.setattr(distributed, "Client", refuse)
-    with pytest.raises(UsageError, match="no Dask scheduler"), dask_executor("tcp://x:1"):
+    with raises_code("dask.no-answer"), dask_executor("tcp://x:1"):
         pass
 
 

@@ -11,13 +11,14 @@ from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.index import NO_BANK
 from hf_lorameta.bank.open_bank import BANK_VARIABLE, EmptyBank, embedded_bank, open_bank
 from hf_lorameta.cli.bank_reports import listing
-from hf_lorameta.errors import BankError, GatedError, LoraMetaError, NotFoundError, UsageError
+from hf_lorameta.errors import GatedError, LoraMetaError, NotFoundError
 from hf_lorameta.hub.base_model import find_base_license
 from hf_lorameta.hub.base_model_info import BaseModelInfo
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.packaged_model import SMOLLM2, packaged_path
 from tests.conftest import Built, Shell, tokenizer_json
 from tests.hub.conftest import use_endpoint
+from tests.support.codes import raises_code
 from tests.support.plain_bank import plain_bank
 
 CONFIG = {
@@ -60,7 +61,7 @@ def test_the_bank_of_the_environment_comes_before_the_embedded_one(
     assert open_bank(None, "org/other").folder == folder
     assert open_bank(None, SMOLLM2).id == "embedded bank"
     shutil.rmtree(folder)
-    with pytest.raises(BankError, match="is neither a folder nor a Hub id") as caught:
+    with raises_code("bank.not-found") as caught:
         open_bank()
     assert caught.value.hint.endswith(f", or unset {BANK_VARIABLE}, which names {folder}")
 
@@ -73,28 +74,24 @@ def test_no_bank_can_be_asked_for(tmp_path: Path) -> None:
     assert listing(bank) == f"no adapters for {base}"
 
 
-OTHER_BASE = (BankError, f"for {SMOLLM2}, expected one for org/other")
-NO_REPO = (UsageError, "revision abc is given, but no bank repo")
-
-
 @pytest.mark.parametrize(
-    ("bank", "base", "revisions", "expected", "hint"),
+    ("bank", "base", "revisions", "code", "hint"),
     [
-        (NO_BANK, None, {}, (UsageError, "has to be named"), f"add --base {SMOLLM2}"),
-        (plain_bank, "org/other", {}, OTHER_BASE, "leave out --base, or leave out --bank"),
-        (lambda: plain_bank().folder, "org/other", {}, OTHER_BASE, "leave out --base, or"),
-        (None, SMOLLM2, {"base_revision": "main"}, (UsageError, "is for one commit of Hugging"),
+        (NO_BANK, None, {}, "base.unnamed", f"add --base {SMOLLM2}"),
+        (plain_bank, "org/other", {}, "bank.other-base", "leave out --base, or leave out --bank"),
+        (lambda: plain_bank().folder, "org/other", {}, "bank.other-base", "leave out --base, or"),
+        (None, SMOLLM2, {"base_revision": "main"}, "bank.and-revision",
          "leave out --base-revision, or add --bank none"),
-        *((bank, SMOLLM2, {"revision": "abc"}, NO_REPO, "add --bank user/bank")
+        *((bank, SMOLLM2, {"revision": "abc"}, "bank.revision-without-repo", "add --bank user/bank")
           for bank in (None, NO_BANK, embedded_bank)),
     ],
 )  # fmt: skip
 def test_what_names_no_bank_is_refused(
-    bank: Any, base: str | None, revisions: Any,
-    expected: tuple[type[LoraMetaError], str], hint: str, monkeypatch: pytest.MonkeyPatch,
+    bank: Any, base: str | None, revisions: Any, code: str, hint: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.delenv(BANK_VARIABLE, raising=False)
-    with pytest.raises(expected[0], match=expected[1]) as caught:
+    with raises_code(code) as caught:
         open_bank(bank() if callable(bank) else bank, base, **revisions)
     assert caught.value.hint.startswith(hint)
 
@@ -145,10 +142,10 @@ def test_a_base_model_on_the_hub_is_pinned(
     for revision, commit in commits.items():
         at = open_bank(NO_BANK, repo, base_revision=revision, hub=hub)
         assert at.index.base_revision == commit
-    with pytest.raises(NotFoundError, match="has no revision v9"):
+    with raises_code("repo.no-revision", match="v9"):
         open_bank(NO_BANK, repo, base_revision="v9", hub=hub)
     other, folder = f"{bank.owner.name}/other", bank.folder
-    with pytest.raises(BankError, match=f"for base/tiny, expected one for {other}"):
+    with raises_code("bank.other-base"):
         open_bank(folder, other, hub=hub)
 
 
@@ -170,21 +167,24 @@ ENCODER = {"architectures": None, "is_encoder_decoder": True, "model_type": "t5"
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("changes", "code"),
     [
-        ({"architectures": ["BertForMaskedLM"]}, "is a BertForMaskedLM, expected a causal"),
-        ({"architectures": ["BertModel"]}, "is a BertModel, expected a causal"),
-        ({"architectures": ["T5ForConditionalGeneration"], "is_encoder_decoder": True}, "is a T5"),
-        (ENCODER, "is a t5, expected a causal"),
-        ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, r"are quantized \(gptq\)"),
-        ({"quantization_config": {"load_in_4bit": True}}, r"are quantized \(method unknown\)"),
-        (QUANTIZED, r"are quantized \(bitsandbytes\)"),
+        ({"architectures": ["BertForMaskedLM"]}, "base.not-causal"),
+        ({"architectures": ["BertModel"]}, "base.not-causal"),
+        (
+            {"architectures": ["T5ForConditionalGeneration"], "is_encoder_decoder": True},
+            "base.not-causal",
+        ),
+        (ENCODER, "base.not-causal"),
+        ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, "base.quantized"),
+        ({"quantization_config": {"load_in_4bit": True}}, "base.quantized"),
+        (QUANTIZED, "base.quantized"),
     ],
 )
 def test_a_base_model_that_cannot_learn_is_refused(
-    tmp_path: Path, changes: dict[str, Any], message: str
+    tmp_path: Path, changes: dict[str, Any], code: str
 ) -> None:
-    with pytest.raises(UsageError, match=message) as caught:
+    with raises_code(code) as caught:
         of_folder(write_base(tmp_path / "base", **changes))
     assert caught.value.hint
 
@@ -192,7 +192,7 @@ def test_a_base_model_that_cannot_learn_is_refused(
 def test_an_embedding_model_is_refused(tmp_path: Path) -> None:
     base = write_base(tmp_path / "base", architectures=["Qwen3ForCausalLM"])
     (base / "modules.json").write_text("[]")
-    with pytest.raises(UsageError, match="is an embedding model, expected a causal") as caught:
+    with raises_code("base.not-causal") as caught:
         of_folder(base)
     assert caught.value.hint
 
@@ -209,7 +209,7 @@ def test_a_base_model_that_writes_text_is_accepted(
 def test_a_base_model_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
     base = write_base(tmp_path / "base")
     (base / "tokenizer.json").write_text("{}")
-    with pytest.raises(BankError, match=r"is not a tokenizer.json"):
+    with raises_code("tokenizer.unreadable"):
         of_folder(base)
     (base / "tokenizer.json").unlink()
     with pytest.raises(NotFoundError, match=r"has no tokenizer.json") as caught:

@@ -21,7 +21,7 @@ from hf_lorameta.bank.pack import pack
 from hf_lorameta.bank.pack_format import PackedFile, dequantize, quantize, small_header
 from hf_lorameta.bank.train_neural_rule import weight_blocks
 from hf_lorameta.data.counts.profile import Histogram, Profile
-from hf_lorameta.errors import AdapterError, BankError, IntegrityError, LoraMetaError, UsageError
+from hf_lorameta.errors import AdapterError, BankError, IntegrityError, LoraMetaError
 from hf_lorameta.files import sha256
 from hf_lorameta.formats import safetensors as safetensors_module
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE, AdapterFile, write_tensors
@@ -30,6 +30,7 @@ from hf_lorameta.method import merging
 from hf_lorameta.pipeline.generate import generate
 from tests.conftest import Account, Built, Shell, rows, tokenizer_json, touched, tree
 from tests.support.bank_index import entry_of, index_of
+from tests.support.codes import raises_code
 
 WIDE = (Module("h.0.q", 40, 24), Module("h.1.v", 40, 12))
 
@@ -224,11 +225,11 @@ def test_packing_twice_gives_the_same_bytes(tmp_path: Path) -> None:
 def test_invalid_sources_and_targets_are_refused(tmp_path: Path) -> None:
     bank = make_bank(tmp_path / "bank", random_pairs(2, 2))
     packed_bank = pack(bank, tmp_path / "pack", basis=4)
-    with pytest.raises(UsageError, match="exists"):
+    with raises_code("output.exists"):
         pack(bank, tmp_path / "pack", basis=4)
-    with pytest.raises(BankError, match="pack already"):
+    with raises_code("bank.is-a-pack"):
         pack(packed_bank, tmp_path / "again", basis=4)
-    with pytest.raises(UsageError, match="expected at least 1"):
+    with raises_code("pack.basis-too-low"):
         pack(bank, tmp_path / "x", basis=0)
     path = tmp_path / "bank" / adapter_path("a0")
     path.write_bytes(path.read_bytes()[:-4] + np.float32(np.nan).tobytes())
@@ -265,7 +266,7 @@ def test_small_factors_of_another_form_are_refused(tmp_path: Path) -> None:
     with pytest.raises(AdapterError, match="scales"):
         PackedFile(tmp_path / "a")
     write_tensors(tmp_path / "b", WIDE, 6, "float16", random_pairs(1, 6)[0])
-    with pytest.raises(AdapterError, match="expected factors in int8"):
+    with raises_code("pack.not-int8"):
         PackedFile(tmp_path / "b")
 
 
@@ -305,7 +306,7 @@ def test_a_basis_of_other_shapes_is_refused(tmp_path: Path) -> None:
         _ = Bank(tmp_path / "4").basis
     index["files"]["basis.safetensors"] = sha256(basis)
     (tmp_path / "4/bank.json").write_text(json.dumps(index))
-    with pytest.raises(IntegrityError, match="bases of other shapes"):
+    with raises_code("pack.other-shapes"):
         _ = Bank(tmp_path / "4").basis
     (tmp_path / "4/basis.safetensors").write_bytes(b"x" * 20)
     index["files"]["basis.safetensors"] = sha256(basis)

@@ -20,6 +20,7 @@ from hf_lorameta.errors import BankError, HubError, IntegrityError
 from tests.bank.test_large_banks import enlarged
 from tests.conftest import Account, Built, Shell, touched, tree
 from tests.hub.conftest import isolated_client, use_endpoint
+from tests.support.codes import raises_code
 from tests.support.fault_hub import Fault
 from tests.support.running_space import SPACE
 
@@ -191,7 +192,7 @@ def test_a_push_that_failed_goes_on_where_it_ended(
     cli.hub.add_fault(Fault("status", status=403, path=COMMIT, skip=2))
     with pytest.raises(HubError):
         push_bank(many.folder, repo, hub=hub)
-    with pytest.raises(BankError, match="is not a bank"):
+    with raises_code("bank.not-a-bank"):
         hub_bank(repo, hub=hub)
     held = cli.hub.commits(repo, repo_type="dataset")[0].tree
     assert len(held) == 7
@@ -345,7 +346,7 @@ def test_two_pushes_of_one_folder_at_once_are_refused(hub: Hub, many: Bank, repo
     (many.folder / ".push").mkdir()
     with (
         FileLock(many.folder / ".push/lock"),
-        pytest.raises(BankError, match=r"another command is writing .*push"),
+        raises_code("output.locked", match="push"),
     ):
         push_bank(many.folder, repo, hub=hub)
     push_bank(many.folder, repo, hub=hub)

@@ -12,7 +12,8 @@ from hf_lorameta.cards.model_card import render_card
 from hf_lorameta.cards.results import CheckResult, Counted, Outcome
 from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.data.dataset import DatasetInfo
-from hf_lorameta.pipeline.remarks import verdict_on
+from hf_lorameta.pipeline.request import Request
+from hf_lorameta.pipeline.verdict import verdict_on
 from hf_lorameta.recipe import Recipe
 from hf_lorameta.remarks import Remark
 
@@ -60,6 +61,18 @@ QUESTIONS = DatasetInfo(
     private=False,
     license="cc-by-4.0",
 )
+
+
+def command_of(**changes: Any) -> list[str]:
+    """Return the command of an adapter with other settings."""
+    request = Request(
+        dataset="me/questions", revision="d" * 40, config="main", split="train",
+        columns=QUESTIONS.columns, bank="org/bank", bank_revision="e" * 40,
+        metric="kl", coefficients="normalized", temperature=0.5, budget=0,
+    )  # fmt: skip
+    return ["hf-lorameta", "generate", *request.but(**changes).words(output="my-adapter")]
+
+
 PLAIN = Card(
     base_model="org/base-7b",
     base_revision="b" * 40,
@@ -76,10 +89,11 @@ PLAIN = Card(
     nearest_in_bank=0.08,
     rank=16,
     remarks=(
-        Remark("warning", "the dataset has 12 rows_only [see] <docs>"),
+        Remark("warning", "the dataset has 12 rows_only [see] <docs>", code="rows.few"),
         verdict_on(None),
     ),
     recipe=Recipe(metric="kl", coefficients="normalized", temperature=0.5),
+    command=command_of(),
     library_version="0.1.0",
     outcome=Outcome(),
     general=None,

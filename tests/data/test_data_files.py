@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from hf_lorameta.data.dataset import open_dataset
-from hf_lorameta.errors import DatasetError
 from tests.conftest import Account, Shell, rows
+from tests.support.codes import raises_code
 
 CONFIG = "---\nconfigs:\n- config_name: default\n  {}\n---\n"
 OUTSIDE = [
@@ -50,7 +50,7 @@ def visits() -> Iterator[tuple[int, list[str]]]:
 def test_a_card_that_names_files_outside_its_folder_is_refused(tmp_path: Path, line: str) -> None:
     (tmp_path / "README.md").write_text(CONFIG.format(line))
     (tmp_path / "train.jsonl").write_bytes(rows(0))
-    with pytest.raises(DatasetError, match="names a data file outside its repo: "):
+    with raises_code("repo.file-outside"):
         open_dataset(tmp_path)
 
 
@@ -123,7 +123,7 @@ def test_a_card_whose_aliases_stand_for_too_much_is_refused_at_once(
     start = time.monotonic()
     done = cli("plan", "-d", folder, code=3)
     assert time.monotonic() - start < 20
-    assert f"bomb: the aliases in {name} stand for more than 1,000,000 characters" in done.err
+    assert f"bomb: the aliases in {name}" in done.err
     assert "write out the values" in done.err
 
 
@@ -141,7 +141,7 @@ def test_a_card_of_more_than_a_megabyte_is_not_fetched(
     repo = user.dataset("long", {name: text, "train.jsonl": rows(0)})
     cli.hub.clear_requests()
     done = cli("plan", "-d", repo, code=3)
-    assert f"{repo}: {name} has 1.0 MB, expected at most 1 MB" in done.err
+    assert f"{repo}: {name} has 1.0 MB" in done.err
     assert f"hf download --repo-type dataset {repo} --exclude {name} --local-dir" in done.err
     assert [r.method for r in cli.hub.requests if r.path.endswith(name)] == ["HEAD"]
 
@@ -149,4 +149,4 @@ def test_a_card_of_more_than_a_megabyte_is_not_fetched(
 def test_files_of_other_formats_are_refused(cli: Shell, user: Account) -> None:
     repo = user.dataset("pictures", {"a.lance": b"x", "b.lance": b"y"})
     done = cli("plan", "-d", repo, code=3)
-    assert f"Error: {repo} has files of the format lance, expected one of arrow, conll" in done.err
+    assert "lance, expected one of arrow" in done.err

@@ -8,9 +8,9 @@ import datasets
 import pytest
 
 from hf_lorameta.data.dataset import open_dataset
-from hf_lorameta.errors import DatasetError, EmptyDatasetError, UsageError
 from tests.conftest import Account, Built, Shell, rows, write_files
 from tests.data.shapes import zipped
+from tests.support.codes import raises_code
 
 ROWS = [
     {"text": f"so {word}", "label": i % 2} for i, word in enumerate(["good", "bad", "warm", "cold"])
@@ -52,13 +52,13 @@ def test_the_revision_is_that_of_the_files(tmp_path: Path) -> None:
     second = revision()
     (tmp_path / "data/test.jsonl").write_bytes(rows(3))
     assert len({first, second, revision()}) == 3
-    with pytest.raises(UsageError, match="has no revision"):
+    with raises_code("folder.no-revision"):
         open_dataset(tmp_path, revision="main")
 
 
 def test_folders_without_rows_are_errors(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"x")
-    with pytest.raises(EmptyDatasetError, match="without data files"):
+    with raises_code("dataset.no-files"):
         open_dataset(tmp_path)
 
 
@@ -66,7 +66,7 @@ def test_a_folder_that_is_called_like_a_file_is_read_as_a_folder(tmp_path: Path)
     write_files(tmp_path, {"rows.csv/part-0.csv": FILLED, "a.csv": FILLED})
     assert len(list(open_dataset(tmp_path / "rows.csv").rows())) == 18
     assert len(list(open_dataset(f"{tmp_path}/*.csv").rows())) == 18
-    with pytest.raises(UsageError, match="only if all are files"):
+    with raises_code("dataset.several"):
         open_dataset([tmp_path / "a.csv", tmp_path / "rows.csv"])
 
 
@@ -80,7 +80,7 @@ def test_a_folder_named_like_a_hub_id_is_read_and_the_hub_dataset_has_another_na
     plan, on_hub = ("plan", "--bank", bank.folder, "--json", "-d"), f"hf://datasets/{repo}"
     done = cli(*plan, f"{start}{repo}")
     assert done.json["dataset"]["id"] is None
-    assert (f"the Hub dataset of that name is {on_hub}" in done.err) == (start == "")
+    assert (on_hub in done.err) == (start == "")
     assert cli(*plan, on_hub).json["dataset"]["id"] == repo
     generate = ("generate", "--bank", bank.folder, "-o", "a", "-d", f"{start}{repo}")
     cli(*generate)
@@ -111,7 +111,7 @@ def test_a_folder_of_files_that_datasets_does_not_find_is_read_from_one(
     sliced = open_dataset(folder, split="test[2:4]")
     assert (sliced.split, sliced.head(9)) == ("test[2:4]", [("test 2", "a"), ("test 3", "a")])
     (folder / "train.jsonlines").rename(folder / "more.jsonlines")
-    with pytest.raises(DatasetError, match="no file named train, only more, test") as error:
+    with raises_code("split.unknown", match="more, test") as error:
         open_dataset(folder)
     assert error.value.hint == "add --split more"
     (folder / "more.jsonlines").unlink()
@@ -133,9 +133,9 @@ def test_beside_an_empty_file_the_filled_one_is_read_or_its_split_named(
     assert len(list(open_dataset(tmp_path / "parts").rows())) == 18
     write_files(tmp_path, {"splits/train.csv": first, "splits/test.csv": FILLED})
     write_files(tmp_path, {"splits/validation.csv": first})
-    with pytest.raises(EmptyDatasetError, match=r"the split train of .* has no rows") as raised:
+    with raises_code("rows.none-in-split") as raised:
         open_dataset(tmp_path / "splits")
-    assert raised.value.hint == "add --split test, or add rows to it"
+    assert "--split test" in raised.value.hint
     assert len(list(open_dataset(tmp_path / "splits", split="test").rows())) == 18
 
 
@@ -143,7 +143,7 @@ def test_files_of_another_format_in_a_folder_are_left_out_with_a_note(tmp_path: 
     write_files(tmp_path, {"d/a.jsonl": rows(1), "d/b.jsonl": rows(2), "d/c.csv": FILLED})
     write_files(tmp_path, {"d/LICENSE.txt": b"MIT\n", "d/dataset_infos.json": b"{}"})
     remarks = open_dataset(tmp_path / "d").remarks
-    assert [r.text for r in remarks] == ["Files of one format are read; left out: c.csv."]
+    assert [remark.code for remark in remarks] == ["files.left-out"]
 
 
 @pytest.mark.parametrize(
@@ -160,19 +160,18 @@ def test_files_of_another_format_in_a_folder_are_left_out_with_a_note(tmp_path: 
 )
 def test_no_split_is_named_where_none_has_rows(tmp_path: Path, files: dict[str, bytes]) -> None:
     write_files(tmp_path, {f"rows/{name}": content for name, content in files.items()})
-    with pytest.raises(EmptyDatasetError, match="has no rows") as raised:
+    with raises_code("rows.none"):
         open_dataset(tmp_path / "rows")
-    assert raised.value.hint == "add rows to it, or name another dataset"
 
 
 def test_of_splits_in_memory_one_with_rows_is_named() -> None:
     filled = datasets.Dataset.from_list(ROWS)
     splits = {"train": filled.select([]), "test": filled}
-    with pytest.raises(EmptyDatasetError, match="the split train of the dataset") as raised:
+    with raises_code("rows.none-in-split") as raised:
         open_dataset(datasets.DatasetDict(splits))
-    assert raised.value.hint == "add --split test, or add rows to it"
+    assert "--split test" in raised.value.hint
     without: tuple[Any, ...] = ([], datasets.DatasetDict(train=splits["train"]))
     for empty in without:
-        with pytest.raises(EmptyDatasetError, match="the dataset has no rows") as raised:
+        with raises_code("rows.none") as raised:
             open_dataset(empty)
         assert "split" not in raised.value.hint

@@ -19,9 +19,9 @@ from hf_lorameta.data.instruction_and_cue import (
     with_instruction_and_cue,
 )
 from hf_lorameta.data.prompt import as_option, from_option
-from hf_lorameta.errors import UsageError
 from tests.conftest import Account, Built, Shell
 from tests.data.shapes import text
+from tests.support.codes import raises_code
 
 CLASSES = ("dour", "jolly", "wry")
 SAID = "Classify the text as one of: dour, jolly, wry."
@@ -59,17 +59,17 @@ def test_a_backslash_before_another_letter_is_itself() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("options", "code"),
     [
-        ({"template": "{instruction}"}, "has no {input}"),
-        ({"template": "{instruction} {input}"}, "the rows have none"),
-        ({"template": "{input}", "instruction": "Do it."}, "has no {instruction}"),
+        ({"template": "{instruction}"}, "template.invalid"),
+        ({"template": "{instruction} {input}"}, "template.invalid"),
+        ({"template": "{input}", "instruction": "Do it."}, "template.invalid"),
     ],
 )
 def test_templates_that_do_not_fit_are_refused(
-    labeled: Path, options: dict[str, Any], message: str
+    labeled: Path, options: dict[str, Any], code: str
 ) -> None:
-    with pytest.raises(UsageError, match=message):
+    with raises_code(code):
         open_dataset(labeled, **options)
 
 
@@ -77,7 +77,7 @@ def test_rows_with_an_instruction_keep_theirs(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     rows = [{"instruction": "Say.", "input": text(i) if i else "", "output": "b"} for i in (0, 1)]
     path.write_text("\n".join(map(json.dumps, rows)))
-    with pytest.raises(UsageError, match="column instruction has"):
+    with raises_code("instruction.too-long"):
         open_dataset(path, instruction="Do it.")
     shaped = open_dataset(path, template="{instruction}\n\n{input}")
     assert [prompt for prompt, _ in shaped.rows()] == ["Say.", f"Say.\n\n{text(1)}"]
@@ -163,7 +163,7 @@ def test_the_instruction_names_the_classes_and_is_stored_with_the_adapter(
     cli: Shell, labeled: Path, tmp_path: Path
 ) -> None:
     done = cli("generate", "-d", labeled, "-o", "a")
-    assert f"all get this one, which the card shows: {SAID} To leave" in done.err
+    assert SAID in done.err
     for file in ("README.md", "recipe.json"):
         assert SAID in (tmp_path / "a" / file).read_text()
     done = cli("plan", "-d", labeled, "--instruction", SAID)
@@ -175,20 +175,20 @@ def test_a_public_repo_holds_no_instruction_made_from_private_data(
 ) -> None:
     push = ("push", "-d", labeled, "--repo-id", f"{user.name}/labels", "--public")
     refused = cli(*push, token=user.token, code=2).err
-    assert "was made from a dataset that is not" in refused
+    assert "instruction" in refused
     assert "--instruction 'Classify the text.'" in refused
     assert not any(name in refused.rpartition("error")[2] for name in CLASSES)
     assert cli.hub.repo(f"{user.name}/labels") is None
     generation = generate(labeled)
     assert generation.private
-    with pytest.raises(UsageError, match="the instruction in the adapter"):
+    with raises_code("repo.instruction-reveals-dataset"):
         generation.push_to_hub(f"{user.name}/labels", private=False, token=user.token)
     cli("generate", "-d", labeled, "-o", "a")
     cli("merge", "a:1", "-o", "merged")
     cli("merge", "merged:1", "-o", "again")
     for folder in ("a", "merged", "again"):
         finished = ("push", "--from", folder, *push[3:])
-        assert "was made from a dataset that is not" in cli(*finished, token=user.token, code=2).err
+        assert "instruction" in cli(*finished, token=user.token, code=2).err
     assert cli.hub.repo(f"{user.name}/labels") is None
     cli(*push, "--instruction", "Classify the text.", token=user.token)
     card = cli.hub.read(f"{user.name}/labels", "README.md").decode()

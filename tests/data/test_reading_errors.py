@@ -12,11 +12,11 @@ from hf_lorameta.data.dataset import open_dataset
 from hf_lorameta.data.sources.datasets_library import SETTINGS
 from hf_lorameta.data.sources.reading_errors import reading
 from hf_lorameta.errors import (
-    ColumnsError,
     ConnectionLostError,
     DatasetError,
     EmptyDatasetError,
 )
+from tests.support.codes import raises_code
 
 
 def test_a_broken_file_is_named_without_the_class_of_the_error() -> None:
@@ -48,7 +48,7 @@ def test_a_file_of_the_dataset_is_blamed_for_its_errors_only(
 
 
 def test_rows_in_another_encoding_than_the_first_ones_are_to_be_downloaded() -> None:
-    with pytest.raises(DatasetError, match="later rows are not UTF-8") as e, reading("user/name"):
+    with raises_code("file.other-encoding") as e, reading("user/name"):
         "Grüße".encode("latin-1").decode()
     assert "hf download --repo-type dataset user/name" in e.value.hint
 
@@ -65,7 +65,7 @@ def test_columns_that_only_later_files_have_are_named(
     for name, rows in (("1", [row]), ("2", [row | {"extra": "text of a row"}])):
         datasets.Dataset.from_list(rows).to_parquet(tmp_path / f"{name}.parquet")
     capfd.readouterr()  # the bars of writing
-    with pytest.raises(ColumnsError, match="later rows have other columns: extra"):
+    with raises_code("rows.other-columns"):
         list(open_dataset(f"{tmp_path}/*.parquet").rows())
     assert capfd.readouterr().err == ""
 

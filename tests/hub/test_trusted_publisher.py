@@ -57,7 +57,7 @@ def test_a_job_that_is_not_trusted_is_named(cli: Shell, adapter: str) -> None:
         ("push", "--from", "adapter", "--repo-id", adapter, "--dry-run"),
     ):
         refused = cli(*command, code=6, **of_job(adapter, "of another job")).err
-        assert f"does not accept this job as a trusted publisher of {adapter}" in refused
+        assert f"trusted publisher of {adapter}" in refused
         assert f"{cli.hub.url}/{adapter}/settings" in refused
         assert "of another job" not in refused
 

@@ -11,7 +11,6 @@ from scipy.optimize import minimize
 from scipy.special import softmax
 from scipy.stats import zscore
 
-from hf_lorameta.errors import BankError
 from hf_lorameta.method.coefficients import (
     COEFFICIENT_RULES,
     KERNEL_WIDTH,
@@ -28,6 +27,7 @@ from hf_lorameta.method.coefficients import (
     top_k,
 )
 from hf_lorameta.method.neural import NeuralModel
+from tests.support.codes import raises_code
 
 Array = NDArray[np.float64]
 RULES = sorted(set(COEFFICIENT_RULES) - {"kernel"})  # those of the paper: on the simplex
@@ -185,10 +185,10 @@ def test_network_agrees_with_torch(torch: Any) -> None:
     ],
 )
 def test_a_stored_network_of_wrong_shape_is_refused(change: dict[str, Array]) -> None:
-    with pytest.raises(BankError, match="not those of a network") as caught:
+    with raises_code("bank.damaged-neural-rule") as caught:
         NeuralModel.from_arrays({**MODEL.arrays, **change})
     assert caught.value.hint == "hf-lorameta bank train-rule DIR"
-    with pytest.raises(BankError, match="not those of a network"):
+    with raises_code("bank.damaged-neural-rule"):
         NeuralModel.from_arrays({})
 
 

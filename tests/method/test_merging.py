@@ -8,11 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from hf_lorameta.errors import AdapterError, RecipeError
+from hf_lorameta.errors import RecipeError
 from hf_lorameta.method import low_rank
 from hf_lorameta.method.low_rank import LowRankSum
 from hf_lorameta.method.merging import COMBINERS, Concatenated, exact, factors
 from tests.method.oracles import update
+from tests.support.codes import raises_code
 
 Float32 = NDArray[np.float32]
 Bank = tuple[list[Float32], list[Float32], NDArray[np.float64], list[float]]
@@ -248,7 +249,7 @@ def test_values_that_are_not_finite_are_refused(
     monkeypatch.setattr(low_rank, "_MAX_DIRECT_RANK", direct)
     As, Bs, weights, scalings = bank(shape=(80, 90))
     As[1][0, 0] = value
-    with pytest.raises(AdapterError, match="NaN or infinite"):
+    with raises_code("adapter.not-finite"):
         exact(As, Bs, weights, scalings, 2)
 
 

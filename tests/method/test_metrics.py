@@ -13,7 +13,6 @@ from scipy.spatial.distance import jensenshannon
 from scipy.stats import entropy, wasserstein_distance
 
 from hf_lorameta.data.counts.profile import LENGTHS, Histogram, Profile, ProfileTable, profile_rows
-from hf_lorameta.errors import BankError
 from hf_lorameta.method import metrics
 from hf_lorameta.method.metrics import (
     METRICS,
@@ -27,6 +26,7 @@ from hf_lorameta.method.metrics import (
 from hf_lorameta.method.token_counts import SMOOTHING, Counts, QueryCounts
 from tests.method import oracles
 from tests.method.oracles import kernel, smoothed
+from tests.support.codes import raises_code
 
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -275,5 +275,5 @@ def test_pairwise_distances_are_symmetric_for_a_dataset_without_the_part() -> No
 
 def test_pairwise_distances_refuse_a_bank_in_which_every_dataset_lacks_the_part() -> None:
     bank = ProfileTable.from_profiles([profile([0, 0, 0], [1, 1, 1])]).only("input")
-    with pytest.raises(BankError, match="nothing can be compared"):
+    with raises_code("metric.nothing-to-compare"):
         pairwise_distances(bank, 3, "js-io")

@@ -8,10 +8,11 @@ import pytest
 from numpy.typing import NDArray
 
 from hf_lorameta.environment import install_hint
-from hf_lorameta.errors import BankError, MissingExtraError
+from hf_lorameta.errors import BankError
 from hf_lorameta.method import neural as neural_module
 from hf_lorameta.method.coefficients import RuleInputs, neural, normalized
 from hf_lorameta.method.neural import NeuralModel, TrainingReport, _split, gram, train_neural
+from tests.support.codes import raises_code
 
 torch = pytest.importorskip("torch")
 
@@ -163,6 +164,6 @@ def test_adapters_that_nothing_can_be_learned_from_are_refused() -> None:
 
 def test_missing_torch_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(MissingExtraError, match="torch is not installed") as caught:
+    with raises_code("extra.missing") as caught:
         train_neural(np.zeros((3, 3)), np.eye(3))
     assert caught.value.hint == install_hint("eval")

@@ -11,11 +11,11 @@ import pytest
 import hf_lorameta.method
 from hf_lorameta import Recipe, plan
 from hf_lorameta.bank.open_bank import embedded_bank
-from hf_lorameta.errors import BankError
 from hf_lorameta.method.coefficients import COEFFICIENT_RULES
 from hf_lorameta.method.merging import COMBINERS
 from hf_lorameta.method.metrics import METRICS
 from hf_lorameta.pipeline.make import make_adapter
+from tests.support.codes import raises_code
 from tests.support.plain_bank import plain_bank
 
 README = Path(hf_lorameta.method.__file__).with_name("README.md")
@@ -59,6 +59,6 @@ def test_a_bank_without_a_network_for_a_metric_says_what_to_do(tmp_path: Path) -
     path = tmp_path / "rows.jsonl"
     path.write_text('{"input": "a question", "output": "an answer"}\n' * 30)
     recipe = Recipe.of(metric="tv", coefficients="neural")
-    with pytest.raises(BankError, match=r"is for .*, and not for tv") as raised:
+    with raises_code("bank.other-metric") as raised:
         plan(path, embedded_bank(), recipe)
     assert "hf-lorameta bank train-rule" in str(raised.value.hint)

@@ -6,14 +6,14 @@ import pytest
 
 from hf_lorameta import Bank, Plan, Recipe
 from hf_lorameta.pipeline.plan import plan_from_reading
-from hf_lorameta.pipeline.read import Reading
+from hf_lorameta.pipeline.read import ReadDataset
 from tests.support.tiny_bank import tiny_bank as tiny_bank_of_this_run
 from tests.training import tiny
 
 
 def with_recipe(of: Plan, recipe: Recipe) -> Plan:
     """Plan again with other settings, without reading the dataset again."""
-    reading = Reading(of.dataset, recipe, of.profile, of.output_counts, of.example)
+    reading = ReadDataset(of.dataset, recipe, of.profile, of.output_counts, of.example)
     return plan_from_reading(reading, of.bank)
 
 

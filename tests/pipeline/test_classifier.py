@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.cards.examples import checked
 from tests.support.fast_training import fast_training
 from tests.training import tiny
 
@@ -14,14 +13,15 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 pytest.importorskip("peft")
 
-from hf_lorameta import Bank, Generation, Recipe, generate  # noqa: E402 - they import torch
+from hf_lorameta import Bank, Generation, generate  # noqa: E402 - they import torch
+from hf_lorameta.cards.results import Outcome  # noqa: E402
 from hf_lorameta.deadline import Deadline  # noqa: E402
-from hf_lorameta.pipeline import check as checking  # noqa: E402
-from hf_lorameta.pipeline.check import Check  # noqa: E402
-from hf_lorameta.pipeline.remarks import verdict_on  # noqa: E402
+from hf_lorameta.engines import word_classifier  # noqa: E402
+from hf_lorameta.engines.scoring import LoraWeights  # noqa: E402
+from hf_lorameta.pipeline.check import Check, CheckSettings  # noqa: E402
 from hf_lorameta.pipeline.rows import Rows  # noqa: E402
 from hf_lorameta.pipeline.session import Session  # noqa: E402
-from hf_lorameta.pipeline.stages import Unseen, Work  # noqa: E402
+from hf_lorameta.pipeline.stages import Context, Unseen, Work  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CLASSIFIER = "a classifier on words alone"
@@ -33,7 +33,7 @@ def bank(tiny_bank: Bank) -> Bank:
 
 
 def made(bank: Bank, lines: list[dict[str, str]]) -> Generation:
-    return generate(lines, bank, Recipe(rank=4), budget=600)
+    return generate(lines, bank, rank=4, budget=600)
 
 
 @pytest.mark.parametrize("count", [16, 200])
@@ -86,38 +86,15 @@ def test_none_is_trained_for_folds_that_time_left_out(
         asked.append(len(texts))
         return [*texts]
 
-    monkeypatch.setattr(checking, "predicted_labels", counted)
+    monkeypatch.setattr(word_classifier, "predicted_labels", counted)
     rows = [(line["input"], line["output"]) for line in lines]
     folds = (Unseen(rows[:8], None, (), rows[8:]), Unseen(rows[8:], None, (), rows[:8]))
-    adapter = generate(lines, bank, Recipe(rank=4), budget=0)
+    adapter = generate(lines, bank, rank=4, budget=0)
+    weights = LoraWeights(adapter.layout, adapter.pairs)
     with Session(bank) as session:
-        work = Work(combined=adapter, adapter=adapter, rows=Rows(), unseen=folds)
-        Check().run(work, session, Deadline(0))
+        work = Work(
+            plan=adapter.plan, rank=4, combined=weights, weights=weights, rows=Rows(),
+            outcome=Outcome(), unseen=folds,
+        )  # fmt: skip
+        Check(CheckSettings()).run(work, Context(session, Deadline(0), lambda _: 0.0))
     assert asked == [8]
-
-
-RIGHT = {"generated": 12, "base": 2, "3-shot": 9, "most-frequent": 7}
-
-
-@pytest.mark.parametrize(
-    ("right", "classifier", "level", "sentence"),
-    [
-        (12, 15, "unlikely", "For labels like these, a classifier is the better tool, such as"),
-        (12, 14, "likely", "A classifier on words alone is about as good."),
-        (12, 9, "likely", ""),
-        (9, 11, "unsure", ""),
-        (2, 11, "unlikely", "More rows, or more time to train, may change that."),
-        (2, 13, "unlikely", "For labels like these, a classifier is the better tool, such as"),
-    ],
-)
-def test_the_verdict_names_it_as_the_better_tool_where_it_is(
-    right: int, classifier: int, level: str, sentence: str
-) -> None:
-    counted = RIGHT | {"generated": right}
-    verdict = verdict_on(checked(counted | {"classifier": classifier}))
-    assert verdict.level == level
-    assert f"{CLASSIFIER} {classifier}" in verdict.text
-    assert sentence in verdict.text
-    assert ("better tool" in verdict.text) == ("better tool" in sentence)
-    assert ("about as good" in verdict.text) == ("about as good" in sentence)
-    assert "classifier" not in verdict_on(checked(counted)).text

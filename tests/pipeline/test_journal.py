@@ -1,6 +1,7 @@
 """The journal of answers: what a killed command leaves, and what the next one makes of it."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -10,7 +11,11 @@ from hf_lorameta.errors import UsageError
 from hf_lorameta.files import hidden_sibling
 from hf_lorameta.pipeline.journal import Journal
 
-ANSWERS = {0: [["a", 0.5, []]], 2: [["ü\n", 0.25, [0.1]], ["", None, []]], 1: [["b", 1.0, []]]}
+ANSWERS: dict[int, list[Any]] = {
+    0: [["a", 0.5, []]],
+    2: [["ü\n", 0.25, [0.1]], ["", None, []]],
+    1: [["b", 1.0, []]],
+}
 
 
 def _filled(target: Path) -> bytes:

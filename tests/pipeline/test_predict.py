@@ -15,22 +15,30 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
+from hf_lorameta import Columns, Recipe  # noqa: E402
+from hf_lorameta.cards.record import (  # noqa: E402
+    RECIPE_FILE,
+    BaseModelRecord,
+    DatasetRecord,
+    Record,
+    read_record,
+)
 from hf_lorameta.data.questions import open_questions  # noqa: E402
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator  # noqa: E402
 from hf_lorameta.errors import AdapterError, ColumnsError, UsageError  # noqa: E402
 from hf_lorameta.hub.client import Hub  # noqa: E402
 from hf_lorameta.pipeline import answering  # noqa: E402
 from hf_lorameta.pipeline import predict as predicting  # noqa: E402
-from hf_lorameta.pipeline.adapter_folder import COEFFICIENTS_FILE, RECIPE_FILE  # noqa: E402
-from hf_lorameta.pipeline.choose import Choice, Counted, choice_in, fitted, labels_in  # noqa: E402
+from hf_lorameta.pipeline.adapter_folder import COEFFICIENTS_FILE  # noqa: E402
+from hf_lorameta.pipeline.choose import LABELS, Choice, Counted, choice_in, fitted, labels_in  # noqa: E402
 from hf_lorameta.pipeline.journal import Journal  # noqa: E402
 from hf_lorameta.pipeline.predict import open_task, predict  # noqa: E402
 from tests.engines.test_torch_evaluator import save_adapter, save_base  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-LABELS = ("a rose", "no", "an answer")
+NAMES = ("a rose", "no", "an answer")
 CHOICE = Choice(
-    labels=LABELS,
+    labels=NAMES,
     temperature=2.0,
     counted=(
         Counted(probability=0.9, answer=0, right=0),
@@ -40,17 +48,20 @@ CHOICE = Choice(
 COLUMNS = {"input": "text", "output": "label", "instruction_text": "Sort it."}
 
 
-def write_recipe(folder: Path, labels: Any = None, columns: Any = None) -> Path:
-    """What of recipe.json is read."""
-    recipe: dict[str, Any] = {
-        "library": "hf-lorameta", "private": True, "training": None, "check": None, "rows": None,
-        "recipe": {"seed": 0, "max_rows": None},
-        "dataset": {"id": None, "private": True, "revision": None, "config": None,
-                    "split": "train", "columns": columns or COLUMNS},
-    }  # fmt: skip
-    if labels:
-        recipe["labels"] = labels
-    (folder / RECIPE_FILE).write_text(json.dumps(recipe))
+def write_recipe(folder: Path, choice: Choice | None = None, columns: Any = None) -> Path:
+    """Write what a generated adapter has beside the two files of PEFT."""
+    record = Record(
+        recipe=Recipe().model_dump(),
+        dataset=DatasetRecord(
+            id=None, private=True, proposed_instruction=False, revision=None, config=None,
+            split="train", columns=Columns(**(columns or COLUMNS)), rows=8, tokens=80,
+        ),
+        library="hf-lorameta", private=True, base_license=None, bank=None, remarks=(),
+        base_model=BaseModelRecord(id="o/base", revision=None), general_coefficient=None,
+        output_prior=None, scale=1.0, effective_number=0.0, rank=2,
+        stages={LABELS: choice.model_dump(mode="json")} if choice else {},
+    )  # fmt: skip
+    (folder / RECIPE_FILE).write_text(record.model_dump_json())
     (folder / COEFFICIENTS_FILE).write_text("[]")
     return folder
 
@@ -63,7 +74,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def adapter(tmp_path_factory: pytest.TempPathFactory, base: Path) -> Path:
     folder = save_adapter(tmp_path_factory.mktemp("adapter") / "a", base=str(base))
-    return write_recipe(folder, CHOICE.model_dump(mode="json"))
+    return write_recipe(folder, CHOICE)
 
 
 @pytest.fixture(autouse=True)
@@ -99,8 +110,8 @@ def test_every_row_gets_one_of_the_labels_in_its_order(adapter: Path, tmp_path: 
     written = open_task(adapter, data, tmp_path / "out.jsonl").run()
     rows = read(tmp_path / "out.jsonl")
     assert [{"id": row["id"], "text": row["text"]} for row in rows] == read(data)
-    assert {row["answer"] for row in rows} <= set(LABELS)
-    assert all(1 / len(LABELS) <= row["probability"] <= 1 for row in rows)
+    assert {row["answer"] for row in rows} <= set(NAMES)
+    assert all(1 / len(NAMES) <= row["probability"] <= 1 for row in rows)
     assert (written.rows, written.answered) == (30, 30)
     found = predict(adapter, [row["text"] for row in rows])
     assert [(one.answer, one.probability) for one in found] == [
@@ -195,7 +206,7 @@ def test_blank_rows_have_no_answer_and_own_columns_are_kept(adapter: Path) -> No
 def test_several_labels_have_a_probability_each(base: Path, tmp_path: Path) -> None:
     folder = save_adapter(tmp_path / "a", base=str(base))
     choice = Choice(labels=("no", "a rose, no", "a rose"), several=True)
-    write_recipe(folder, choice.model_dump(mode="json"))
+    write_recipe(folder, choice)
     for one in predict(folder, ["red", "say it", "x"]):
         assert len(one.each) == len(one.answer.split(", "))
         assert one.probability is not None
@@ -256,8 +267,6 @@ def full_writer(path: Path, *_: object) -> Any:
 
 
 def test_a_conversation_is_answered_after_its_last_turn(tmp_path: Path) -> None:
-    from hf_lorameta.data.columns.columns import Columns
-
     turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
     asked = [*turns, {"role": "user", "content": "c"}]
     data = [{"messages": turns}, {"messages": asked}]
@@ -275,13 +284,16 @@ def test_labels_are_outputs_that_repeat() -> None:
     assert labels_in([*texts, texts[0]]) == labels_in([]) == ()
 
 
-def test_the_record_can_be_read_again_and_another_is_no_choice() -> None:
+def test_the_record_can_be_read_again_and_another_is_no_choice(tmp_path: Path) -> None:
     import numpy as np
 
     choice = fitted(["x", "y"], [(np.log([[0.9, 0.1], [0.6, 0.4]]), [0, 1])])
-    stored = json.loads(json.dumps({"labels": choice.model_dump(mode="json")}))
-    assert choice_in(stored) == choice
-    assert choice_in({"labels": ["x"]}) is choice_in(None) is None
+    write_recipe(tmp_path, choice)
+    record = read_record(tmp_path)
+    assert choice_in(record) == choice
+    assert isinstance(record, Record)
+    assert choice_in(record.model_copy(update={"stages": {LABELS: {"x": 1}}})) is None
+    assert choice_in(None) is None
     assert fitted(["x", "y"], []).temperature == 1.0
     assert [row.right for row in choice.counted] == [0, 1]
 

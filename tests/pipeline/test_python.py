@@ -11,15 +11,12 @@ import hf_lorameta
 from hf_lorameta import Bank, Recipe
 from hf_lorameta.data.dataset import open_dataset
 from hf_lorameta.errors import (
-    AdapterError,
-    DatasetError,
     EmptyDatasetError,
-    LoraMetaError,
-    UsageError,
 )
 from hf_lorameta.formats.peft_config import CONFIG_FILE
 from hf_lorameta.pipeline import progress
 from hf_lorameta.types import Row
+from tests.support.codes import raises_code
 from tests.support.plain_bank import plain_bank
 from tests.training import tiny
 
@@ -90,7 +87,7 @@ def test_a_slice_of_rows_in_memory_is_read(kind: str) -> None:
     assert list(opened.rows()) == [tuple(line.values()) for line in LINES[2:4]]
     assert len(list(opened.whole())) == len(LINES)
     assert len(list(open_dataset(rows, split="train[2:99]").rows())) == len(LINES) - 2
-    with pytest.raises(DatasetError, match="no split 'dev', only train"):
+    with raises_code("split.unknown", match="train"):
         open_dataset(rows, split="dev")
     with pytest.raises(EmptyDatasetError):
         open_dataset(rows, split="train[30:]")
@@ -130,29 +127,29 @@ def test_lists_that_pandas_reads_as_arrays_are_read(
 
 
 ROWS_LACK = "leave out train=, or lower check=, or name a dataset with more rows"
-REFUSED: list[tuple[Callable[[], object], type[LoraMetaError], str, str]] = [
-    (lambda: hf_lorameta.evaluate([]), UsageError, "no adapter is named", "a folder or a Hub id"),
-    (lambda: hf_lorameta.evaluate(""), AdapterError, "an empty name is neither a folder", ""),
-    (lambda: hf_lorameta.plan(""), UsageError, "no dataset was named", ""),
-    (lambda: hf_lorameta.plan(3), DatasetError, "of type int", "DataFrame"),
-    (lambda: hf_lorameta.plan([]), EmptyDatasetError, "has no rows", ""),
-    (lambda: hf_lorameta.plan(LINES, split="dev"), DatasetError, "no split", 'add split="train"'),
+REFUSED: list[tuple[Callable[[], object], str, str]] = [
+    (lambda: hf_lorameta.evaluate([]), "adapter.unnamed", "a folder or a Hub id"),
+    (lambda: hf_lorameta.evaluate(""), "adapter.not-found", ""),
+    (lambda: hf_lorameta.plan(""), "dataset.unnamed", ""),
+    (lambda: hf_lorameta.plan(3), "dataset.unknown-type", "DataFrame"),
+    (lambda: hf_lorameta.plan([]), "rows.none", ""),
+    (lambda: hf_lorameta.plan(LINES, split="dev"), "split.unknown", 'add split="train"'),
     (
         lambda: hf_lorameta.generate(LINES, Recipe(top_k=2)),  # type: ignore[arg-type]
-        UsageError, "a Recipe was given as the bank", "name the argument: recipe=…",
+        "bank.not-a-bank", "name the argument: recipe=…",
     ),
     (
-        lambda: hf_lorameta.generate(LINES, plain_bank(), Recipe(train=16, check=24)),
-        EmptyDatasetError, "labeled rows left to train on", ROWS_LACK,
+        lambda: hf_lorameta.generate(LINES, plain_bank(), train=16, check=24),
+        "rows.too-few", ROWS_LACK,
     ),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("call", "kind", "message", "advice"), REFUSED)
+@pytest.mark.parametrize(("call", "code", "advice"), REFUSED)
 def test_errors_name_arguments_of_python(
-    call: Callable[[], object], kind: type[LoraMetaError], message: str, advice: str
+    call: Callable[[], object], code: str, advice: str
 ) -> None:
-    with pytest.raises(kind, match=message) as error:
+    with raises_code(code) as error:
         call()
     notes = " ".join(getattr(error.value, "__notes__", []))
     assert advice in notes
@@ -197,9 +194,9 @@ def test_a_loaded_model_fits_and_evaluates_and_is_the_same_afterwards(
     before = {k: v.clone() for k, v in model.state_dict().items()}
     config, lines = model.generation_config, tiny.rows(3)
     loaded = (model, tokenizer)
-    recipe = Recipe(rank=4, train=8, check=4)
-    generation = hf_lorameta.generate(lines, tiny_bank, recipe, model=loaded)
-    same = hf_lorameta.generate(lines, tiny_bank, recipe)
+    settings: dict[str, Any] = {"rank": 4, "train": 8, "check": 4}
+    generation = hf_lorameta.generate(lines, tiny_bank, **settings, model=loaded)
+    same = hf_lorameta.generate(lines, tiny_bank, **settings)
     checked, again = generation.outcome.check, same.outcome.check
     assert checked
     assert again
@@ -216,7 +213,7 @@ def test_a_loaded_model_fits_and_evaluates_and_is_the_same_afterwards(
     after = model.state_dict()
     assert set(after) == set(before)
     assert all(bool((after[k] == v).all()) for k, v in before.items())
-    with pytest.raises(UsageError, match="names no public dataset"):
+    with raises_code("evaluate.no-dataset"):
         hf_lorameta.evaluate(folder, model=loaded)
 
 
@@ -230,7 +227,7 @@ def test_a_merge_is_evaluated_on_a_data_frame(
     options: dict[str, Any] = {"shots": 0, "generate": False}
     report = hf_lorameta.evaluate(folder, frame, **options)
     assert report.scores["generated"].rows == len(frame)
-    with pytest.raises(UsageError, match="names no public dataset"):
+    with raises_code("evaluate.no-dataset"):
         hf_lorameta.evaluate(folder, **options)
     with pytest.raises(EmptyDatasetError):
         hf_lorameta.evaluate(folder, [], **options)
@@ -238,7 +235,7 @@ def test_a_merge_is_evaluated_on_a_data_frame(
     config = json.loads((folder / CONFIG_FILE).read_bytes())
     (folder / CONFIG_FILE).write_text(json.dumps(config | {"base_model_name_or_path": None}))
     monkeypatch.chdir(base_model)  # an empty name is no path of the current folder
-    with pytest.raises(UsageError, match="does not name its base model"):
+    with raises_code("adapter.no-base-model"):
         hf_lorameta.evaluate(folder, frame, **options)
     assert hf_lorameta.evaluate(folder, frame, base=base_model, **options) == report
 

@@ -4,7 +4,6 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -14,10 +13,9 @@ from hf_lorameta.bank.open_bank import embedded_bank
 from hf_lorameta.data.counts import profile
 from hf_lorameta.data.counts.output_counts import OutputCounter
 from hf_lorameta.data.counts.tokenizer import load_encode
-from hf_lorameta.pipeline.adapter_folder import generated_adapters
 from hf_lorameta.pipeline.plan import plan_from_reading
 from hf_lorameta.pipeline.read import read_dataset, token_counting
-from hf_lorameta.pipeline.rows import rows_for, rows_used
+from hf_lorameta.pipeline.rows import RowsAsked, rows_for, rows_used
 from hf_lorameta.types import Encode
 from tests.training import tiny
 
@@ -56,7 +54,7 @@ def test_reading_stops_at_a_limit_which_the_replay_states(
     assert plan_from_reading(again, bank).to_dict() == plan.to_dict()
 
 
-@pytest.mark.parametrize("recipe", [Recipe(train=8), Recipe(train=8, max_rows=50)])
+@pytest.mark.parametrize("recipe", [Recipe(), Recipe(max_rows=50)])
 def test_the_rows_to_train_on_are_those_of_the_recipe_despite_a_limit(
     tmp_path: Path, recipe: Recipe
 ) -> None:
@@ -65,21 +63,25 @@ def test_the_rows_to_train_on_are_those_of_the_recipe_despite_a_limit(
     rows = [{"input": f"question {i:03}", "output": f"{i:03}"} for i in range(100)]
     path = tiny.write_task(tmp_path, "rows", rows)
     opened = open_dataset(path, limits=ReadingLimits(characters=15 * 60))
-    reading = read_dataset(opened, recipe, token_counting(bank))
+    asked = RowsAsked(train=8)
+    reading = read_dataset(opened, recipe, token_counting(bank), collect=asked.pool)
     plan = plan_from_reading(reading, bank)
     assert plan.replay.max_rows == (recipe.max_rows or 60)
-    drawn = rows_for(recipe, reading.pool)
+    drawn = rows_for(asked, reading.pool)
     assert drawn.train
-    provenance = plan.provenance | {"rows": asdict(drawn.drawn)}
-    [part] = generated_adapters(provenance)  # of a merge
-    for known in (provenance, part):
+    record = plan.record.model_copy(update={"rows": drawn.drawn})
+    [part] = record.made  # of a merge
+    for known in (record, part):
         assert set(rows_used(known, open_dataset(path)) or ()) == set(drawn.used)
 
 
 def test_rows_that_repeat_others_are_counted_where_rows_are_drawn() -> None:
     rows = [{"input": f"question {i % 8}", "output": f"{i % 8}"} for i in range(10)]
     counting = token_counting(embedded_bank())
-    found = [read_dataset(open_dataset(rows), Recipe(train=n), counting) for n in (8, None)]
+    found = [
+        read_dataset(open_dataset(rows), Recipe(), counting, collect=RowsAsked(train=n).pool)
+        for n in (8, None)
+    ]
     assert [(r.profile.rows, r.profile.row_counts.repeated) for r in found] == [(10, 2), (10, 0)]
 
 

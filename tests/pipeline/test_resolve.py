@@ -12,27 +12,27 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from hf_lorameta import Bank, Recipe, generate, open_dataset
+from hf_lorameta import Bank, generate, open_dataset
 from hf_lorameta.bank.open_bank import embedded_bank
 from hf_lorameta.data.dataset import Dataset
 from hf_lorameta.demo import TRAIN_FILE
 from hf_lorameta.errors import (
     LoraMetaError,
     MissingExtraError,
-    RecipeError,
     UnlabeledDatasetError,
     UsageError,
 )
-from hf_lorameta.pipeline import check as checking
 from hf_lorameta.pipeline import resolve
 from hf_lorameta.pipeline.budget import DEFAULT_BUDGET, budget_seconds
 from hf_lorameta.pipeline.check import Check
+from hf_lorameta.pipeline.request import Request
 from hf_lorameta.pipeline.resolve import NO_BASE, Resolved
-from hf_lorameta.pipeline.rows import MOST_ROWS, rows_for
+from hf_lorameta.pipeline.rows import MOST_ROWS, RowsAsked, rows_for
 from hf_lorameta.pipeline.session import Session
 from hf_lorameta.pipeline.stages import Stage
 from hf_lorameta.pipeline.train import Train
 from tests.conftest import Shell
+from tests.support.codes import raises_code
 from tests.support.fast_training import FAST, fast_training
 from tests.support.plain_bank import plain_bank
 from tests.training import tiny
@@ -51,16 +51,11 @@ def at_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def decided(rows: Any = LABELED, bank: Bank | None = None, **settings: Any) -> Resolved:
-    options = {
-        name: settings.pop(name) for name in ("budget", "check_by_default") if name in settings
-    }
-    check = options.pop("check_by_default", True)
     session = Session(plain_bank() if bank is None else bank)
     dataset: Dataset = open_dataset(rows)
-    return resolve.resolve(dataset, session, Recipe.of(**settings), check=check, **options)
+    return resolve.resolve(dataset, session, Request(**settings))
 
 
-DEFAULT = Train(required=False)
 ALONE = embedded_bank("Qwen/Qwen2.5-Coder-0.5B-Instruct")
 
 
@@ -68,32 +63,29 @@ ALONE = embedded_bank("Qwen/Qwen2.5-Coder-0.5B-Instruct")
 @pytest.mark.parametrize(
     ("settings", "seconds", "stages"),
     [
-        ({}, DEFAULT_BUDGET, (DEFAULT, Check())),
-        ({"check_by_default": False}, DEFAULT_BUDGET, (DEFAULT,)),
-        ({"check": 8}, DEFAULT_BUDGET, (DEFAULT, Check(8))),
-        ({"budget": 0.0}, 0, ()),
-        ({"budget": 0.0, "check": 8}, 0, (Check(8),)),
-        ({"budget": 30.0}, 30, (Train(), Check())),
-        ({"budget": 30.0, "top_k": 2}, 30, (Train(), Check())),
-        ({"top_k": 2}, DEFAULT_BUDGET, (DEFAULT, Check())),
-        ({"train": 16}, 0, (Train(16), Check())),
-        ({"train": 16, "check_by_default": False}, 0, (Train(16),)),
-        ({"train": 16, "check": 8}, 0, (Train(16), Check(8))),
-        ({"bank": ALONE}, DEFAULT_BUDGET, (DEFAULT, Check())),
-        ({"rows": PROMPTS}, 0, ()),
+        ({}, DEFAULT_BUDGET, {Train: False, Check: False}),
+        ({"check": False}, DEFAULT_BUDGET, {Train: False}),
+        ({"check": 8}, DEFAULT_BUDGET, {Train: False, Check: True}),
+        ({"budget": 0.0}, 0, {}),
+        ({"budget": 0.0, "check": 8}, 0, {Check: True}),
+        ({"budget": 30.0}, 30, {Train: True, Check: False}),
+        ({"budget": 30.0, "top_k": 2}, 30, {Train: True, Check: False}),
+        ({"top_k": 2}, DEFAULT_BUDGET, {Train: False, Check: False}),
+        ({"train": 16}, 0, {Train: True, Check: False}),
+        ({"train": 16, "check": False}, 0, {Train: True}),
+        ({"train": 16, "check": 8}, 0, {Train: True, Check: True}),
+        ({"bank": ALONE}, DEFAULT_BUDGET, {Train: False, Check: False}),
+        ({"rows": PROMPTS}, 0, {}),
     ],
 )
 def test_the_base_model_is_run_by_default_where_that_helps(
-    settings: dict[str, Any], seconds: float, stages: tuple[Stage, ...]
+    settings: dict[str, Any], seconds: float, stages: dict[type[Stage[Any]], bool]
 ) -> None:
+    """Stages are required, or an error in them costs no adapter."""
     found = decided(**settings)
-    known = tuple(stage for stage in found.stages if isinstance(stage, Train | Check))
-    assert (found.seconds, known) == (seconds, stages)
-    trains = bool(stages) and isinstance(stages[0], Train)
-    assert found.trains_on_all == (trains and "train" not in settings)
-    assert [stage.required for stage in found.stages if isinstance(stage, Check)] == [
-        "check" in settings for stage in stages if isinstance(stage, Check)
-    ]
+    assert found.seconds == seconds
+    assert [(type(s), s.required) for s in found.stages] == [*stages.items()]
+    assert found.trains_on_all == (Train in stages and "train" not in settings)
 
 
 def missing_extra(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,7 +142,7 @@ def test_of_too_few_rows_it_is_not_said_that_they_will_be_trained_on(
     counted = "Not trained, and no right answers are counted: that takes at least 8 labeled rows"
     assert f"{counted}, got 3" in caplog.messages
     generate(LABELED[:3], plain_bank(), budget=60, check=False)
-    assert "Not trained: that takes at least 8 labeled rows, got 3" in caplog.messages
+    assert "at least 8 labeled rows" in caplog.text
     assert "train on your rows" not in caplog.text
 
 
@@ -158,9 +150,8 @@ def test_a_variable_switches_the_default_off_without_a_word(
     at_hand: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(NO_BASE, "1")
-    assert decided() == Resolved(Recipe())
-    stages = resolve.stages_for(Recipe(), 9.0)
-    assert decided(budget=9.0) == Resolved(Recipe(), stages, 9.0)
+    assert decided() == Resolved(Request(budget=0.0, check=False), insisted=False)
+    assert decided(budget=9.0) == Resolved(Request(budget=9.0))
 
 
 REFUSED: list[tuple[dict[str, Any], type[LoraMetaError], str]] = [
@@ -182,10 +173,11 @@ def test_contradictions_are_refused(
 
 def test_one_error_names_all_that_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     missing_extra(monkeypatch)
-    with pytest.raises(UsageError, match="expected one; and torch is not installed") as error:
+    with raises_code("budget.and-train", match="torch") as error:
         decided(budget=9.0, train=16)
-    assert error.value.hint == "leave out --budget, or leave out --train, or pip install torch"
-    with pytest.raises(RecipeError, match=r"metric=kl .*; and combine=factors "):
+    assert error.value.codes == ("budget.and-train", "extra.missing")
+    assert error.value.hint.endswith("--train, or pip install torch")
+    with raises_code("recipe.needs-bank", match=r"metric=kl .*; and combine=factors "):
         decided(bank=ALONE, metric="kl", combine="factors", budget=0.0)
 
 
@@ -195,12 +187,12 @@ def test_all_rows_but_a_quarter_and_few_rows_without_exception_are_trained_on(
     def drawn(number: int, **settings: Any) -> tuple[int, int, int, int]:
         """Return how many rows are trained on, held out, divided and checked on."""
         pool = [(f"{i}?", "ab"[i % 2]) for i in range(number)]
-        rows = rows_for(Recipe.of(**settings), pool, all_rows=True)
+        rows = rows_for(RowsAsked(all_rows=True, **settings), pool)
         if rows.train:  # the recipe that is recorded draws the same ones
-            recorded = Recipe.of(**settings | {"train": len(rows.train), "steps": 1})
+            recorded = RowsAsked(len(rows.train), steps=True, **settings)
             assert rows_for(recorded, pool).train == rows.train
         if rows.few:
-            recorded = Recipe.of(**settings | {"train": len(rows.few), "steps": 1})
+            recorded = RowsAsked(len(rows.few), steps=True, **settings)
             again = rows_for(recorded, pool)
             assert (again.train, again.held_out) == (rows.few, ())
             assert {*rows.train, *rows.held_out} <= {*rows.few}
@@ -272,14 +264,14 @@ def test_a_failed_check_that_nobody_asked_for_does_not_cost_the_adapter(
     def fail(*_: object, **__: object) -> None:
         raise LoraMetaError("out of memory")
 
-    monkeypatch.setattr(checking, "compare", fail)
+    monkeypatch.setattr("hf_lorameta.engines.comparing.compare", fail)
     monkeypatch.delenv(NO_BASE)
     fast_training(monkeypatch.setattr)
     caplog.set_level(logging.INFO, "hf_lorameta")
-    assert generate(rows, tiny_bank, Recipe(top_k=2)).outcome.check is None
-    assert "The adapter was not checked: out of memory" in caplog.text
+    assert generate(rows, tiny_bank, top_k=2).outcome.check is None
+    assert "out of memory" in caplog.text
     with pytest.raises(LoraMetaError, match="out of memory"):
-        generate(rows, tiny_bank, Recipe(top_k=2, check=8))
+        generate(rows, tiny_bank, top_k=2, check=8)
 
 
 @pytest.mark.unit
@@ -287,9 +279,7 @@ def test_a_failed_check_that_nobody_asked_for_does_not_cost_the_adapter(
     "budget", ["soon", "-3", "nan", float("nan"), float("inf"), -1.0, "3 days", "٣s"]
 )
 def test_a_budget_is_a_time(budget: Any) -> None:
-    with pytest.raises(
-        UsageError, match="is not a time, expected one such as 60s, 2m or 0"
-    ) as error:
+    with raises_code("budget.not-a-time") as error:
         generate(TRAIN_FILE, budget=budget)
     assert error.value.hint == "add --budget 2m"
 
@@ -298,6 +288,6 @@ def test_a_budget_is_a_time(budget: Any) -> None:
 def test_a_budget_is_a_week_at_most() -> None:
     assert budget_seconds("168h") == 7 * 24 * 3600
     for budget in ("169h", "1" + 20 * "0" + "h", 1e9, "9" * 400):
-        with pytest.raises(UsageError, match="is more than a week") as error:
+        with raises_code("budget.too-long") as error:
             budget_seconds(budget)
         assert error.value.hint == "lower --budget"

@@ -6,15 +6,15 @@ from typing import Any
 
 import pytest
 
-from hf_lorameta import Recipe, generate
+from hf_lorameta import generate
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
-from hf_lorameta.errors import UsageError
 from hf_lorameta.hub import base_model
 from hf_lorameta.pipeline import session as session_module
 from hf_lorameta.pipeline.session import Session
 from hf_lorameta.types import Row
 from tests.conftest import Account, Shell
 from tests.pipeline.test_check import FakeBase
+from tests.support.codes import raises_code
 from tests.support.plain_bank import plain_bank
 
 
@@ -85,8 +85,7 @@ def test_generate_loads_the_base_model_once_and_reads_the_rows_once(
         return opened.rows()
 
     counted = replace(opened, rows=rows)
-    recipe = Recipe.of(top_k=3, check=8)
-    generation = generate(counted, plain_bank(), recipe)
+    generation = generate(counted, plain_bank(), top_k=3, check=8)
     assert generation.outcome.check is not None
     assert (loaded, read) == ([1], [1])
 
@@ -107,12 +106,12 @@ def test_a_command_resolves_a_bank_repo_once(cli: Shell, user: Account, tmp_path
 
 
 def test_a_model_without_its_tokenizer_is_refused() -> None:
-    with pytest.raises(UsageError, match="needs its tokenizer"):
+    with raises_code("base.no-tokenizer"):
         Session(model=object())  # type: ignore[arg-type]
 
 
 def test_an_instruction_that_would_be_cut_off_is_refused(data: Path) -> None:
     with Session(plain_bank()) as session:
         assert session.open_dataset(data, instruction="word " * 100).columns.instruction_text
-        with pytest.raises(UsageError, match="expected at most 1,024"):
+        with raises_code("instruction.too-long", match="1,024"):
             session.open_dataset(data, instruction="word " * 2000)

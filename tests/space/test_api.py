@@ -67,7 +67,7 @@ def call(client: Callable[..., Client]) -> Callable[..., Any]:
 
 @pytest.fixture
 def call_error(call: Callable[..., Any]) -> Callable[..., str]:
-    """Call an endpoint that must fail, and return its error message, which must hold no secret."""
+    """Call an endpoint that must fail, and return the code and the message, without secrets."""
 
     def predict(endpoint: str, *, token: str | None = None, **arguments: Any) -> str:
         with pytest.raises(AppError) as caught:
@@ -75,7 +75,7 @@ def call_error(call: Callable[..., Any]) -> Callable[..., str]:
         message = str(caught.value)
         assert not INTERNAL.search(message), message
         assert not token or token not in message
-        return message
+        return f"{caught.value.title}: {message}"
 
     return predict
 
@@ -155,10 +155,10 @@ def test_a_repo_is_private_unless_asked_otherwise_and_named_after_the_dataset(
         assert view.private
         assert b"secret" not in cli.hub.read(name, "recipe.json")
     public = {"token": user.token, "dataset": repo, "visibility": "public"}
-    assert "would reveal its name" in call_error("/generate", **public)
+    assert "repo.name-reveals-dataset" in call_error("/generate", **public)
     cli.hub.clear_requests()
-    _, made = call("/generate", token=user.token, dataset=repo, visibility="none")
-    assert "published" not in made
+    _, made = call("/generate", token=user.token, dataset=repo, publish="never")
+    assert not {"published", "not_published"} & set(made)
     assert not touched(cli.hub, "api/repos/create")
 
 
@@ -191,7 +191,7 @@ def test_names_that_are_not_hub_ids_are_rejected_without_a_request(
 ) -> None:
     cli.hub.clear_requests()
     message = call_error("/plan", dataset=name)
-    assert re.search("not a dataset id|upload it instead|No dataset was named", message)
+    assert re.search("^(repo.invalid-id|page.is-a-file|dataset.unnamed): ", message)
     assert not [r for r in cli.hub.requests if "datasets" in r.path]
 
 
@@ -202,19 +202,19 @@ def test_errors_state_cause_and_remedy(
     secret = user.dataset("secret", {"train.jsonl": notes(30)}, private=True)
     odd = user.dataset("odd", {"train.jsonl": b'{"left": "a", "right": "b"}\n'})
     other = enrol()
-    assert "was not found" in call_error("/plan", dataset=secret)
-    assert "was not found" in call_error("/plan", dataset=secret, token=other.token)
+    assert "repo.not-found" in call_error("/plan", dataset=secret)
+    assert "repo.not-found" in call_error("/plan", dataset=secret, token=other.token)
     message = call_error("/plan", dataset=odd)
     assert "all columns: left, right" in message
     assert 'To go on, add columns="input=' in message
-    assert "Rank must be" in call_error("/plan", dataset=repo, rank=100_000)
-    assert "has no {input} or {prompt}" in call_error("/plan", dataset=repo, template="Say it.")
+    assert "recipe.invalid" in call_error("/plan", dataset=repo, rank=100_000)
+    assert "template.invalid" in call_error("/plan", dataset=repo, template="Say it.")
     wide = tmp_path / "wide.json"
     wide.write_text(json.dumps({f"key {i}": "a" for i in range(20_000)}))
-    assert "more than 2,000 columns" in call_error("/plan", dataset="", file=handle_file(wide))
+    assert "dataset.too-large" in call_error("/plan", dataset="", file=handle_file(wide))
     theirs = f"{user.name}/x"
     for asked in ({"repo_id": theirs}, {"visibility": "public"}, {"overwrite": True}):
-        assert "needs an account" in call_error("/generate", dataset=repo, **asked)
+        assert "page.needs-account" in call_error("/generate", dataset=repo, **asked)
     assert "the sign-in has expired" in call_error("/generate", dataset=repo, token="hf_wrong")
     message = call_error("/generate", dataset=repo, token=other.token, repo_id=theirs)
     assert "may not" in message
@@ -238,7 +238,7 @@ def test_a_signed_out_visitor_does_not_act_with_the_machines_token(
     call_error: Callable[..., str], web: Web, cli: Shell
 ) -> None:
     secret = web.owner.dataset("own-secret", {"train.jsonl": notes(30)}, private=True)
-    assert "was not found" in call_error("/plan", dataset=secret)
+    assert "repo.not-found" in call_error("/plan", dataset=secret)
     assert web.owner.token not in web.space.log.read_text()
 
 
@@ -313,7 +313,7 @@ def test_both_endpoints_are_mcp_tools_and_answer_json(
     file = "data:text/csv;base64,aW5wdXQsb3V0cHV0CmEsYgo="
     result = send("tools/call", name="plan", arguments={"dataset": "", "file": file})
     assert result["isError"]
-    assert "MCP callers send no files" in result["content"][0]["text"]
+    assert "send no files" in result["content"][0]["text"]
     assert set((web.space.log.parent / "gradio").rglob("*")) == stored
 
 

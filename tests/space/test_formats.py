@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from hf_lorameta.errors import DatasetError, DatasetTooLargeError
+from hf_lorameta.errors import DatasetError
 from tests.data.shapes import zipped
 from tests.data.sheets import ods, xlsx
+from tests.support.codes import raises_code
 from work import jobs, planning, reader_process
-from work.planning import DatasetRequest, read_source
+from work.planning import PageRequest, read_source
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -29,10 +30,10 @@ def test_of_a_file_with_several_tables_one_can_be_chosen(tmp_path: Path) -> None
             archive.writestr(f"{name}.jsonl", "".join(
                 f'{{"input": "{name} {i} is so", "output": "b"}}\n' for i in range(8)
             ))  # fmt: skip
-    request = planning.validated(DatasetRequest(file=str(path)))
+    request = planning.validated(PageRequest(file=str(path)))
     source = planning.read_source(request, False)
     assert (source.splits, source.preview.split) == (["first", "second"], "first")
-    request = planning.validated(DatasetRequest(file=str(path), split="second"))
+    request = planning.validated(PageRequest(file=str(path), split="second"))
     assert planning.read_source(request, False).preview.rows[0]["input"] == "second 0 is so"
 
 
@@ -40,13 +41,13 @@ def test_of_a_json_object_with_several_lists_one_can_be_chosen(tmp_path: Path) -
     path = tmp_path / "data_full.json"
     lists = {name: [[f"{name} {i} is so", "a"] for i in range(8)] for name in ("val", "train")}
     path.write_text(json.dumps(lists | {"a\x07": lists["val"]}))
-    source = planning.read_source(DatasetRequest(file=str(path)), False)
+    source = planning.read_source(PageRequest(file=str(path)), False)
     assert (source.splits, source.preview.split) == (["val", "train"], "train")
-    request = planning.validated(DatasetRequest(file=str(path), split="val"))
+    request = planning.validated(PageRequest(file=str(path), split="val"))
     assert planning.read_source(request, False).preview.rows[0]["column_1"] == "val 0 is so"
     path.write_text(json.dumps({f"part {i}": [{"input": "a"}] for i in range(2000)}))
-    with pytest.raises(DatasetTooLargeError, match="more than 1,000 lists of rows"):
-        planning.read_source(DatasetRequest(file=str(path)), False)
+    with raises_code("file.too-many-parts", match="1,000"):
+        planning.read_source(PageRequest(file=str(path)), False)
 
 
 # --- attacks --------------------------------------------------------------------------------------
@@ -103,4 +104,4 @@ def test_small_files_that_stand_for_much_end_in_a_sentence(
     path = tmp_path / name
     write(path)
     with pytest.raises(DatasetError, match=problem):
-        reader_process.read(jobs.Job(120), read_source, DatasetRequest(file=str(path)), False)
+        reader_process.read(jobs.Job(120), read_source, PageRequest(file=str(path)), False)

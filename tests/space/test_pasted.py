@@ -14,7 +14,7 @@ from hf_lorameta.demo.run import DATA_FOLDER
 from hf_lorameta.pipeline.plan import Plan
 from tests.support.pasting import HOSTILE, SHELLS, blocks_of, commands_of, strings_of
 from views import result as result_view
-from work.planning import DatasetRequest, PlanResult
+from work.planning import PageRequest, PlanResult
 
 
 @pytest.fixture(scope="module")
@@ -29,11 +29,11 @@ def test_all_blocks_of_the_page(text: str, shell: str, tickets: Plan, tmp_path: 
     columns = Columns(input=text, output=text, instruction_text=text, template=template)
     of = replace(tickets, dataset=replace(tickets.dataset, columns=columns))
     prompt = columns.prompt_of(text)
-    result = PlanResult(of, [(prompt, "a")], "x")
+    result = PlanResult(of, [(prompt, "a")], PageRequest(file="x"))
     chosen = {"config": text, "split": text, "instruction": text, "template": template}
     for request in (
-        DatasetRequest("user/data", columns=columns, **chosen),
-        DatasetRequest(file=f"/tmp/{text.replace('/', '')}.csv", columns=columns, **chosen),
+        PageRequest(dataset="user/data", columns=columns, **chosen),
+        PageRequest(file=f"/tmp/{text.replace('/', '')}.csv", columns=columns, **chosen),
     ):
         own = settings.SpaceSettings(space_id=f"user/{text}")
         ran, strings = [], set()

@@ -16,7 +16,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from tests.support.local_hub import LocalHub, LocalHubError
 from tests.support.local_hub.errors import HTTPError
 
-FaultKind = Literal["status", "cut", "truncate", "corrupt", "delay", "hold", "callback"]
+FaultKind = Literal[
+    "status", "cut", "truncate", "corrupt", "delay", "late", "hold", "callback", "answer"
+]
 
 _SECRET_PARAMS = {"token", "access_token", "signature"}
 _MESSAGES = {
@@ -33,9 +35,10 @@ class Fault:
     Kinds: ``status``: respond with `status` and do nothing. ``cut``: send `after_bytes` of the
     body and close the connection (for HEAD: without a response). ``truncate``: send only
     `after_bytes`, with a matching Content-Length. ``corrupt``: flip `bits` in the byte at
-    `after_bytes`. ``delay``: wait `seconds`, then continue. ``hold``: wait until the fault is
-    removed, then continue. ``callback``: call `callback`, which may use this hub, then continue;
-    it must return, as the server waits for it before it stops.
+    `after_bytes`. ``delay``: wait `seconds`, then continue. ``late``: do what is asked, and answer
+    after `seconds`. ``answer``: do what is asked, and send `content` as the body. ``hold``: wait
+    until the fault is removed, then continue. ``callback``: call `callback`, which may use this
+    hub, then continue; it must return, as the server waits for it before it stops.
     """
 
     kind: FaultKind
@@ -48,6 +51,7 @@ class Fault:
     bits: int = 0xFF
     in_request: bool = False  # cut or corrupt in the request instead of the response
     seconds: float = 0.0
+    content: bytes = b""
     callback: Callable[[], object] | None = None
     skip: int = 0  # number of matching requests to leave alone first
 
@@ -174,11 +178,15 @@ class _Channel:
         if message["type"] == "http.response.start":
             if is_head and self._active("cut"):
                 raise _CutError
+            if fault := self._active("late"):
+                await asyncio.sleep(fault.seconds)
             self.record.status = message["status"]
             headers = MutableHeaders(raw=message["headers"])
             if (fault := self._active("truncate")) and "content-length" in headers:
                 length = min(int(headers["content-length"]), fault.after_bytes)
                 headers["content-length"] = str(length)
+            if fault := self._active("answer"):
+                headers["content-length"] = str(len(fault.content))
         elif message["type"] == "http.response.body" and not is_head:
             await self._send_body(message)
             return
@@ -187,7 +195,9 @@ class _Channel:
     async def _send_body(self, message: Message) -> None:
         body, offset = message.get("body", b""), self.record.bytes_sent
         cut = False
-        if fault := self._active("corrupt"):
+        if fault := self._active("answer"):
+            body = b"" if message.get("more_body") else fault.content
+        elif fault := self._active("corrupt"):
             body = fault.corrupt(body, offset)
         elif fault := self._active("cut", "truncate"):
             limit = max(fault.after_bytes - offset, 0)

@@ -15,7 +15,6 @@ from hf_lorameta.deadline import Deadline
 from hf_lorameta.demo import TRAIN_FILE
 from hf_lorameta.pipeline import make
 from hf_lorameta.pipeline.session import Session
-from hf_lorameta.recipe import Recipe
 from tests.support.running_space import SPACE
 
 sys.path.insert(0, str(SPACE))
@@ -33,8 +32,8 @@ def main() -> None:
     """Write the file."""
     start_forkserver()
     bank, job = embedded_bank(), jobs.Job(3600)
-    request = planning.DatasetRequest(file=str(TRAIN_FILE))
-    result = planning.make_plan(bank, request, Recipe(), 20_000, False, job)
+    request = planning.PageRequest(file=str(TRAIN_FILE))
+    result = planning.make_plan(bank, request, 20_000, False, job)
     model = trying.Model(Session(bank, token=False))
     model.load(job)
     vars(make)["Deadline"] = lambda seconds, _: Deadline(seconds, now)
@@ -47,7 +46,7 @@ def main() -> None:
     for sample in samples:
         sample["input"] = bare_input(result, sample["input"])
     stored = {
-        "train": training.rows,
+        "train": training.seen,
         "seconds": round(trying.TRAINING_SECONDS),
         "check": made.outcome.to_dict()["check"],
         "samples": samples,

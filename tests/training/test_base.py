@@ -5,12 +5,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from hf_lorameta.errors import ConnectionLostError, UsageError
+from hf_lorameta.errors import ConnectionLostError
 from hf_lorameta.formats.lora_layout import Module
 from hf_lorameta.hub import retry
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.training.settings import BankSettings
 from tests.hub.conftest import isolated_client, use_endpoint
+from tests.support.codes import raises_code
 from tests.support.fault_hub import Fault, FaultHub
 from tests.training import tiny
 
@@ -33,7 +34,7 @@ def test_base_that_does_not_fit_on_a_gpu_is_refused(
     base = TrainingBase.find(str(tiny.write_base(tmp_path)), None, Hub(False))
     monkeypatch.setattr("hf_lorameta.training.bank.base.find_device", lambda: "cuda")
     monkeypatch.setattr(transformers.PreTrainedModel, "to", full)
-    with pytest.raises(UsageError, match="does not fit in the memory of cuda"):
+    with raises_code("memory.too-little"):
         base.load("float32", BankSettings(), False)
 
 

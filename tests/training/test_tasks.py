@@ -13,6 +13,7 @@ from hf_lorameta.hub.client import Hub
 from hf_lorameta.training.bank.tasks import Task, read_tasks, with_chat_template
 from tests.conftest import Shell
 from tests.data.test_chat_template import base
+from tests.support.codes import raises_code
 from tests.training.tiny import rows, write_task
 
 
@@ -101,22 +102,22 @@ def test_the_validation_split_of_a_local_folder_is_held_out(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("names", "message"),
+    ("names", "code"),
     [
-        (["no-such-thing"], "is not a folder, a manifest"),
-        (["missing.jsonl"], "no such file"),
-        ([""], "no tasks in"),
-        (["tasks/same.jsonl", "same.csv"], "2 tasks are called same: .*same.jsonl, .*same.csv"),
+        (["no-such-thing"], "tasks.unknown-source"),
+        (["missing.jsonl"], "file.not-found"),
+        ([""], "tasks.none"),
+        (["tasks/same.jsonl", "same.csv"], "tasks.same-name"),
     ],
 )
 def test_what_names_no_tasks_is_refused(
-    names: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    names: list[str], code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "tasks").mkdir()
     for file in ("tasks/same.jsonl", "same.csv"):
         (tmp_path / file).touch()
-    with pytest.raises(UsageError, match=message):
+    with raises_code(code):
         read_tasks(names)
 
 
@@ -127,7 +128,7 @@ def test_a_broken_manifest_or_meta_file_is_refused(tmp_path: Path) -> None:
         read_tasks([str(manifest)])
     write_task(tmp_path / "tasks", "a", rows(0))
     (tmp_path / "tasks" / "meta.json").write_text("[]")
-    with pytest.raises(UsageError, match="not a JSON object of tasks"):
+    with raises_code("tasks.not-an-object"):
         read_tasks([str(tmp_path / "tasks")])
 
 

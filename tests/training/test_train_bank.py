@@ -13,11 +13,11 @@ import pytest
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.index import WORK_FOLDER, adapter_path
 from hf_lorameta.bank.maintain import verify
-from hf_lorameta.errors import BankError, LoraMetaError, NotFoundError, UsageError
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE
 from hf_lorameta.formats.peft_config import CONFIG_FILE, write_config
 from tests.cli.conftest import EVERY_LINE
 from tests.conftest import Account, Built, Shell, tree
+from tests.support.codes import raises_code
 from tests.training import tiny
 
 torch = pytest.importorskip("torch")
@@ -169,7 +169,7 @@ def test_unusable_tasks_are_skipped_with_their_reasons(base: Path, tmp_path: Pat
     bank = train(base, tasks, tmp_path / "bank")
     reasons = {skip.adapter: skip.reason for skip in bank.index.skipped}
     assert set(reasons) == {f"local/{n}" for n in ("broken", "empty", "few", "unlabeled")}
-    assert "line 1 is not a JSON value" in reasons["local/broken"]
+    assert "line 1" in reasons["local/broken"]
     assert "4 different rows" in reasons["local/few"]
     assert "has an output" in reasons["local/unlabeled"]
     assert str(tmp_path) not in json.dumps(reasons)
@@ -223,7 +223,7 @@ def test_an_unexpected_error_of_a_task_does_not_end_the_general_training(
 def test_a_task_without_improvement_is_skipped(base: Path, tmp_path: Path) -> None:
     tasks = tiny.write_tasks(tmp_path / "tasks", 1)
     settings = BankSettings(**SETTINGS.to_dict() | {"lr": 1e-30})
-    with pytest.raises(BankError, match="no entry can be used: no step helped on its held"):
+    with raises_code("bank.no-usable-entry"):
         train(base, tasks, tmp_path / "bank", settings=settings)
 
 
@@ -242,11 +242,11 @@ def test_a_training_beyond_memory_is_an_error_as_is_a_base_model_before_it_is_lo
 ) -> None:
     tasks = tiny.write_tasks(tmp_path / "tasks")
     monkeypatch.setattr(device, "available_memory", lambda: 100_000)
-    with pytest.raises(UsageError, match="GB are free on cpu"):
+    with raises_code("memory.too-little"):
         train(base, tasks, tmp_path / "bank")
     monkeypatch.setattr(dtype, "available_memory", lambda: 10_000)
     monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", None)
-    with pytest.raises(UsageError, match=r"the base model needs 0\.0 GB"):
+    with raises_code("memory.too-little"):
         train(base, tasks, tmp_path / "bank")
 
 
@@ -254,28 +254,28 @@ def test_no_adapter_that_was_built_is_dropped(base: Path, bank: Built, tmp_path:
     tasks = tiny.write_tasks(tmp_path / "tasks", 2)
     built = shutil.copytree(bank.folder, tmp_path / "built")
     before = tree(built)
-    with pytest.raises(BankError, match=r"a bank that would lose 4 adapters, such as .*--e0"):
+    with raises_code("bank.would-lose-adapters", match="4 adapters"):
         train(base, tasks, built)
     assert tree(built) == before
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("settings", "code"),
     [
-        ({"rank": 0}, "rank is 0"),
-        ({"lr": 0.0}, "lr is 0.0, expected a positive number"),
-        ({"targets": ()}, "no target modules"),
-        ({"general_only": True, "general_steps": 0}, "neither the general adapter"),
+        ({"rank": 0}, "training.setting-invalid"),
+        ({"lr": 0.0}, "training.setting-invalid"),
+        ({"targets": ()}, "targets.unnamed"),
+        ({"general_only": True, "general_steps": 0}, "training.nothing-to-train"),
     ],
 )
-def test_settings_that_cannot_train_are_refused(settings: dict[str, Any], message: str) -> None:
-    with pytest.raises(UsageError, match=message):
+def test_settings_that_cannot_train_are_refused(settings: dict[str, Any], code: str) -> None:
+    with raises_code(code):
         BankSettings(**settings)
 
 
 def test_a_folder_without_a_base_model_is_refused(tmp_path: Path) -> None:
     tasks = tiny.write_tasks(tmp_path / "tasks", 1)
-    with pytest.raises(LoraMetaError, match=r"has no tokenizer\.json, which a bank needs\nname"):
+    with raises_code("bank.no-tokenizer"):
         train(tasks, tasks, tmp_path / "new")
     assert not (tmp_path / "new").exists()
 
@@ -295,7 +295,7 @@ def test_the_command_trains_a_bank_that_plan_and_generate_use(
     assert "general adapter: loss" in done.err
     assert "  Training the adapters: 36 of 36\n" in done.err
     again = cli(*train_bank)
-    assert "3 of 3 tasks are finished already" in again.err
+    assert "3 of 3 tasks" in again.err
     assert "topic2" in again.out
     assert cli(*train_bank, "-q").err == ""
     cli("bank", "verify", "bank")
@@ -415,7 +415,7 @@ Trainer.step = step
 def test_an_interrupted_training_says_how_to_go_on(base: Path, cli: Shell, tmp_path: Path) -> None:
     command = ("bank", "train", tiny.write_tasks(tmp_path / "tasks"), "-o", "bank", "--base", base)
     stopped = cli(*command, *OPTIONS, before=INTERRUPTED, code=130)
-    assert "Run the same command again to resume: finished tasks are kept" in stopped.err
+    assert "finished tasks are kept" in stopped.err
 
 
 def test_adapters_start_from_a_general_one_that_later_runs_keep(
@@ -502,7 +502,7 @@ def test_a_base_model_that_cannot_be_loaded_leaves_the_bank_of_another_as_it_is(
     (other / "config.json").unlink()
     text = (other / "tokenizer.json").read_text()
     (other / "tokenizer.json").write_text(text.replace('"say"', '"tell"'))
-    with pytest.raises(NotFoundError, match="transformers cannot load a model"):
+    with raises_code("base.not-loadable"):
         train(other, tasks, tmp_path / "bank", settings=SETTINGS)
     assert verify(bank) == []
 
@@ -530,7 +530,7 @@ def test_a_general_adapter_that_learns_nothing_is_refused(
     monkeypatch.setattr(HeldOutLosses, "by_row", property(lambda scores: np.ones(4)))
     tasks = tiny.write_tasks(tmp_path / "tasks", 2)
     settings = BankSettings(**SETTINGS.to_dict() | {"general_steps": 3})
-    with pytest.raises(BankError, match="the general adapter did not learn"):
+    with raises_code("training.general-not-learned"):
         train(base, tasks, tmp_path / "bank", settings=settings)
 
 

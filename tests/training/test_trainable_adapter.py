@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from hf_lorameta.engines.row_tokens import Tokens
-from hf_lorameta.errors import UsageError
+from tests.support.codes import raises_code
 from tests.support.tiny_architectures import tiny_model
 from tests.training.tiny import exact_norms, tokens
 
@@ -156,7 +156,7 @@ def test_detaching_restores_the_models_own_layers() -> None:
 
 
 def test_unknown_targets_are_refused_with_the_choices() -> None:
-    with pytest.raises(UsageError, match="no linear layers nope") as caught:
+    with raises_code("targets.unknown", match="nope") as caught:
         find_layout(model_of("llama"), ("q_proj", "nope"))
     assert "down_proj" in caught.value.hint
 
@@ -189,7 +189,7 @@ def test_all_layers_but_routers_are_adapted_where_names_are_unusual() -> None:
     ]
     for layer in model.model.layers:
         del layer.mlp.mix
-    with pytest.raises(UsageError, match="LlamaForCausalLM has no linear layers that can be"):
+    with raises_code("targets.none-in-model"):
         with_all_projections(model, ())
 
 

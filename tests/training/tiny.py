@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_lorameta import Bank, Generation, Recipe, generate
+from hf_lorameta import Bank, Generation, generate
 from hf_lorameta.engines.row_tokens import Tokens
 from tests.support.words import TOPICS, word_level
 
@@ -126,9 +126,9 @@ def _rms_norm(module: Any, shifted: bool, x: Any) -> Any:
     return x * (x.pow(2).mean(-1, True) + epsilon).rsqrt() * (weight + shifted)
 
 
-def make(bank: Bank, data: Path, **settings: object) -> Generation:
+def make(bank: Bank, data: Path, **settings: Any) -> Generation:
     """Generate an adapter of rank 4."""
-    return generate(data, bank, Recipe.of(rank=4, **settings))
+    return generate(data, bank, rank=4, **settings)
 
 
 def loss(bank: Bank, rows: list[tuple[str, str]], adapter: Path | None) -> float:

@@ -164,18 +164,20 @@ def profile_rows(
         if also:
             also(batch, ids)
     if not total:
-        raise EmptyDatasetError("the dataset has no rows", hint=_OTHER_SPLIT)
+        raise EmptyDatasetError("the dataset has no rows", code="rows.none", hint=_OTHER_SPLIT)
     if not used:
         none = "the only row has no" if total == 1 else f"none of {total:,} rows has an"
         raise UnlabeledDatasetError(
             f"{none} output, but coefficients need inputs and outputs",
-            hint=[
+            code="outputs.none", hint=[
                 _OTHER_SPLIT, Option("columns", "input=COLUMN,output=COLUMN"),
                 "name only the column of the inputs",
             ],
         )  # fmt: skip
     if not inputs.any() and not outputs.any():
-        raise EmptyDatasetError(f"no tokens in {plural(used, 'row')}: expected text")
+        raise EmptyDatasetError(
+            f"no tokens in {plural(used, 'row')}: expected text", code="rows.no-tokens"
+        )
     histograms = [Histogram.from_dense(counts) for counts in (inputs, outputs, lengths)]
     return Profile(histograms[0], histograms[1], used, histograms[2], total - used)
 
@@ -214,7 +216,10 @@ def _count(
     ids = np.concatenate([np.empty(0, np.int64), *parts])
     wrong = ids[(ids < 0) | (ids >= counts.size)]
     if wrong.size:
-        raise BankError(f"the tokenizer returned id {wrong[0]}, expected 0 to {counts.size - 1}")
+        raise BankError(
+            f"the tokenizer returned id {wrong[0]}, expected 0 to {counts.size - 1}",
+            code="tokenizer.other-ids",
+        )
     counts += np.bincount(ids, minlength=counts.size)
     if lengths is not None:
         sizes = np.array([part.size for part in parts if part.size], np.int64)
@@ -265,6 +270,7 @@ class ProfileTable:
             raise IntegrityError(
                 f"profiles have the arrays {sorted(self.arrays)}, expected one-dimensional ones of "
                 f"integers, {sorted(names)}",
+                code="profile.damaged",
                 hint="build the bank again: hf-lorameta bank build",
             )
         for part in _HALVES:
@@ -273,13 +279,16 @@ class ProfileTable:
             indptr = indptr.astype(np.int64)  # unsigned differences are never negative
             fits = indptr.size == len(self) + 1 and ids.size == counts.size
             if not fits or indptr[0] != 0 or indptr[-1] != ids.size or (np.diff(indptr) < 0).any():
-                raise IntegrityError(f"the arrays of the {part} profiles are inconsistent")
+                raise IntegrityError(
+                    f"the arrays of the {part} profiles are inconsistent", code="profile.damaged"
+                )
             rising = np.append(ids[1:] > ids[:-1], True)
             rising[indptr[1:] - 1] = True  # the last id of each profile
             valid = (ids >= 0).all() and (ids < size).all() and (counts > 0).all() and rising.all()
             if not valid:
                 raise IntegrityError(
-                    f"the {part} profiles contain ids or counts out of order or range"
+                    f"the {part} profiles contain ids or counts out of order or range",
+                    code="profile.damaged",
                 )
 
     def histograms(self, half: Half, rows: slice) -> list[Histogram]:

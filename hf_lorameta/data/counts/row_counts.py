@@ -40,13 +40,19 @@ class RowCounts:
         """
         if self.repeated:
             text = "Rows that repeat earlier ones are neither trained nor checked on"
-            yield Remark("note", f"{text}: {self.repeated} of {rows}.")
+            yield Remark("note", f"{text}: {self.repeated} of {rows}.", code="rows.repeated")
         if self.cut:
             text = f"Only the beginning of {plural(self.cut, 'row')} was counted"
-            yield Remark("warning", f"{text}: their texts exceed the length limit.")
+            yield Remark(
+                "warning",
+                f"{text}: their texts exceed the length limit.",
+                code="rows.beginning-counted",
+            )
         if _LARGE_SHARE * rows <= self.same < rows:
             text = f"{self.same / rows:.0%} of the rows have the same output"
-            yield Remark("warning", f"{text}: right answers alone tell little.")
+            yield Remark(
+                "warning", f"{text}: right answers alone tell little.", code="outputs.mostly-same"
+            )
 
 
 class RowCounter:

@@ -21,7 +21,9 @@ def load_tokenizer(path: Path) -> Any:
     try:
         return _parsed(path, path.stat().st_mtime_ns)
     except Exception as error:  # noqa: BLE001 - the library raises bare Exception
-        raise BankError(f"{path} is not a tokenizer.json ({type(error).__name__})") from None
+        raise BankError(
+            f"{path} is not a tokenizer.json ({type(error).__name__})", code="tokenizer.unreadable"
+        ) from None
 
 
 @lru_cache(maxsize=1)

@@ -52,7 +52,9 @@ def usable_names(path: Path, names: Iterable[str], several: str, advice: str) ->
     usable = [n for n in names if n.strip() and len(n) <= MAX_NAME and n.isprintable()]
     if len(usable) > MAX_PARTS:
         raise DatasetTooLargeError(
-            f"{path.name} has more than {MAX_PARTS:,} {several}", hint=advice
+            f"{path.name} has more than {MAX_PARTS:,} {several}",
+            code="file.too-many-parts",
+            hint=advice,
         )
     return usable
 
@@ -69,16 +71,18 @@ def expecting(path: Path, title: str) -> Iterator[None]:
     except NotImplementedError:  # of `zipfile`
         raise DatasetError(
             f"{path.name} cannot be read: its kind of compression or encryption is not supported",
+            code="file.unsupported-packing",
             hint="unpack it, and name a file or the folder",
         ) from None
     except (ValueError, EOFError, zipfile.BadZipFile, sqlite3.DatabaseError):
         problem = f"{path.name} cannot be read: it is not {title}"
-        raise DatasetError(problem, hint="save it again") from None
+        raise DatasetError(problem, code="file.of-another-kind", hint="save it again") from None
 
 
 def _too_large(path: Path) -> DatasetTooLargeError:
     return DatasetTooLargeError(
         f"{path.name} unpacks to more than {MAX_UNPACKED // 1_000_000:,} MB",
+        code="file.unpacks-too-large",
         hint="name a file with a part of its rows",
     )
 
@@ -121,7 +125,9 @@ def unpack(path: Path, title: str, name: str) -> Path:
                 copy.write(block)
         partial.replace(target)
     except RuntimeError:  # of `zipfile`, for a password
-        raise DatasetError(f"{path.name} cannot be read: {_CLOSED}") from None
+        raise DatasetError(
+            f"{path.name} cannot be read: {_CLOSED}", code="file.encrypted"
+        ) from None
     finally:
         partial.unlink(missing_ok=True)
     return target
@@ -148,7 +154,9 @@ def sheets(path: Path) -> list[str]:
             ][: MAX_PARTS + 1]
             return [name for name in shown if book.get_sheet_by_name(name).total_height > 1]
     except calamine.PasswordError:
-        raise DatasetError(f"{path.name} cannot be read: {_CLOSED}") from None
+        raise DatasetError(
+            f"{path.name} cannot be read: {_CLOSED}", code="file.encrypted"
+        ) from None
     except calamine.CalamineError:
         raise ValueError(path.name) from None
 
@@ -239,6 +247,7 @@ def _connect(path: Path) -> sqlite3.Connection:
     if journal.is_file() and journal.stat().st_size:
         raise DatasetError(
             f"{path.name} is read without {journal.name}, which has changes to it",
+            code="file.has-journal",
             hint=[
                 "close the program that writes it",
                 shell("sqlite3", path, "PRAGMA wal_checkpoint(TRUNCATE)"),

@@ -19,6 +19,7 @@ from hf_lorameta.data.sources.table_forms import (
 from hf_lorameta.data.sources.text_formats import START, UTF8, as_text, lines_of
 from hf_lorameta.data.sources.text_rows import separator_between
 from hf_lorameta.errors import DatasetError
+from hf_lorameta.remarks import Remark
 from hf_lorameta.tables import plural
 
 _TAB, _QUOTE = "\t", '"'
@@ -37,7 +38,7 @@ def as_table(builder: Any, part: str, urls: Sequence[str], guard: Guard) -> Any:
         return prepared_datasets().load_dataset_builder("csv", data_files={part: files}, **form)
 
 
-def fit_to_files(builder: Any, urls: Sequence[str], name: str, guard: Guard) -> list[str]:
+def fit_to_files(builder: Any, urls: Sequence[str], name: str, guard: Guard) -> list[Remark]:
     """Make a builder read CSV files of the form that the first one has; return what to tell.
 
     Codes such as 007 are found in each file on this disk.
@@ -59,16 +60,18 @@ def fit_to_files(builder: Any, urls: Sequence[str], name: str, guard: Guard) -> 
         if other.below != form.below:
             raise DatasetError(
                 f"the header of {first} has {form.below + 1} rows, of {second} {other.below + 1}",
+                code="files.headers-differ",
                 hint="remove all but the first, or name one file",
             )
         if other.above != form.above:
             raise DatasetError(
                 f"above its first row, {first} has {form.above} lines, and {second} {other.above}",
+                code="files.headers-differ",
                 hint="remove these lines, or name one file",
             )
         if start[form.above : form.above + 1] == lines[form.above : form.above + 1]:
             form = replace(form, codes=(*form.codes, *other.codes))
-    notes = _fit(config, form, name)
+    remarks = _fit(config, form, name)
     lines = lines[form.above :]
     if config.sep == _TAB and _has_plain_quotes(builder, urls[0], lines, guard):
         config.quoting = csv.QUOTE_NONE
@@ -77,7 +80,7 @@ def fit_to_files(builder: Any, urls: Sequence[str], name: str, guard: Guard) -> 
         marks["quoting"] = config.quoting
         count = columns_in(file, config.encoding or UTF8, form.above, **marks)
         check_number_of_columns(name, count)
-    return notes
+    return remarks
 
 
 def _start_of(builder: Any, url: str, guard: Guard) -> list[str]:
@@ -86,25 +89,29 @@ def _start_of(builder: Any, url: str, guard: Guard) -> list[str]:
         return lines_of(file.read(START), builder.config.encoding or UTF8)
 
 
-def _fit(config: Any, form: TableForm, name: str) -> list[str]:
+def _fit(config: Any, form: TableForm, name: str) -> list[Remark]:
     """Make the CSV reader read a file of this form; return what to tell of it."""
-    notes = list[str]()
+    remarks = list[Remark]()
     if config.sep == _TAB and form.mark != _TAB:
-        notes.append(f"{name} has no tabs: its columns are separated with {form.mark}")
+        text = f"{name} has no tabs: its columns are separated with {form.mark}"
+        remarks.append(Remark("note", text, code="file.other-separator"))
     config.sep = form.mark
     config.quotechar = form.quote if config.quotechar == _QUOTE else config.quotechar
     if config.features is not None:
-        return notes
+        return remarks
     if form.above or form.below:
         first = form.above + 1  # below the header
         config.skiprows = [*range(form.above), *range(first, first + form.below)]
     if form.above:
-        notes.append(f"{name} is read from line {form.above + 1} on: those above it are no rows")
+        text = f"{name} is read from line {form.above + 1} on: those above it are no rows"
+        remarks.append(Remark("note", text, code="file.lines-above"))
     if form.below:
         rows = plural(form.below, "row")
-        notes.append(f"{name} has {rows} below its header that name columns, too: left out")
+        text = f"{name} has {rows} below its header that name columns, too: left out"
+        remarks.append(Remark("note", text, code="file.header-rows"))
     if form.decimals:
-        notes.append(f"{name} has numbers with decimal commas: 4,5 is read as 4.5")
+        text = f"{name} has numbers with decimal commas: 4,5 is read as 4.5"
+        remarks.append(Remark("note", text, code="file.decimal-commas"))
     if form.names:
         config.header, config.names = 0, list(form.names)
     config.converters = (
@@ -112,7 +119,7 @@ def _fit(config: Any, form: TableForm, name: str) -> list[str]:
         | dict.fromkeys(form.codes, str.strip)
         | dict.fromkeys(form.decimals, _with_point)
     )
-    return notes
+    return remarks
 
 
 def _with_point(number: str) -> str:

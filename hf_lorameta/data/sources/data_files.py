@@ -83,6 +83,7 @@ def check_size(repo_id: str, name: str, size: int) -> None:
     if size > _CARD_BYTES:
         raise DatasetError(
             f"{repo_id}: {name} has {size / 1e6:.1f} MB, expected at most 1 MB",
+            code="repo.file-too-large",
             hint=f"hf download --repo-type dataset {repo_id} --exclude {name} --local-dir DIR, "
             "and name DIR",
         )
@@ -101,6 +102,7 @@ def check_card(repo_id: str, path: Path) -> None:
     if has_too_many_aliases(text):
         raise DatasetError(
             f"{repo_id}: the aliases in {path.name} stand for more than {MAX_ALIASED:,} characters",
+            code="repo.too-many-aliases",
             hint="write out the values that they stand for",
         )
     metadata = yaml.safe_load(text)
@@ -120,6 +122,7 @@ def check_builder(repo: PinnedRepo, builder: Any, source: object) -> None:
     if (kind := kind_of(builder)) not in _KINDS:
         raise DatasetError(
             f"{repo.repo_id} has files of the format {kind}, expected one of {', '.join(_KINDS)}",
+            code="repo.unread-format",
             hint="choose a text dataset",
         )
     hub = f"hf://datasets/{repo.repo_id}@{repo.sha}"
@@ -133,6 +136,7 @@ def check_builder(repo: PinnedRepo, builder: Any, source: object) -> None:
 def _outside(repo_id: str, named: str) -> DatasetError:
     return DatasetError(
         f"{repo_id} names a data file outside its repo: {sanitize(named)}",
+        code="repo.file-outside",
         hint="choose a dataset whose data files are in its own repo",
     )
 

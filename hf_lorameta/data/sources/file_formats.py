@@ -36,6 +36,7 @@ def format_of(path: Path) -> FileFormat:
     if form and path.suffix.lower() in COMPRESSIONS and not form.may_be_compressed:
         raise DatasetError(
             f"{path.name}: compressed files of the format {ending(path)} are not read",
+            code="file.unread-compression",
             hint=f"decompress it, and name {path.stem}",
         )
     refuse_other_start(path)
@@ -66,16 +67,21 @@ def refuse_other_start(path: Path) -> None:
         start = file.read(len(_POINTER))
     if start == _POINTER:
         raise DatasetError(
-            f"{path.name} is a pointer of Git LFS, not the file itself", hint="git lfs pull"
+            f"{path.name} is a pointer of Git LFS, not the file itself",
+            code="file.lfs-pointer",
+            hint="git lfs pull",
         )
     form = FORMATS.get(ending(path))
     endings = endings_of(start) if form else []
     is_text = form and form.may_be_compressed and path.suffix.lower() not in COMPRESSIONS
     if is_text and not endings and is_binary(start):
-        raise DatasetError(f"{path.name} cannot be read: it is not text", hint=_TEXTS)
+        raise DatasetError(
+            f"{path.name} cannot be read: it is not text", code="file.not-text", hint=_TEXTS
+        )
     if endings and path.suffix.lower() not in endings:
         raise DatasetError(
             f"{path.name} cannot be read: it begins as files in {', '.join(endings)} do",
+            code="file.of-another-kind",
             hint=["end its name in one of these", "save it again"],
         )
 
@@ -97,4 +103,8 @@ def other_format(path: Path) -> DatasetError:
     hints = [advice.format(name=repr(str(path)))] if advice else []
     if not advice and path.is_file():
         hints = [*other_readings(path), _TEXTS]
-    return DatasetError(f"{path} does not end in {', '.join(FORMATS)}", hint=hints or _TEXTS)
+    return DatasetError(
+        f"{path} does not end in {', '.join(FORMATS)}",
+        code="file.unknown-ending",
+        hint=hints or _TEXTS,
+    )

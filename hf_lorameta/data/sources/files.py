@@ -24,6 +24,7 @@ from hf_lorameta.errors import DatasetError, EmptyDatasetError
 from hf_lorameta.files import sha256, similar_name
 from hf_lorameta.hub.repo import ON_HUB
 from hf_lorameta.paths import expanded
+from hf_lorameta.remarks import Remark
 
 
 def is_local(name: str | Path) -> bool:
@@ -65,7 +66,7 @@ def find_files(name: str | Path) -> list[Path]:
         refuse_stream(file)
     if not files or not all(map(Path.is_file, files)):
         problem = " is not a file" if path.is_dir() else ": no such file"
-        raise DatasetError(f"{name}{problem}", hint=other_name(path))
+        raise DatasetError(f"{name}{problem}", code="file.not-found", hint=other_name(path))
     return files
 
 
@@ -81,6 +82,7 @@ def refuse_stream(path: Path) -> None:
     if path.exists() and not path.is_file() and not path.is_dir():
         raise DatasetError(
             f"{path} is a pipe or a device, expected a file, which is read several times",
+            code="file.is-a-stream",
             hint="write its rows to a file, and name that",
         )
 
@@ -142,7 +144,9 @@ def _list_parts(file: Path, form: FileFormat) -> dict[str, str]:
     fewer = f"keep fewer {parts.several}" if parts.rows else parts.advice
     usable = usable_names(file, names, parts.several, fewer)
     if not usable:
-        raise EmptyDatasetError(f"{file.name} has no {parts.several} with rows", hint=parts.advice)
+        raise EmptyDatasetError(
+            f"{file.name} has no {parts.several} with rows", code="rows.none", hint=parts.advice
+        )
     splits = usable
     if parts.rows is None:  # by their names, else by those of their folders
         paths = [PurePosixPath(name) for name in usable]
@@ -162,7 +166,7 @@ def _open_part(file: Path, form: FileFormat, parts: Parts, split: Splits) -> Raw
     texts = [name for name in found.values() if ending(name) == ".txt"]
     if parts.rows is None and not split and len(texts) == len(found) and classes_of(texts):
         problem = f"{file.name} has texts in folders or files that are called like labels"
-        raise DatasetError(problem, hint="unpack it, and name the folder")
+        raise DatasetError(problem, code="file.has-classes", hint="unpack it, and name the folder")
     names = list(found) if len(found) > 1 else ["train"]
     try:
         picked = pick_split(file.name, names, split, parts.one)
@@ -184,8 +188,8 @@ def _read_part(
     raw = rows_of(partial(parts.rows, file, name), picked)
     if parts.bare_rows and lacks_header(raw.columns, raw.sample):
         raw = rows_of(partial(parts.bare_rows, file, name), picked)
-        note = f"{file.name} has no header row: its columns are column_1, column_2, …"
-        raw = replace(raw, notes=(note,))
+        text = f"{file.name} has no header row: its columns are column_1, column_2, …"
+        raw = replace(raw, remarks=(Remark("note", text, code="file.no-header"),))
     return raw
 
 
@@ -218,6 +222,7 @@ def open_files(
         endings = ", ".join(dict.fromkeys(map(ending, files)))
         raise DatasetError(
             f"files that are read as one dataset have one format, got {endings}",
+            code="files.formats-differ",
             hint="name those of one format",
         )
     first, form = files[0], formats[files[0]]
@@ -231,6 +236,7 @@ def open_files(
         if len(files) > 1:
             raise DatasetError(
                 f"each of the {len(files)} files may hold several {parts.several}",
+                code="files.several-parts",
                 hint="name one file",
             )
         with guard():
@@ -245,5 +251,7 @@ def open_files(
         )
     raw = read_builder(builder, first.name, split, guard)
     if form.module == "text" and len(files) == 1 and raw.columns == ["text"]:
-        raw = replace(raw, notes=(*raw.notes, *map(_capitalized, other_readings(first))))
+        readings = map(_capitalized, other_readings(first))
+        others = [Remark("note", text, code="file.other-readings") for text in readings]
+        raw = replace(raw, remarks=(*raw.remarks, *others))
     return replace(raw, revision=f"sha256:{digest(files)}")

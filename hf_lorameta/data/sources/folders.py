@@ -94,6 +94,7 @@ def _as_repo(name: str | Path) -> RepoFiles:
     if not data:
         raise EmptyDatasetError(
             f"{name} is a folder without data files",
+            code="dataset.no-files",
             hint=[
                 *readings_of_folder([folder / path for path in files]),
                 "name a file, or end the files' names in .txt if they are texts",

@@ -25,6 +25,7 @@ from hf_lorameta.errors import ConnectionLostError, EmptyDatasetError
 from hf_lorameta.hub.cache import caching, snapshot_folder
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.repo import PinnedRepo, on_hub
+from hf_lorameta.remarks import Remark
 
 T = TypeVar("T")
 
@@ -87,6 +88,7 @@ class RepoFiles:
             name = repo.repo_id
             raise EmptyDatasetError(
                 f"{name} has no data files but those that are read from this disk alone",
+                code="dataset.no-files",
                 hint=f"hf download --repo-type dataset {name} --local-dir DIR, and name DIR",
             )
         if not isinstance(source, Path):
@@ -127,6 +129,7 @@ def _read(hub: Hub, repo: PinnedRepo, read: Callable[[RepoFiles], T]) -> T:
         except EmptyDatasetError:
             raise ConnectionLostError(
                 f"no data files of {repo.repo_id} are in the cache, and HF_HUB_OFFLINE is set",
+                code="hub.offline",
                 hint=["unset HF_HUB_OFFLINE", f"hf download --repo-type dataset {repo.repo_id}"],
             ) from None
     return caching(lambda: read(RepoFiles(repo, hub)))
@@ -161,16 +164,17 @@ def open_split(
         check_builder(files.repo, builder, files.source)
     title = next((form.title for form in FORMATS.values() if form.module == kind_of(builder)), "")
     raw = read_builder(builder, name, split, partial(reading, name, local=files.own, form=title))
-    notes = _left_out(files.repo, kind_of(builder)) if files.own else []
-    return replace(raw, config=config or raw.config, notes=(*raw.notes, *notes))
+    remarks = _left_out(files.repo, kind_of(builder)) if files.own else []
+    return replace(raw, config=config or raw.config, remarks=(*raw.remarks, *remarks))
 
 
-def _left_out(folder: PinnedRepo, kind: str) -> list[str]:
+def _left_out(folder: PinnedRepo, kind: str) -> list[Remark]:
     """Return a note on data files of other formats than the one that is read, but text."""
     forms = {name: FORMATS.get(ending(name)) for name in folder.files if name != INFOS_FILE}
     others = [name for name, form in forms.items() if form and form.module not in (kind, "text")]
     shown = ", ".join(others[:3]) + ", …" * (len(others) > 3)
-    return [f"Files of one format are read; left out: {shown}."] * bool(others)
+    text = f"Files of one format are read; left out: {shown}."
+    return [Remark("note", text, code="files.left-out")] * bool(others)
 
 
 def _builder(datasets: Any, config: str | None, folder: str | None, files: dict[str, Any]) -> Any:

@@ -122,7 +122,7 @@ def _malformed(name: str, line: int, *, comma: bool) -> DatasetError:
         new = "without-commas.jsonl"
         advice = f"remove the commas at the ends of lines: {without} > {new}, and name {new}"
     problem = f"{name} cannot be read: line {line} is not a JSON value in UTF-8"
-    return DatasetError(problem, hint=advice)
+    return DatasetError(problem, code="file.not-json", hint=advice)
 
 
 def _row(value: Any, place: str) -> dict[str, Any]:
@@ -133,7 +133,9 @@ def _row(value: Any, place: str) -> dict[str, Any]:
     if isinstance(value, list):
         return {f"column_{i}": cell for i, cell in enumerate(value, 1)}
     kind = "null" if value is None else "a number"
-    raise DatasetError(f"{place} is {kind}, expected an object", hint="remove it")
+    raise DatasetError(
+        f"{place} is {kind}, expected an object", code="rows.not-objects", hint="remove it"
+    )
 
 
 # --- files that are one object --------------------------------------------------------------------
@@ -191,6 +193,7 @@ def _by_path(found: dict[str, Any], name: str) -> dict[str, Rows]:
         listed = ", ".join(f"{key} has {count:,}" for key, count in islice(lengths.items(), _SHOWN))
         raise DatasetError(
             f"{name} holds lists of several lengths, expected columns of the same: {listed}",
+            code="columns.other-lengths",
             hint=[
                 "give each column a value for each row",
                 "if the keys are labels: rows = [{'text': text, 'label': label} for label, texts "

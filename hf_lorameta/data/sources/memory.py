@@ -56,6 +56,7 @@ def _one_split(rows: Any, picked: str, own: str) -> RawDataset:
     if not isinstance(rows, Sequence) or not all(isinstance(row, Mapping) for row in rows):
         raise DatasetError(
             f"a dataset of type {type(rows).__name__} cannot be read",
+            code="dataset.unknown-type",
             hint="give a Hub id, a file, a list of dictionaries, a DataFrame or a datasets.Dataset",
         )
     return _listed_rows(rows, picked or own)

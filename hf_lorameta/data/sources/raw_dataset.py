@@ -20,11 +20,12 @@ from hf_lorameta.data.sources.text_formats import UTF8, encoding_of
 from hf_lorameta.data.sources.text_rows import classes_of, text_rows
 from hf_lorameta.errors import DatasetError, EmptyDatasetError, Option
 from hf_lorameta.hub.repo import PinnedRepo
+from hf_lorameta.remarks import Remark
 
 SAMPLE_ROWS = 32
 """Rows that are read to learn what the columns hold."""
-_BATCH_ROWS = 1024
-"""Rows of a Parquet file that are decoded at once; `datasets` decodes a whole row group."""
+_BATCH_ROWS, _LEAST_ROWS, _BATCH_BYTES = 1024, 16, 1 << 26
+"""Rows of a Parquet file that are decoded at once: fewer where one cell may take much memory."""
 _INDEX = "__index_level_0__"
 """A column that `datasets` adds where rows of a CSV file have more fields than its header."""
 
@@ -40,7 +41,7 @@ class RawDataset:
     rows: Callable[[], Iterator[dict[str, Any]]]  # returns a fresh iterator
     whole: Callable[[], Iterator[dict[str, Any]]]  # iterates over the whole split
     sample: tuple[dict[str, Any], ...] = ()  # the first `SAMPLE_ROWS`
-    notes: tuple[str, ...] = ()  # what to tell the user: another separator or encoding than usual
+    remarks: tuple[Remark, ...] = ()  # such as on another separator or encoding than usual
     total: int | None = None  # number of rows, if it is known without reading them
     repo: PinnedRepo | None = None  # of the Hub; None for files and rows in memory
     revision: str = "in memory"  # commit hash, or ``sha256:…`` of files
@@ -85,7 +86,7 @@ def _read_split(builder: Any, name: str, split: str, encoding: str, guard: Guard
     config, kind, part = builder.config, kind_of(builder), split_name(split)
     with guard():
         _leave_out_empty_files(config.data_files[part])
-    urls, notes = list(map(str, config.data_files[part])), list[str]()
+    urls, remarks = list(map(str, config.data_files[part])), list[Remark]()
     zipped = any(url.endswith(".zip") for url in urls)
     if kind == "text" and not zipped and (table := as_table(builder, part, urls, guard)):
         builder, config, kind = table, table.config, "csv"
@@ -94,12 +95,14 @@ def _read_split(builder: Any, name: str, split: str, encoding: str, guard: Guard
     folders = sorted({PurePosixPath(url).parent.name for url in urls})
     if classes:
         named = ", ".join(sorted(set(classes.values())))
-        notes.append(f"The label of a row is the name of its file or folder: {named}.")
+        text = f"The label of a row is the name of its file or folder: {named}."
+        remarks.append(Remark("note", text, code="files.names-are-labels"))
     elif len(folders) > 1 and config.name == "default":
-        notes.append(
+        text = (
             f"Files of the folders {', '.join(folders)} are read as one dataset. To read one of "
             "them, name it as the configuration."
         )
+        remarks.append(Remark("note", text, code="files.of-several-folders"))
 
     def read() -> RawDataset:
         if ours:
@@ -111,33 +114,61 @@ def _read_split(builder: Any, name: str, split: str, encoding: str, guard: Guard
             stream = _without_decoding(stream)
         return raw_dataset(stream, split, guard)
 
-    if hasattr(config, "batch_size"):
+    if kind == "parquet":
+        builder._generate_tables = partial(_parquet_tables, builder)
+    elif hasattr(config, "batch_size"):
         config.batch_size = _BATCH_ROWS
     if getattr(config, "encoding", "") in (None, UTF8):
         with guard():
             encoding = encoding or _encoding_of_files(builder, urls)
         if encoding != UTF8:
             config.encoding = encoding
-            notes.append(
+            text = (
                 f"{name} is not UTF-8: it is read as {encoding}. If its text looks wrong, save it "
                 "as UTF-8: iconv -f ENCODING -t UTF-8"
             )
+            remarks.append(Remark("note", text, code="file.not-utf-8"))
     is_csv = hasattr(config, "sep")
     if is_csv:
-        notes += fit_to_files(builder, urls, name, guard)
+        remarks += fit_to_files(builder, urls, name, guard)
     raw = read()
     if ours and kind == "json":
-        notes += _on_other_columns(builder, urls, guard)
+        remarks += _on_other_columns(builder, urls, guard)
     if is_csv and _INDEX in raw.columns:
         raise DatasetError(
             f"{name} has rows with more fields than its first line",
+            code="rows.too-many-fields",
             hint=QUOTE_TEXTS,
         )
     if is_csv and lacks_header(raw.columns, raw.sample):
         config.header, config.names = None, [f"column_{i + 1}" for i in range(len(raw.columns))]
-        notes.append(f"{name} has no header line: its columns are column_1, column_2, …")
+        text = f"{name} has no header line: its columns are column_1, column_2, …"
+        remarks.append(Remark("note", text, code="file.no-header"))
         raw = read()
-    return replace(raw, notes=tuple(notes), total=_row_total(builder, split))
+    return replace(raw, remarks=tuple(remarks), total=_row_total(builder, split))
+
+
+def _parquet_tables(
+    builder: Any, files: Sequence[str], row_groups_list: Sequence[Any] = ()
+) -> Iterator[tuple[str, Any]]:
+    """Yield the rows of Parquet files, a few at a time, for `datasets`.
+
+    It would decode a whole row group at once, which may have any number of rows: two megabytes hold
+    20 million equal ones. No cell is longer than its column is stored without compression.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    for number, (url, groups) in enumerate(zip_longest(files, row_groups_list)):
+        with unpacked(url, builder.token) as file, pq.ParquetFile(file) as stored:
+            for group in range(stored.num_row_groups) if groups is None else groups:
+                columns = stored.metadata.row_group(group)
+                sizes = (
+                    columns.column(i).total_uncompressed_size for i in range(columns.num_columns)
+                )
+                rows = max(_LEAST_ROWS, _BATCH_BYTES // max(1, *sizes, 1))
+                for batch in stored.iter_batches(min(rows, _BATCH_ROWS), [group]):
+                    yield f"{number}_{group}", builder._cast_table(pa.Table.from_batches([batch]))
 
 
 def _leave_out_empty_files(urls: list[str]) -> None:
@@ -171,7 +202,7 @@ def _rows_in_files(
         yield from (row for row in together if row is not None)
 
 
-def _on_other_columns(builder: Any, urls: Sequence[str], guard: Guard) -> Iterator[str]:
+def _on_other_columns(builder: Any, urls: Sequence[str], guard: Guard) -> Iterator[Remark]:
     """Tell of files on this disk whose first rows have no column of the first file's."""
     if len(urls) == 1 or any("://" in url for url in urls):
         return
@@ -179,7 +210,8 @@ def _on_other_columns(builder: Any, urls: Sequence[str], guard: Guard) -> Iterat
     known = columns[urls[0]]
     if other := next((url for url in urls if columns[url] and not columns[url] & known), None):
         first, name = (PurePosixPath(url).name for url in (urls[0], other))
-        yield f"{first} and {name} have no column in common: to read one of them, name its file."
+        text = f"{first} and {name} have no column in common: to read one of them, name its file."
+        yield Remark("note", text, code="files.no-common-column")
 
 
 def _of_object(name: str, lists: dict[str, list[dict[str, Any]]], split: Splits) -> RawDataset:
@@ -188,8 +220,8 @@ def _of_object(name: str, lists: dict[str, list[dict[str, Any]]], split: Splits)
     key = split_name(split) if len(lists) > 1 else next(iter(lists))
     rows = lists[key]
     read = f"the rows below {key} are read" if key else f"it is read as {len(rows)} rows"
-    found = rows_of(partial(iter, rows), split)
-    return replace(found, notes=(f"{name} is one object: {read}",))
+    remark = Remark("note", f"{name} is one object: {read}", code="file.one-object")
+    return replace(rows_of(partial(iter, rows), split), remarks=(remark,))
 
 
 def _without_decoding(stream: Any) -> Any:
@@ -275,7 +307,9 @@ def rows_of(
         sample.append(row)
     if not sample:
         raise EmptyDatasetError(
-            f"the split {split} has no rows", hint=Option("split", change="name another")
+            f"the split {split} has no rows",
+            code="rows.none-in-split",
+            hint=Option("split", change="name another"),
         )
     return RawDataset(list(names), labels or {}, config, split, chosen, read, tuple(sample))
 

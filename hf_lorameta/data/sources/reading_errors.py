@@ -51,6 +51,7 @@ def refusing_deep_rows() -> Iterator[None]:
     except RecursionError:
         raise errors.DatasetError(
             "a row has too many objects or lists within each other",
+            code="rows.too-deep",
             hint="bring its texts into columns of their own",
         ) from None
 
@@ -63,7 +64,7 @@ def without_rows(name: str) -> errors.EmptyDatasetError:
         'add rows to it, or name another dataset'
     """
     return errors.EmptyDatasetError(
-        f"{name} has no rows", hint=["add rows to it", "name another dataset"]
+        f"{name} has no rows", code="rows.none", hint=["add rows to it", "name another dataset"]
     )
 
 
@@ -89,6 +90,7 @@ def read_filled(name: str, split: str, splits: Iterable[str], read: Callable[[st
         raise without_rows(name)
     raise errors.EmptyDatasetError(
         f"the split {split} of {name} has no rows",
+        code="rows.none-in-split",
         hint=[errors.Option("split", other), "add rows to it"],
     )
 
@@ -116,21 +118,28 @@ def _opening_error(name: str, error: Exception) -> errors.LoraMetaError | None:
             # `datasets` drops the client's exception: only its message tells gated from missing
             if "gated" in message.replace(name, ""):
                 return gated_error(name, f"datasets/{name}")
-            return errors.NotFoundError(f"{name} cannot be opened as a dataset: {message[:200]}")
+            return errors.NotFoundError(
+                f"{name} cannot be opened as a dataset: {message[:200]}", code="dataset.not-found"
+            )
         case datasets.exceptions.DataFilesNotFoundError() | datasets.data_files.EmptyDatasetError():
             return errors.EmptyDatasetError(
-                f"{name} has no data files", hint="name a dataset, a folder or a file that has rows"
+                f"{name} has no data files",
+                code="dataset.no-files",
+                hint="name a dataset, a folder or a file that has rows",
             )
         case RuntimeError() if "scripts are no longer supported" in message:
             return errors.ScriptDatasetError(
                 f"{name} needs a loading script, and scripts are no longer supported",
+                code="dataset.needs-script",
                 hint=errors.Option("revision", "refs/convert/parquet"),
             )
         case ValueError() if "Config name is missing" in message or "BuilderConfig" in message:
             line = " ".join(message.split("Example of usage")[0].split())
             names = re.findall(r"'([^']+)'", line.rpartition("[")[2])
             option = errors.Option("config", names[0] if names else None)
-            unclear = errors.DatasetError(f"{name}: {line[:500]}", hint=option)
+            unclear = errors.DatasetError(
+                f"{name}: {line[:500]}", code="config.unnamed", hint=option
+            )
             unclear.option = option if names else None
             return unclear
     return None
@@ -144,37 +153,45 @@ def _unreadable(name: str, error: Exception, local: bool, form: str) -> errors.L
         return without_rows(name)
     if isinstance(cause, MemoryError) or "out of memory" in str(cause):  # pandas raises ParserError
         return errors.DatasetTooLargeError(
-            f"{name} needs more memory to read than is available", hint="split long rows"
+            f"{name} needs more memory to read than is available",
+            code="memory.too-little",
+            hint="split long rows",
         )
     if isinstance(cause, UnicodeDecodeError) and local:
         byte = cause.object[cause.start : cause.start + 1].hex()
         return errors.DatasetError(
             f"{name} cannot be read: its byte 0x{byte} is not {cause.encoding}",
+            code="file.other-encoding",
             hint="save all files in the same encoding: iconv -f ENCODING -t utf-8",
         )
     if isinstance(cause, UnicodeDecodeError):
         return errors.DatasetError(
             f"{name} cannot be read: later rows are not UTF-8 as the first ones are",
+            code="file.other-encoding",
             hint=f"hf download --repo-type dataset {name} --local-dir DIR, and name DIR",
         )
     if found := _FIELDS.search(str(cause)):
         return errors.DatasetError(
             f"{name} cannot be read: line {found[2]} has {found[3]} fields, expected {found[1]}",
+            code="rows.too-many-fields",
             hint=QUOTE_TEXTS,
         )
     if found := _QUOTE.search(str(cause)):
         return errors.DatasetError(
             f"{name} cannot be read: the quotation mark that opens in row {found[1]} never closes",
+            code="file.open-quotation",
             hint="close it, or double quotation marks within a text",
         )
     if found := _TYPE.search(str(cause)):
         return errors.DatasetError(
             f"{name} cannot be read: the library datasets reads no column of the type {found[1]}",
+            code="columns.unread-type",
             hint="leave it out: pandas.read_parquet(FILE).drop(columns=COLUMN).to_parquet(FILE)",
         )
     if differ := _differing_columns(cause):
         return errors.ColumnsError(
             f"{name} cannot be read: later rows have other columns: {differ}",
+            code="rows.other-columns",
             hint="give all rows the same columns, or name only files that have the same ones",
         )
     if ours := translate(name, cause):
@@ -182,12 +199,15 @@ def _unreadable(name: str, error: Exception, local: bool, form: str) -> errors.L
     if isinstance(cause, (ConnectionError, TimeoutError)):
         return lost(name, type(cause).__name__)
     if isinstance(cause, OSError) and cause.errno:
-        return errors.DatasetError(f"{cause.filename or name} cannot be read: {cause.strerror}")
+        return errors.DatasetError(
+            f"{cause.filename or name} cannot be read: {cause.strerror}", code="file.unreadable"
+        )
     # not its message, which may quote the malformed row
     logger.debug("%s: %s while reading", name, type(cause).__name__)
     others = (errors.Option(part, change="name another") for part in ("config", "split"))
     return errors.DatasetError(
         f"{name} cannot be read{f' as {form}' if form else ''}",
+        code="dataset.unreadable",
         hint=["check that its files are well-formed", *(() if local else others)],
     )
 

@@ -42,5 +42,6 @@ def check_number_of_columns(name: str, columns: int) -> None:
     if columns > MAX_COLUMNS:
         raise DatasetTooLargeError(
             f"{name} has more than {MAX_COLUMNS:,} columns",
+            code="dataset.too-large",
             hint="write its rows with those that matter, such as input and output",
         )

@@ -63,6 +63,8 @@ def pick_split(name: str, splits: Sequence[str], requested: Splits, one: str = "
     likely = next((split for split in splits if split.startswith("train")), splits[0])
     part = (requested or "").partition("[")[0]
     option = Option("split", f"{part}[:1000]" if part in splits else likely)
-    error = DatasetError(f"{name} {problem}, only {', '.join(splits)}", hint=option)
+    error = DatasetError(
+        f"{name} {problem}, only {', '.join(splits)}", code="split.unknown", hint=option
+    )
     error.option = option
     raise error

@@ -128,6 +128,7 @@ def _fitting(file: IO[bytes], guess: str, name: str) -> str:
         raise DatasetError(
             f"{name} cannot be read: the byte 0x{byte.hex()} in line {line} is not {guess}, as the "
             f"rest is; in {WESTERN} it is {byte.decode(WESTERN, 'replace')}",
+            code="file.mixed-encodings",
             hint=f"correct that line, or drop such bytes: iconv -c -f {guess} -t utf-8",
         ) from None
     return guess

@@ -46,6 +46,7 @@ def require_memory(folder: Path, dtype: str) -> None:
         raise UsageError(
             f"the base model needs {needed / 1e9:.1f} GB of memory in {dtype}, and "
             f"{free / 1e9:.1f} GB are free",
+            code="memory.too-little",
             hint="choose a smaller base model, or a larger machine: hf jobs uv run --help",
         )
 

@@ -34,7 +34,9 @@ class RowEncoder:
         end, start = tokenizer.eos_token_id, tokenizer.bos_token_id
         if end is None:
             name = tokenizer.name_or_path
-            raise UsageError(f"the tokenizer in {name} has no end-of-sequence token")
+            raise UsageError(
+                f"the tokenizer in {name} has no end-of-sequence token", code="tokenizer.no-end"
+            )
         self.tokenizer, self._stops = tokenizer, {end, *stops}
         self.end_token: int = end
         self.start_tokens: list[int] = [start] if start in tokenizer("").input_ids else []

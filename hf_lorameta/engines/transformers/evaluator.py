@@ -133,11 +133,15 @@ class TorchEvaluator(scoring.Evaluator):
         require_eval()
         if tokenizer is None:
             raise UsageError(
-                "a loaded model needs its tokenizer", hint="give a pair: (model, tokenizer)"
+                "a loaded model needs its tokenizer",
+                code="base.no-tokenizer",
+                hint="give a pair: (model, tokenizer)",
             )
         if model.device.type != "cpu":
             raise UsageError(
-                f"the model is on {model.device}, expected cpu", hint="model.to('cpu')"
+                f"the model is on {model.device}, expected cpu",
+                code="base.not-on-cpu",
+                hint="model.to('cpu')",
             )
         config, training = model.generation_config, model.training
         trained = [p for p in model.parameters() if p.requires_grad]
@@ -307,16 +311,19 @@ def _load(folder: Path, dtype: str) -> tuple[Any, Any]:
         if "custom code" in str(error):
             raise UsageError(
                 f"the model in {folder} needs code of its own repo, which is never run here",
+                code="base.needs-code",
                 hint="name a model whose architecture is part of transformers",
             ) from None
         raise NotFoundError(
             f"transformers cannot load a model from {folder}: {first_line(error)[:300]}",
+            code="base.not-loadable",
             hint=_OTHER_WEIGHTS,
         ) from error
     if missing := sorted(found["missing_keys"]):  # they would be random
         raise NotFoundError(
             f"{len(missing)} weights of {type(model).__name__} are missing in {folder}, such as "
             f"{missing[0]}",
+            code="base.weights-missing",
             hint=_OTHER_WEIGHTS,
         )
     return model.eval().requires_grad_(False), tokenizer

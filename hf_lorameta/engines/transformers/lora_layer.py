@@ -79,11 +79,14 @@ def _check(model: Any, module: Module) -> None:
     try:
         weight = weight_of(model.get_submodule(module.name))
     except AttributeError:
-        raise AdapterError(f"the base model has no module {module.name}") from None
+        raise AdapterError(
+            f"the base model has no module {module.name}", code="adapter.unknown-module"
+        ) from None
     shape, expected = tuple(weight.shape), (module.out_features, module.in_features)
     if shape != expected:
         raise AdapterError(
-            f"{module.name} of the base model has shape {shape}, expected {expected}"
+            f"{module.name} of the base model has shape {shape}, expected {expected}",
+            code="adapter.other-shape",
         )
 
 

@@ -54,15 +54,19 @@ def _attach(model: Any, folder: Path) -> None:
     except Exception as error:
         problem = first_line(error)[:300]
         raise AdapterError(
-            f"{folder} is broken or does not fit the base model: {problem}"
+            f"{folder} is broken or does not fit the base model: {problem}",
+            code="adapter.does-not-fit",
         ) from error
     tensors = get_peft_model_state_dict(wrapped, save_embedding_layers=False)
     if names != tensors.keys():
         raise AdapterError(
             f"{folder} does not fit the base model: {len(names - tensors.keys())} of its tensors "
             f"are unexpected and {len(tensors.keys() - names)} are missing, e.g. "
-            f"{min(names ^ tensors.keys())}"
+            f"{min(names ^ tensors.keys())}",
+            code="adapter.does-not-fit",
         )
     if broken := [name for name, tensor in tensors.items() if not tensor.isfinite().all()]:
-        raise AdapterError(f"{folder}: {min(broken)} has NaN or infinite values")
+        raise AdapterError(
+            f"{folder}: {min(broken)} has NaN or infinite values", code="adapter.not-finite"
+        )
     model.eval()

@@ -139,6 +139,7 @@ def _find(model: Any) -> RowMode:
     except Exception as error:
         raise UsageError(
             f"{name} cannot be run on a text alone: {first_line(error)[:300]}",
+            code="base.needs-more-than-text",
             hint=Option("base", change="name another"),
         ) from error
     if list(map(id, kept)) != list(map(id, _kept_states(model))):
@@ -156,6 +157,7 @@ def _find(model: Any) -> RowMode:
     if not agree(model, same, alone):
         raise UsageError(
             f"{name} is not a causal language model: its scores of a token depend on later ones",
+            code="base.not-causal",
             hint=Option("base", change="name another"),
         )
     return RowMode.SINGLE

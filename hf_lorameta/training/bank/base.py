@@ -77,6 +77,7 @@ class TrainingBase:
         except torch.OutOfMemoryError:
             raise UsageError(
                 f"{self.name} does not fit in the memory of {device}",
+                code="memory.too-little",
                 hint=["choose a smaller base model", "use a machine with more memory"],
             ) from None
         row_mode(model)

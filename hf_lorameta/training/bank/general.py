@@ -104,6 +104,7 @@ def train_general(
         raise BankError(
             "the general adapter did not learn: no step helped on held-out rows, whose loss is "
             f"{before:.3f}",
+            code="training.general-not-learned",
             hint=Option("general_steps", 0),
         )
     path = job.folder / adapter_path(GENERAL)

@@ -142,7 +142,8 @@ def open_task(
     rows = sample.rows
     if len(rows) < _LEAST_ROWS:
         raise EmptyDatasetError(
-            f"{len(rows)} different rows with an output, expected at least {_LEAST_ROWS}"
+            f"{len(rows)} different rows with an output, expected at least {_LEAST_ROWS}",
+            code="rows.too-few",
         )
     validation = task.open_validation(dataset, job.hub)
     labeled = validation.head(settings.held_out) if validation else []

@@ -88,7 +88,9 @@ class Task(EntrySettings):
         try:
             return "sha256:" + ",".join(map(digest_of, self.paths))
         except OSError as error:
-            raise DatasetError(f"{error.filename}: {error.strerror}") from None
+            raise DatasetError(
+                f"{error.filename}: {error.strerror}", code="dataset.unreadable"
+            ) from None
 
     def open(self, hub: Hub) -> Dataset:
         """Open the rows to train on; raises as `open_dataset` does."""
@@ -142,7 +144,7 @@ def read_tasks(
             tasks += _of_manifest(load(path).entries)
         elif is_local(path):
             if not path.is_file():
-                raise UsageError(f"{path}: no such file")
+                raise UsageError(f"{path}: no such file", code="file.not-found")
             name = clean_name(path.name.split(".")[0])
             tasks.append(Task(name=name, dataset=str(path.absolute())))
         elif is_repo_id(name):
@@ -150,12 +152,15 @@ def read_tasks(
         else:
             raise UsageError(
                 f"{name} is not a folder, a manifest, a dataset file or a Hub id",
+                code="tasks.unknown-source",
                 hint="hf-lorameta bank train FOLDER -o DIR --base MODEL",
             )
     tasks = _with_distinct_names(tasks)
     if not tasks:
         raise UsageError(
-            f"no tasks in {', '.join(names)}", hint=f"a folder has files named TASK{_TRAIN_SUFFIX}"
+            f"no tasks in {', '.join(names)}",
+            code="tasks.none",
+            hint=f"a folder has files named TASK{_TRAIN_SUFFIX}",
         )
     if template not in (None, CHAT):
         check_template(template, has_instruction=bool(instruction) or "{instruction}" in template)
@@ -198,9 +203,9 @@ def _read_meta(path: Path) -> Mapping[str, Any]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        raise UsageError(f"{path} cannot be read: {error}") from None
+        raise UsageError(f"{path} cannot be read: {error}", code="tasks.unreadable") from None
     if not isinstance(meta, dict):
-        raise UsageError(f"{path} is not a JSON object of tasks")
+        raise UsageError(f"{path} is not a JSON object of tasks", code="tasks.not-an-object")
     return meta
 
 
@@ -272,7 +277,9 @@ def _with_distinct_names(tasks: Sequence[Task]) -> list[Task]:
     if count > 1:
         same = [task.dataset for task in distinct if task.name.lower() == name]
         raise UsageError(
-            f"{count} tasks are called {name}: {', '.join(same)}", hint="rename a file or folder"
+            f"{count} tasks are called {name}: {', '.join(same)}",
+            code="tasks.same-name",
+            hint="rename a file or folder",
         )
     return distinct
 

@@ -116,6 +116,7 @@ def train_bank(
             if general is None:
                 raise BankError(
                     "a general adapter needs at least 2 tasks that can be read",
+                    code="tasks.too-few",
                     hint="name more tasks",
                 )
             tasks = []
@@ -213,7 +214,7 @@ def _read_tokenizer(folder: Path) -> bytes:
         return (folder / TOKENIZER_FILE).read_bytes()
     except OSError:
         problem = f"{folder} has no {TOKENIZER_FILE}, which a bank needs"
-        raise BankError(problem, hint=WHOLE_HINT) from None
+        raise BankError(problem, code="bank.no-tokenizer", hint=WHOLE_HINT) from None
 
 
 def _skipped(task: Task, error: Exception) -> Skipped:

@@ -69,7 +69,7 @@ def test_an_adapter_is_trained_and_checked_while_it_is_tried_and_saved(
     page.get_by_role("button", name="Compare the answers").click()
     expect(page.locator("#lm-answers")).to_contain_text(f"Answers to: {text}")
     hold_training.unlink()
-    verdict.get_by_text("Trained on 78 of your rows").wait_for()
+    verdict.get_by_text("Trained on 78 rows").wait_for()
     progress.wait_for(state="detached")
     expect(page.locator("#lm-answers")).to_contain_text(f"Answers to: {text}")
     page.get_by_label("Input", exact=True).fill("typed, not sent")
