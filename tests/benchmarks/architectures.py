@@ -41,7 +41,7 @@ def try_out(model_type: str, folder: Path) -> Found:
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    from hf_lorameta import Recipe, generate
+    from hf_lorameta import generate
     from hf_lorameta.engines.scoring import LoraWeights
     from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
     from hf_lorameta.engines.transformers.row_mode import row_mode
@@ -54,9 +54,8 @@ def try_out(model_type: str, folder: Path) -> Found:
     starts = "yes" if first_trained_layer(model, UNTRAINED) else "no"
     data = tiny.rows(1, 40)
     settings: dict[str, Any] = {"rank": 4, "dtype": "float32"}
-    steps = Recipe(train=16, steps=8, **settings)
-    made = generate(data, "none", steps, base=folder, check=False)
-    adapters = [made, generate(data, "none", Recipe(**settings), base=folder, budget=2)]
+    made = generate(data, "none", base=folder, train=16, steps=8, check=False, **settings)
+    adapters = [made, generate(data, "none", base=folder, budget=2, **settings)]
     ids = torch.tensor([[3, 7, 5, 12, 9, 4, 15, 8, 6, 11]])
     for number, adapter in enumerate(adapters):
         saved = adapter.save_pretrained(folder / f"adapter-{number}")

@@ -167,11 +167,11 @@ def main() -> None:
     print(markdown_table(["GFLOPS of tokens, inputs → outputs", *kinds], table))
     table = []
     for base in arguments.base:
-        for kind in kinds:
+        for chosen in kinds:
             common = ["--steps", str(arguments.steps), "--task", arguments.task]
-            found = _in_process([base, *common, "--seed", str(arguments.seed), "--kind", kind])
+            found = _in_process([base, *common, "--seed", str(arguments.seed), "--kind", chosen])
             figures = [f"{found[name]:.2f}" for name in ("step", "load", "before", "after", "GB")]
-            table.append([Path(base).name, kind, *figures])
+            table.append([Path(base).name, chosen, *figures])
         if arguments.generate:
             memory = generate_memory(base, arguments.generate)
             table.append([Path(base).name, "generate", "", "", "", "", f"{memory:.2f}"])

@@ -10,19 +10,19 @@ import typer
 from hf_lorameta._version import __version__
 from hf_lorameta.cli.app import _hint, app
 from hf_lorameta.errors import Advice, Option, UsageError
-from hf_lorameta.recipe import REGISTRIES, Recipe
+from hf_lorameta.pipeline.request import Request
+from hf_lorameta.recipe import REGISTRIES
 from tests.conftest import Built, Shell
 
 COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("command", ["plan", "generate", "push"])
-def test_every_field_of_a_recipe_is_an_option_with_its_description(command: str) -> None:
+def test_every_field_of_a_request_is_an_option_with_its_description(command: str) -> None:
     helps = {
         parameter.name: getattr(parameter, "help", "") for parameter in COMMANDS[command].params
     }
-    for name, field in Recipe.model_fields.items():
-        assert field.description
+    for name, field in Request.model_fields.items():
         assert helps[name] == field.description
 
 

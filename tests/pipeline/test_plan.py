@@ -147,7 +147,7 @@ def test_missing_outputs_are_refused_before_any_row_is_read(
     message = f"{option} compares answers with outputs, and the dataset has none"
     monkeypatch.setattr(read, "profile_rows", unexpected)
     with pytest.raises(UnlabeledDatasetError, match=message):
-        plan(write_rows(tmp_path, "question"), embedded, **{option: 16})
+        plan(write_rows(tmp_path, "question"), embedded, {option: 16})
 
 
 def test_prompts_from_the_hub_are_published_but_not_evaluated(

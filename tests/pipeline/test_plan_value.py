@@ -1,6 +1,5 @@
 """A plan can be printed and tabulated, and holds no rows."""
 
-import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,10 +7,8 @@ import pytest
 
 from hf_lorameta import Plan, plan
 from hf_lorameta.bank.index import Index
-from hf_lorameta.cards.results import Outcome
 from hf_lorameta.demo import TRAIN_FILE
 from hf_lorameta.pipeline.make import make_adapter
-from tests.cards.examples import RIGHT, checked
 from tests.support.plain_bank import plain_bank
 
 
@@ -34,13 +31,6 @@ def test_an_adapter_of_a_private_bank_is_private(
     assert public.private
     assert public.record.private
     assert make_adapter(public).private
-
-
-def test_a_loss_that_is_not_finite_is_null_in_json() -> None:
-    losses = {"generated": math.inf, "base": 5.0, "base-chat": math.nan}
-    check = checked(RIGHT | {"base-chat": 3}, losses)
-    stored = Outcome(check=check).to_dict()["check"]["counted"]
-    assert [stored[name]["loss"] for name in losses] == [None, 5.0, None]
 
 
 def test_a_plan_is_printed_with_the_largest_coefficients(result: Plan) -> None:

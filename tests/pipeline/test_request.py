@@ -69,7 +69,7 @@ def test_each_field_has_a_description_and_a_value_in_these_tests() -> None:
 
 
 def test_no_two_parts_of_a_request_have_a_field_of_the_same_name() -> None:
-    parts = [Recipe, Reading, *(stage.Settings for stage in STAGES)]
+    parts: list[type[Settings]] = [Recipe, Reading, *(stage.Settings for stage in STAGES)]
     names = [name for part in parts for name in part.model_fields]
     assert sorted([*names, *Request.__annotations__]) == sorted(Request.model_fields)
 

@@ -34,12 +34,11 @@ ROWS: tuple[Row, ...] = tuple((line["input"], line["output"]) for line in LINES)
 class Recorded(Stage[Settings]):
     """A stage that records that it ran, and then may fail."""
 
-    settings: Settings = Settings()
+    settings: Settings = field(default_factory=Settings)
     ran: list[str] = field(default_factory=list)
     title: str = ""
     error: LoraMetaError | None = None
     must: bool = False
-    Settings = Settings
     name: ClassVar[str] = "recorded"
     stopped: ClassVar[str] = "Ended"
     failed: ClassVar[str] = "Not done"

@@ -138,7 +138,7 @@ def test_the_recorded_steps_make_the_adapter_of_a_timed_training_again(
     fast_training(monkeypatch.setattr, lr=0.005)
     now = [0.0]
     timed_by(now, monkeypatch)
-    resolved = Resolved(Request(rank=4, budget=60, **settings))
+    resolved = Resolved(Request.of(rank=4, budget=60, **settings))
     with Session(tiny_bank, progress=until(21, now)) as session:
         plan, rows = plan_with_rows(session.open_dataset(new), session, resolved)
         timed = make_adapter(plan, rows, session, resolved.stages, seconds=60.0)

@@ -2,10 +2,11 @@
 
 import tracemalloc
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from hf_lorameta import Plan
 from hf_lorameta.data.chat_form import ChatForm, ChatPrompt
 from tests.support.running_space import missing
 
@@ -22,10 +23,9 @@ def planned(address: str) -> Visit:
     """Return a visit with a plan of as many and as long rows as are kept, an emoji in each."""
     length = LIMITS.characters // SAMPLES // 2
     texts = [f"{number} 😀".ljust(length, "x") for number in range(SAMPLES)]
-    visit, plan = Visit(), SimpleNamespace()
-    visit.plan_result = PlanResult(
-        plan, StoredRows([(text, f"{text}.") for text in texts]), PageRequest(file="x")
-    )  # type: ignore[arg-type]
+    visit, plan = Visit(), cast(Plan, SimpleNamespace())
+    samples = StoredRows([(text, f"{text}.") for text in texts])
+    visit.plan_result = PlanResult(plan, samples, PageRequest(file="x"))
     visit.keep(address)
     return visit
 

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,7 +31,12 @@ def test_all_blocks_of_the_page(text: str, shell: str, tickets: Plan, tmp_path: 
     of = replace(tickets, dataset=replace(tickets.dataset, columns=columns))
     prompt = columns.prompt_of(text)
     result = PlanResult(of, [(prompt, "a")], PageRequest(file="x"))
-    chosen = {"config": text, "split": text, "instruction": text, "template": template}
+    chosen: dict[str, Any] = {
+        "config": text,
+        "split": text,
+        "instruction": text,
+        "template": template,
+    }
     for request in (
         PageRequest(dataset="user/data", columns=columns, **chosen),
         PageRequest(file=f"/tmp/{text.replace('/', '')}.csv", columns=columns, **chosen),

@@ -48,7 +48,7 @@ def main() -> None:
     stored = {
         "train": training.seen,
         "seconds": round(trying.TRAINING_SECONDS),
-        "check": made.outcome.to_dict()["check"],
+        "check": made.record.to_dict()["check"],
         "samples": samples,
     }
     EXAMPLE_FILE.write_text(json.dumps(stored, indent=1, ensure_ascii=False) + "\n", "utf-8")

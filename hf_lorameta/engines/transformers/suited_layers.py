@@ -66,7 +66,7 @@ def suit(model: Any, ids: torch.Tensor | None = None, keep: bool = False) -> Cal
     if all(p.dim() <= 1 for p in others):
         with ExitStack() as undo:
             _compute_in_float32(model, others, undo)
-            if rounds:
+            if rounds and ids is not None:
                 _round_layers(model, ids, undo if keep else None)
             return undo.pop_all().close
     if not is_slow(dtype):
