@@ -121,6 +121,7 @@ class Train(Stage[TrainSettings]):
 
     def _trained(self, work: Work, context: Context) -> Work:
         from hf_lorameta.cards.results import Interruption
+        from hf_lorameta.training.context import TrainingContext
         from hf_lorameta.training.further import train_further
         from hf_lorameta.training.settings import MAX_TRAINED_TOKENS
         from hf_lorameta.training.trained import TrainingRows, encode_rows
@@ -135,10 +136,12 @@ class Train(Stage[TrainSettings]):
             work.plan.recipe.seed,
             steps=self.settings.steps,
             schedule=self.settings.schedule,
-            deadline=context.deadline,
-            reserved=context.reserved,
-            progress=context.session.progress,
-            hint=[Option("train", change="leave out")],
+            context=TrainingContext(
+                context.deadline,
+                context.reserved,
+                context.session.progress,
+                [Option("train", change="leave out")],
+            ),
         )
         unseen = _unseen(result, rows)
         steps = f"this is the adapter after {plural(result.steps, 'step')}"

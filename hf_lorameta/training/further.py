@@ -1,18 +1,15 @@
 """Train a generated adapter further, in all projections of the upper layers."""
 
-from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
-from hf_lorameta.deadline import Deadline
 from hf_lorameta.engines.scoring import LoraWeights
 from hf_lorameta.engines.transformers.decoder import width
-from hf_lorameta.errors import Advice, Option, RecipeError
+from hf_lorameta.errors import Option, RecipeError
+from hf_lorameta.training.context import TrainingContext
 from hf_lorameta.training.settings import Settings, settings_for
-from hf_lorameta.training.train_rows import no_seconds, train
+from hf_lorameta.training.train_rows import train
 from hf_lorameta.training.trained import Trained, TrainingRows
 from hf_lorameta.training.trainer import TrainedPart
-from hf_lorameta.types import StageProgress, no_progress
 
 
 def train_further(
@@ -24,10 +21,7 @@ def train_further(
     *,
     steps: int | None = None,
     schedule: int | None = None,
-    deadline: Deadline | None = None,
-    reserved: Callable[[float], float] = no_seconds,
-    progress: StageProgress = no_progress,
-    hint: Sequence[Advice] = (),
+    context: TrainingContext | None = None,
 ) -> Trained:
     """Train a generated adapter with the settings for its number of rows; see `train`.
 
@@ -39,17 +33,15 @@ def train_further(
         seed: of these, and of the order of the rows.
         steps: as for `train`.
         schedule: as for `train`.
-        deadline: as for `train`.
-        reserved: as for `train`.
-        progress: called after each step with (title, steps done, likely steps in all).
-        hint: what to do if there is not enough memory.
+        context: its time; None is no limit.
 
     Raises:
         KeyboardInterrupt: as `train` raises.
         RecipeError: more steps than the training has.
         UsageError: the model cannot be trained, or there is not enough memory.
     """
-    if steps == 0 or (deadline and deadline.passed):
+    context = context or TrainingContext()
+    if steps == 0 or context.deadline.passed:
         return Trained(start)
     part, count = TrainedPart.upper(model, start.layout), len(rows.train)
 
@@ -64,9 +56,6 @@ def train_further(
             code="recipe.schedule-mismatch",
             hint=leave_out,
         )
-    show = partial(progress, f"Training {part} on {len(rows.few) or count} rows")
     return train(
-        model, part, start, rows, settings,
-        steps=steps, schedule=schedule, deadline=deadline, reserved=reserved, progress=show,
-        hint=hint,
-    )  # fmt: skip
+        model, part, start, rows, settings, steps=steps, schedule=schedule, context=context
+    )

@@ -7,20 +7,19 @@ fold, so that it can answer those of the fold, and then one on all rows.
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from statistics import fmean, median_low
 from typing import Any
 
-from hf_lorameta.deadline import Deadline
 from hf_lorameta.engines.row_tokens import Tokens
 from hf_lorameta.engines.scoring import LoraWeights
-from hf_lorameta.errors import Advice
 from hf_lorameta.tables import plural
+from hf_lorameta.training.context import TrainingContext
 from hf_lorameta.training.folds import LEAST, FoldPlan, divided, fold_plan
 from hf_lorameta.training.settings import Settings
 from hf_lorameta.training.steps import Steps
 from hf_lorameta.training.trained import Fold, Trained, TrainingRows
 from hf_lorameta.training.trainer import TrainedPart, Trainer, batches
-from hf_lorameta.types import Progress, no_progress
 
 _FIRST_STEPS = 3
 """Steps that show how long one takes; the first one takes longer."""
@@ -28,11 +27,6 @@ _LATEST = 3
 """Steps of whose durations the median is that of the next one."""
 
 logger = logging.getLogger(__name__)
-
-
-def no_seconds(step_seconds: float) -> float:
-    """Keep no time for what follows a training: the default of `train`'s `reserved`."""
-    return 0.0
 
 
 def train(
@@ -44,10 +38,7 @@ def train(
     *,
     steps: int | None = None,
     schedule: int | None = None,
-    deadline: Deadline | None = None,
-    reserved: Callable[[float], float] = no_seconds,
-    progress: Progress = no_progress,
-    hint: Sequence[Advice] = (),
+    context: TrainingContext,
 ) -> Trained:
     """Train an adapter on rows of a task.
 
@@ -63,20 +54,17 @@ def train(
         steps: how many to take; None lets time decide.
         schedule: steps after which the learning rate is zero; None is `steps`. Without these, it
             is as many as the settings have, or as there is time for.
-        deadline: the training ends when no more time is left than a step takes.
-        reserved: returns the seconds that are to be left then, if a step takes so many.
-        progress: called after each step with (steps done, likely steps in all).
-        hint: what to do if there is not enough memory.
+        context: its time, and whom it tells.
 
     Raises:
         KeyboardInterrupt: the training was interrupted within its first steps.
         UsageError: the model cannot be trained, or there is not enough memory.
         AdapterError: its numbers overflow.
     """
-    with Trainer(
-        model, part, start, settings(len(rows.train)), rows.few or rows.train, hint
-    ) as trainer:
-        training = _Training(trainer, settings, rows, deadline or Deadline(), reserved, progress)
+    every = rows.few or rows.train
+    with Trainer(model, part, start, settings(len(rows.train)), every, context.hint) as trainer:
+        title = f"Training {part} on {len(every)} rows"
+        training = _Training(trainer, settings, rows, context, title)
         try:
             if steps is None:
                 training.run()
@@ -92,7 +80,7 @@ def train(
 class _Training(Steps):
     """A training that ends with the time, or after its steps.
 
-    The arguments are as for `train`.
+    The arguments are as for `train`; the title is that of its progress.
     """
 
     def __init__(
@@ -100,13 +88,13 @@ class _Training(Steps):
         trainer: Trainer,
         settings: Callable[[int], Settings],
         rows: TrainingRows,
-        deadline: Deadline,
-        reserved: Callable[[float], float],
-        progress: Progress,
+        context: TrainingContext,
+        title: str,
     ) -> None:
-        super().__init__(trainer, settings(len(rows.train)), progress, deadline.clock)
+        show, clock = partial(context.progress, title), context.deadline.clock
+        super().__init__(trainer, settings(len(rows.train)), show, clock)
         self._settings_for, self._rows = settings, rows
-        self._deadline, self._reserved = deadline, reserved
+        self._deadline, self._reserved = context.deadline, context.reserved
         self._on = 0
         """Rows of the training whose state is kept if it is interrupted; 0 within folds."""
 

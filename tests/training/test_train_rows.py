@@ -26,6 +26,7 @@ from hf_lorameta.engines.transformers.forward import PassRunner  # noqa: E402
 from hf_lorameta.training import device, further, trainer  # noqa: E402
 from hf_lorameta.training.bank.held_out import TaskRows, train_with_held_out  # noqa: E402
 from hf_lorameta.training.checkpoint import Checkpoint  # noqa: E402
+from hf_lorameta.training.context import TrainingContext  # noqa: E402
 from hf_lorameta.training.further import train_further  # noqa: E402
 from hf_lorameta.training.settings import Settings  # noqa: E402
 from hf_lorameta.training.target_layers import with_all_projections  # noqa: E402
@@ -82,7 +83,9 @@ def train(base: Path, rows: TrainingRows | TaskRows = ROWS, **options: Any) -> T
         part, unused = TrainedPart.upper(model, start.layout), Checkpoint(base / "none", "key")
         result = train_with_held_out(model, part, start, rows, settings_of(rows), unused)
     else:
-        result = train_further(model, start, rows, 4, 0, **options)
+        numbers = {name: options.pop(name, None) for name in ("steps", "schedule")}
+        context = TrainingContext(**options)
+        result = train_further(model, start, rows, 4, 0, **numbers, context=context)
     assert model.config._attn_implementation == before
     assert list(model.model.layers) == layers
     assert not [m for m in model.modules() if type(m).__module__.startswith("hf_lorameta")]
