@@ -76,7 +76,7 @@ class Check(Stage[CheckSettings]):
         """Return the time to count right answers; a check that is required takes what it needs."""
         from hf_lorameta.engines.scoring import measure_of
 
-        rows = work.rows.few or work.rows.held_out
+        rows = work.rows.foldable or work.rows.held_out
         texts = bool(rows and measure_of(rows, work.plan.dataset.form))
         return 0.0 if self.required else time_to_check(len(rows), texts, step_seconds, seconds)
 

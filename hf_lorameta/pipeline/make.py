@@ -81,7 +81,7 @@ def make_adapter(
             outcome,
             given_model=session.has_model,
             drawn=rows.drawn,
-            to_count=len(rows.check or rows.few or rows.held_out),
+            to_count=len(rows.check or rows.foldable or rows.held_out),
             budget=seconds or None,
             asked={name: value for settings in asked for name, value in settings.items()},
         )

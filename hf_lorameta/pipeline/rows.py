@@ -37,12 +37,12 @@ _HELD_OUT_SHARE, _MOST_HELD_OUT = 4, 48
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows of a dataset by purpose. No row is in two lists, except in `few` and `prompt`.
+    """Rows of a dataset by purpose. No row is in two lists, except in `foldable` and `prompt`.
 
     Attributes:
         train: to train on.
         held_out: to count right answers on, unless `check` has rows.
-        few: all rows to train on or to hold out, if they are so few that folds may replace held-out
+        foldable: all rows to train on or to hold out, if they are so few that folds may replace held-out
             rows; the adapter is then trained on all of them.
         check: to check on, where the recipe asks for that.
         prompt: examples for a prompt, possibly fewer than `SHOTS`. The adapter may have been
@@ -52,7 +52,7 @@ class Rows:
 
     train: tuple[Row, ...] = ()
     held_out: tuple[Row, ...] = ()
-    few: tuple[Row, ...] = ()
+    foldable: tuple[Row, ...] = ()
     check: tuple[Row, ...] = ()
     prompt: tuple[Row, ...] = ()
     pool: int = 0
@@ -128,10 +128,10 @@ def rows_for(asked: RowsAsked, pool: Sequence[Row]) -> Rows:
     Example:
         >>> pool = [(f"{i}", "a") for i in range(200)]
         >>> rows = rows_for(RowsAsked(all_rows=True), pool)
-        >>> len(rows.train), len(rows.held_out), len(rows.few)
+        >>> len(rows.train), len(rows.held_out), len(rows.foldable)
         (152, 48, 0)
         >>> rows = rows_for(RowsAsked(all_rows=True), pool[:16])
-        >>> len(rows.train), len(rows.held_out), len(rows.few)
+        >>> len(rows.train), len(rows.held_out), len(rows.foldable)
         (12, 4, 16)
     """
     all_rows, seed = asked.all_rows and asked.train is None, asked.seed
@@ -144,7 +144,7 @@ def rows_for(asked: RowsAsked, pool: Sequence[Row]) -> Rows:
     held_out = min(held_out, others - train) if most else 0
     rows = draw_rows(Drawn(len(pool), train, held_out, check), pool, seed)
     if train < most <= MOST_FEW_ROWS:
-        rows = replace(rows, few=tuple(draw_stratified(pool, most, seed)))
+        rows = replace(rows, foldable=tuple(draw_stratified(pool, most, seed)))
     require_rows(rows, asked)
     if all_rows and (labeled := rows.drawn.to_train) < MIN_TRAINING_ROWS:
         uncounted = ", and no right answers are counted" if asked.count and not check else ""

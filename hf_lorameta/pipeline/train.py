@@ -127,11 +127,13 @@ class Train(Stage[TrainSettings]):
         from hf_lorameta.training.trained import TrainingRows, encode_rows
 
         rows, evaluator = work.rows, context.session.evaluator
-        train, few = (encode_rows(evaluator, MAX_TRAINED_TOKENS, r) for r in (rows.train, rows.few))
+        train, few = (
+            encode_rows(evaluator, MAX_TRAINED_TOKENS, r) for r in (rows.train, rows.foldable)
+        )
         result = train_further(
             evaluator.model,
             work.combined,
-            TrainingRows(train.rows, few=few.rows),
+            TrainingRows(train.rows, foldable=few.rows),
             work.rank,
             work.plan.recipe.seed,
             steps=self.settings.steps,
@@ -147,7 +149,7 @@ class Train(Stage[TrainSettings]):
         steps = f"this is the adapter after {plural(result.steps, 'step')}"
         stopped = f"{self.stopped}: {steps}. More steps might have made it better."
         if result.interrupted == "folds":
-            counted = f"{sum(len(part.rows) for part in unseen)} of {len(rows.few)} rows"
+            counted = f"{sum(len(part.rows) for part in unseen)} of {len(rows.foldable)} rows"
             stopped = f"{self.stopped} in a fold: right answers can be counted on only {counted}."
         outcome = replace(
             work.outcome,
@@ -178,7 +180,7 @@ def _record(result: "Trained", rows: "Rows", labeled: int, cut: int) -> "Trainin
 
     if not result.rows:
         return None
-    trained_on = rows.few if result.folds else rows.train
+    trained_on = rows.foldable if result.folds else rows.train
     return Training(
         rows=result.rows,
         steps=result.steps,
@@ -201,6 +203,6 @@ def _unseen(result: "Trained", rows: "Rows") -> tuple[Unseen, ...]:
     parts = []
     for indices, weights in result.folds:
         inside = set(indices)
-        others = [row for index, row in enumerate(rows.few) if index not in inside]
-        parts.append(Unseen([rows.few[i] for i in indices], weights, others[:SHOTS], others))
+        others = [row for index, row in enumerate(rows.foldable) if index not in inside]
+        parts.append(Unseen([rows.foldable[i] for i in indices], weights, others[:SHOTS], others))
     return tuple(parts)

@@ -61,7 +61,7 @@ def train(
         UsageError: the model cannot be trained, or there is not enough memory.
         AdapterError: its numbers overflow.
     """
-    every = rows.few or rows.train
+    every = rows.foldable or rows.train
     with Trainer(model, part, start, settings(len(rows.train)), every, context.hint) as trainer:
         title = f"Training {part} on {len(every)} rows"
         training = _Training(trainer, settings, rows, context, title)
@@ -114,7 +114,7 @@ class _Training(Steps):
             return
         while trainer.taken < _FIRST_STEPS and (not trainer.taken or self._has_time()):
             self.step(next(order), self._likely_steps())
-        if rows.few and (plan := self._fold_plan()):
+        if rows.foldable and (plan := self._fold_plan()):
             self._train_in_folds(plan)
         else:
             self._train_in_time(order, len(rows.train))
@@ -177,7 +177,7 @@ class _Training(Steps):
     # --- folds ---
 
     def _fold_plan(self) -> FoldPlan | None:
-        steps = self._settings_for(len(self._rows.few)).steps
+        steps = self._settings_for(len(self._rows.foldable)).steps
         return fold_plan(steps, self._time / self._step_seconds)
 
     def _train_in_folds(self, plan: FoldPlan) -> None:
@@ -188,7 +188,7 @@ class _Training(Steps):
         """
         trainer, self.done = self.trainer, 0
         self.result.folds = self._finished_folds(plan)
-        rows = self._rows.few if self.result.folds else self._rows.train
+        rows = self._rows.foldable if self.result.folds else self._rows.train
         self.settings = self._settings_for(len(rows))
         if self.result.interrupted:
             logger.warning(
@@ -208,7 +208,7 @@ class _Training(Steps):
         """
         finished = list[Fold]()
         try:
-            for indices in divided(self._rows.few, plan.folds, self.settings.seed):
+            for indices in divided(self._rows.foldable, plan.folds, self.settings.seed):
                 parts = plan.folds - len(finished) + 1
                 steps = int(min(plan.steps, self._time / self._step_seconds / parts))
                 if steps < LEAST * plan.steps or not self._train_fold(indices, steps, plan):
@@ -225,8 +225,8 @@ class _Training(Steps):
         Time for the training on all rows is kept.
         """
         trainer, inside = self.trainer, set(indices)
-        others = [row for i, row in enumerate(self._rows.few) if i not in inside]
-        self.settings = replace(self._settings_for(len(self._rows.few)), steps=steps)
+        others = [row for i, row in enumerate(self._rows.foldable) if i not in inside]
+        self.settings = replace(self._settings_for(len(self._rows.foldable)), steps=steps)
         order = batches(others, self.settings)
         trainer.restart()
         while trainer.taken < steps:

@@ -19,11 +19,11 @@ class TrainingRows(NamedTuple):
 
     Attributes:
         train: to train on.
-        few: all rows, if they may be divided into folds; else none.
+        foldable: all rows, if they may be divided into folds; else none.
     """
 
     train: Sequence[Tokens]
-    few: Sequence[Tokens] = ()
+    foldable: Sequence[Tokens] = ()
 
 
 class EncodedRows(NamedTuple):

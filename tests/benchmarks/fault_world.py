@@ -176,18 +176,18 @@ class World:
         for topic in range(4):
             self.owner.entry(f"e{topic}", topic)
         self.all = self.owner.manifest(self.disk / "work/all.yaml")
-        self.few = self.owner.manifest(self.disk / "work/few.yaml", self.owner.entries[:2])
+        self.foldable = self.owner.manifest(self.disk / "work/few.yaml", self.owner.entries[:2])
         self.folder = self.disk / "work/bank"
         self.fewer = self.disk / "work/fewer"
         self.run(("bank", "build", self.all, "-o", self.folder, "-q"))
-        self.run(("bank", "build", self.few, "-o", self.fewer, "-q"))
+        self.run(("bank", "build", self.foldable, "-o", self.fewer, "-q"))
         self.run(("bank", "push", self.folder, "owner/bank"))
 
     def words(self, command: str, name: str) -> tuple[object, ...]:
         """Return a command line; `name` differs in each run."""
         bank, data = "owner/bank", "owner/e1"
         return {
-            "build": ("bank", "build", self.few, "-o", name, "-q"),
+            "build": ("bank", "build", self.foldable, "-o", name, "-q"),
             "extend": ("bank", "build", self.all, "-o", name, "-q"),
             "build all": ("bank", "build", self.all, "-o", name, "-q"),
             "plan": ("plan", "-d", data, "--bank", bank, "-q", "--json"),

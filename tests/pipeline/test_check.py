@@ -115,7 +115,7 @@ def test_rows_to_check_are_labeled_and_were_not_trained_on(data: Path, train: in
     trained = train or 0
     assert (len(rows.train), len(rows.held_out), len(rows.check)) == (trained, 0, 12)
     assert len(set(rows.used)) == trained + 12
-    assert rows.few == ()
+    assert rows.foldable == ()
     assert all(output.strip() for _, output in rows.check)
     assert rows.check != prepared(data, train=train, check=12, seed=1)[1].check
 

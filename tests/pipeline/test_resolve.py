@@ -191,13 +191,13 @@ def test_all_rows_but_a_quarter_and_few_rows_without_exception_are_trained_on(
         if rows.train:  # the recipe that is recorded draws the same ones
             recorded = RowsAsked(len(rows.train), steps=True, **settings)
             assert rows_for(recorded, pool).train == rows.train
-        if rows.few:
-            recorded = RowsAsked(len(rows.few), steps=True, **settings)
+        if rows.foldable:
+            recorded = RowsAsked(len(rows.foldable), steps=True, **settings)
             again = rows_for(recorded, pool)
-            assert (again.train, again.held_out) == (rows.few, ())
-            assert {*rows.train, *rows.held_out} <= {*rows.few}
+            assert (again.train, again.held_out) == (rows.foldable, ())
+            assert {*rows.train, *rows.held_out} <= {*rows.foldable}
         assert len({*rows.train, *rows.held_out, *rows.check}) == len(rows.used)
-        return len(rows.train), len(rows.held_out), len(rows.few), len(rows.check)
+        return len(rows.train), len(rows.held_out), len(rows.foldable), len(rows.check)
 
     assert drawn(7) == (0, 0, 0, 0)
     assert caplog.messages == [

@@ -195,19 +195,19 @@ def test_few_rows_without_time_for_folds_are_trained_on_but_for_a_quarter(
 def test_rows_that_are_asked_for_come_before_folds(tiny_bank: Bank, new: Path) -> None:
     """Of enough others, some are held out; rows to check on are never divided."""
     pool = [(row["input"], row["output"]) for row in tiny.rows(3)]
-    assert rows_for(RowsAsked(train=36), pool).few == ()
-    assert len(rows_for(RowsAsked(train=37), pool).few) == 37
-    assert len(rows_for(RowsAsked(all_rows=True), pool).few) == 48
-    assert rows_for(RowsAsked(check=8, all_rows=True), pool).few == ()
+    assert rows_for(RowsAsked(train=36), pool).foldable == ()
+    assert len(rows_for(RowsAsked(train=37), pool).foldable) == 37
+    assert len(rows_for(RowsAsked(all_rows=True), pool).foldable) == 48
+    assert rows_for(RowsAsked(check=8, all_rows=True), pool).foldable == ()
     assert len(rows_for(RowsAsked(all_rows=True, count=False), pool).train) == 48
-    assert rows_for(RowsAsked(train=37, steps=True), pool).few == ()
+    assert rows_for(RowsAsked(train=37, steps=True), pool).foldable == ()
     assert len(rows_for(RowsAsked(train=36, steps=True), pool).held_out) == 12
     assert rows_for(RowsAsked(train=36, steps=True, count=False), pool).held_out == ()
     repeated = rows_for(RowsAsked(train=6, steps=True, count=False), pool[:8])
     assert (len(repeated.train), repeated.held_out) == (6, ())
     more = [(f"{i}", "ab"[i % 2]) for i in range(200)]
-    assert len(rows_for(RowsAsked(train=100), more[:120]).few) == 100
-    assert rows_for(RowsAsked(all_rows=True), more[:101]).few == ()
+    assert len(rows_for(RowsAsked(train=100), more[:120]).foldable) == 100
+    assert rows_for(RowsAsked(all_rows=True), more[:101]).foldable == ()
 
 
 def test_without_time_the_adapter_is_the_generated_one(tiny_bank: Bank, new: Path) -> None:
@@ -300,18 +300,18 @@ def test_answers_in_folds_are_those_of_adapters_that_were_not_trained_on_their_r
         training, check = made.outcome.training, made.outcome.check
         assert training
         assert check
-        encoded = session.evaluator.encode(drawn.few)
+        encoded = session.evaluator.encode(drawn.foldable)
         right = loss = 0.0
         for fold in divided(encoded, training.folds, seed=0):
-            inside = [drawn.few[i] for i in fold]
-            outside = tuple(row for row in drawn.few if row not in inside)
+            inside = [drawn.foldable[i] for i in fold]
+            outside = tuple(row for row in drawn.foldable if row not in inside)
             stages = Request(train=12, steps=training.steps, check=False).stages()
-            others = replace(drawn, train=outside, held_out=(), few=())
+            others = replace(drawn, train=outside, held_out=(), foldable=())
             adapter = make_adapter(planned, others, session, stages)
             group = Group(inside, {"generated": LoraWeights(adapter.layout, adapter.pairs)})
             scores = compare(session.evaluator, [group]).scores["generated"]
             right, loss = right + scores.right, loss + scores.loss
-    assert sorted(drawn.few) == sorted(rows)
+    assert sorted(drawn.foldable) == sorted(rows)
     assert check.adapter.right == right
     assert check.adapter.loss == pytest.approx(
         loss / training.folds, rel=0.02
@@ -326,7 +326,7 @@ def test_a_check_scores_as_many_rows_as_there_is_time_for_and_generates_texts_if
         planned, rows = plan_with_rows(
             open_dataset(lines), session, Resolved(Request(rank=4, budget=600))
         )
-        rows = replace(rows, held_out=rows.held_out[:16], few=())
+        rows = replace(rows, held_out=rows.held_out[:16], foldable=())
         made = [
             make_adapter(planned, rows, session, Request().stages(), seconds=seconds)
             for seconds in (0, 0.01, 200)

@@ -105,7 +105,7 @@ def test_the_adapter_is_trained_and_answers_to_rows_that_it_has_not_seen_are_cou
     answered = [(sample.input, sample.reference) for sample in report.samples]
     drawn = trying.rows_of(result)
     assert len({*answered}) == len(answered) == counted
-    assert {*answered} == {*(drawn.few or drawn.held_out)}
+    assert {*answered} == {*(drawn.foldable or drawn.held_out)}
     right = sum(report.is_right(sample, "generated") for sample in report.samples)
     stored = json.loads((improved.folder / "recipe.json").read_text())["check"]
     assert stored["counted"]["generated"]["right"] == right

@@ -230,7 +230,7 @@ def test_the_rows_to_train_and_check_on_are_those_of_the_command_line(
     opened = session.open_dataset(str(path))
     _, rows = plan_with_rows(opened, session, resolve(opened, session, Request(budget=120.0)))
     assert trying.rows_of(result) == rows
-    assert (len(rows.train), len(rows.held_out), len(rows.few)) == sizes
+    assert (len(rows.train), len(rows.held_out), len(rows.foldable)) == sizes
     assert 0.4 < sum(output == "good" for _, output in rows.train) / sizes[0] < 0.6
 
 
@@ -671,7 +671,7 @@ def test_the_stored_result_of_the_example_is_counted_on_the_rows_that_are_drawn_
     request = PageRequest(file=str(TRAIN))
     result = planning.make_plan(bank, request, 1000, False, jobs.Job(120))
     rows, samples = trying.rows_of(result), stored["samples"]
-    assert not rows.few, "else folds of these are counted"
+    assert not rows.foldable, "else folds of these are counted"
     drawn = [(result_view.bare_input(result, prompt), output) for prompt, output in rows.held_out]
     assert [(sample["input"], sample["reference"]) for sample in samples] == drawn
     assert stored["train"] == len(rows.train)

@@ -41,7 +41,7 @@ from hf_lorameta.training.trainer import (  # noqa: E402
 FEW = [row._replace(output=[5] * len(row.output)) for row in tokens(1, 16)]
 ROWS = TrainingRows(FEW[:12])
 HELD_OUT = TaskRows(FEW[:12], FEW[12:])
-FOLDED = TrainingRows(FEW[:12], few=FEW)
+FOLDED = TrainingRows(FEW[:12], foldable=FEW)
 LAYERS = 5
 pytestmark = pytest.mark.usefixtures("one_thread")
 Show = Callable[[str, int, int], None]
