@@ -42,8 +42,8 @@ class Rows:
     Attributes:
         train: to train on.
         held_out: to count right answers on, unless `check` has rows.
-        foldable: all rows to train on or to hold out, if they are so few that folds may replace held-out
-            rows; the adapter is then trained on all of them.
+        foldable: all rows to train on or to hold out, if they are so few that folds may replace
+            held-out rows; the adapter is then trained on all of them.
         check: to check on, where the recipe asks for that.
         prompt: examples for a prompt, possibly fewer than `SHOTS`. The adapter may have been
             trained on them, too.
