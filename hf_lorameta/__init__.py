@@ -23,6 +23,7 @@ _MODULES = {
     "open_bank": "bank.open_bank",
     "open_dataset": "data.dataset",
     "plan": "pipeline.generate",
+    "predict": "pipeline.predict",
 }
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     "open_bank",
     "open_dataset",
     "plan",
+    "predict",
 ]
 
 if TYPE_CHECKING:
@@ -57,6 +59,7 @@ if TYPE_CHECKING:
     from hf_lorameta.pipeline.generate import generate, plan
     from hf_lorameta.pipeline.merge import Merge, merge
     from hf_lorameta.pipeline.plan import Plan
+    from hf_lorameta.pipeline.predict import predict
     from hf_lorameta.pipeline.save import Generation
     from hf_lorameta.recipe import MergeRecipe, Recipe
 

@@ -15,7 +15,17 @@ import typer
 from typer.core import TyperGroup
 
 from hf_lorameta._version import __version__
-from hf_lorameta.cli import adapters, banks, demo, evaluate, export_and_try, inspect, merge, space
+from hf_lorameta.cli import (
+    adapters,
+    banks,
+    demo,
+    evaluate,
+    export_and_try,
+    inspect,
+    merge,
+    predict,
+    space,
+)
 from hf_lorameta.cli.options import Commands
 from hf_lorameta.cli.output import (
     LogHandler,
@@ -41,7 +51,7 @@ from hf_lorameta.errors import (
 from hf_lorameta.files import explain, is_of_a_name
 from hf_lorameta.quoting import shell
 
-_WITH_DATASET = ("plan", "generate", "push", "evaluate")
+_WITH_DATASET = ("plan", "generate", "push", "evaluate", "predict")
 """Commands that read a dataset: after an error, the same command with an option is proposed."""
 _SAVE_AT_THE_END = ("generate", "push", "merge", "export")
 """Commands that say what they keep if they are interrupted; else they have saved nothing."""
@@ -91,7 +101,7 @@ app.add_typer(banks.app, name="bank")
 app.add_typer(space.app, name="space")
 commands: tuple[Any, ...] = (
     adapters.plan, adapters.generate, adapters.push, merge.merge, evaluate.evaluate,
-    inspect.inspect, demo.demo, export_and_try.export, export_and_try.try_,
+    predict.predict, inspect.inspect, demo.demo, export_and_try.export, export_and_try.try_,
 )  # fmt: skip
 for command in commands:
     app.command(command.__name__.strip("_"), epilog=command.__example__)(command)

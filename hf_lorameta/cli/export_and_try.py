@@ -119,10 +119,12 @@ def try_(
     token: TokenOption = None,
 ) -> None:
     """Answer prompts with an adapter (extra: eval)."""
-    from hf_lorameta.formats.lora_file import folder_config
+    from hf_lorameta.data.columns.columns import Columns
+    from hf_lorameta.data.questions import Question
     from hf_lorameta.hub.client import Hub
-    from hf_lorameta.pipeline.adapter_folder import base_model_of, locate_adapter
+    from hf_lorameta.pipeline.answering import attached
     from hf_lorameta.pipeline.evaluate import open_evaluator
+    from hf_lorameta.pipeline.predict import open_predictor
 
     if template is not None and "{}" not in template:
         raise UsageError(
@@ -130,25 +132,27 @@ def try_(
             code="template.no-input",
             hint=Option("template", r"Input: {}\nOutput:"),
         )
-    folder = locate_adapter(adapter, hub=Hub(token))
-    base_model = base_model_of(adapter, folder_config(folder, patterns=True), base)
+    predictor = open_predictor(adapter, Hub(token), base, max_tokens)
     if template is None:
-        fill = _recorded_columns(folder).prompt_of
+        fill = (predictor.columns or Columns()).prompt_of
     else:
         fill = partial(from_option(template).replace, "{}")
-    evaluator = open_evaluator(*base_model, token, max_tokens)
+    evaluator = open_evaluator(*predictor.answering.base, token, max_tokens)
     asked: Iterable[str] = sys.stdin if prompt is None else [prompt]
     if prompt is None:
         logger.info(_what_is_read())
     if prompt is None and prints_json():
         asked = [sys.stdin.read()]
     for text in asked:
-        data = {"prompt": fill(as_unicode(text.rstrip("\n") if prompt is None else text))}
-        data["answer"] = shown = evaluator.answer(data["prompt"], folder)
+        asking = fill(as_unicode(text.rstrip("\n") if prompt is None else text))
+        with attached(evaluator, predictor.answering) as answer:
+            [found] = answer([Question(asking)])
+        data = {"prompt": asking, "answer": found.answer, "probability": found.probability}
+        shown = found.answer
         if not shown:
             logger.info(_NO_ANSWER)
         if compare:
-            data["base"] = evaluator.answer(data["prompt"])
+            data["base"] = evaluator.answer(asking)
             shown = f"adapter: {shown}\nbase:    {data['base']}"
         emit(data, partial(str, shown))
 

@@ -87,6 +87,7 @@ class Check(Stage[CheckSettings]):
             AdapterError: a check that was asked for finds that the base model answers better.
         """
         from hf_lorameta.cards.results import CLASSIFIER, MOST_FREQUENT, check_result
+        from hf_lorameta.pipeline.choose import with_choice
         from hf_lorameta.pipeline.verdict import verdict_on
 
         unseen, deadline = work.unseen, context.deadline
@@ -94,6 +95,7 @@ class Check(Stage[CheckSettings]):
             rows = work.rows
             unseen = (Unseen(rows.check, None, rows.prompt, rows.train),)
             deadline = Deadline()
+        work = with_choice(work, unseen, replace(context, deadline=deadline))
         if not any(part.rows for part in unseen):
             return work
         report = _scored(unseen, work, replace(context, deadline=deadline))

@@ -11,9 +11,9 @@ import torch
 from hf_lorameta.engines.row_tokens import Tokens
 from hf_lorameta.engines.transformers import decoder
 from hf_lorameta.engines.transformers.dtype import available_memory, suited_dtype
-from hf_lorameta.engines.transformers.float32_products import is_slow
 from hf_lorameta.engines.transformers.forward import count_tokens
 from hf_lorameta.engines.transformers.joined_rows import OUTPUT_TOKEN_COST
+from hf_lorameta.engines.transformers.suited_layers import is_suited
 from hf_lorameta.engines.transformers.threads import cores
 from hf_lorameta.errors import Advice, UsageError
 from hf_lorameta.formats.lora_layout import Layout
@@ -81,8 +81,7 @@ def plan_device(
     """
     kept = 4 * decoder.width(model) * count_tokens(rows) if first else 0
     kind, free = model.device.type, _free_memory(model.device) - kept
-    slow = kind == "cpu" and is_slow(model.dtype)
-    width = 4 if slow else model.dtype.itemsize  # of values, see `prefer_float32`
+    width = 4 if is_suited(model) else model.dtype.itemsize  # of values
     workers = cores() if kind == "cpu" else 1
     per_token = _token_bytes(model, width, first) * workers
     state = 4 * _STATES * rank * sum(m.in_features + m.out_features for m in layout)

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import math
 import shutil
 import socket
 import time
@@ -43,6 +44,8 @@ pytest.importorskip("peft")
 pytest.importorskip("rouge_score")
 
 from safetensors.torch import load_file, save_file  # noqa: E402 - imports torch
+
+from hf_lorameta.engines.transformers import products  # noqa: E402 - imports torch
 
 HIDDEN, LAYERS, RANK = 32, 3, 2
 ROWS: list[Row] = [
@@ -502,13 +505,11 @@ def test_dtype_depends_on_cpu_and_memory(
     base: Path, monkeypatch: pytest.MonkeyPatch, faster: bool, free: float, expected: str
 ) -> None:
     size = 4 * sum(p.numel() for p in Naive(base).model.parameters())
-    seconds = {torch.bfloat16: 1.0 if faster else 3.0, torch.float32: 2.0}
-    monkeypatch.setattr(torch_dtype, "_product_seconds", seconds.__getitem__)
+    seconds = {"float32": 2.0, "bfloat16": 1.0 if faster else 3.0, "int8": math.inf}
+    monkeypatch.setattr(products, "_measured", lambda: seconds)
     monkeypatch.setattr(torch_dtype, "available_memory", lambda: int(free * size))
-    torch_dtype.bfloat16_is_faster.cache_clear()
     assert suited_dtype(base) == expected
     assert str(TorchEvaluator.from_folder(base).model.dtype) == f"torch.{expected}"
-    torch_dtype.bfloat16_is_faster.cache_clear()
 
 
 def test_a_model_of_unknown_size_is_loaded_in_bfloat16(tmp_path: Path) -> None:
@@ -521,6 +522,8 @@ def test_a_model_that_does_not_fit_into_memory_is_refused_before_it_is_loaded(
     base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     size = 2 * torch_dtype.parameters(base)
+    seconds = {"float32": 2.0, "bfloat16": 1.0, "int8": math.inf}
+    monkeypatch.setattr(products, "_measured", lambda: seconds)
     monkeypatch.setattr(torch_dtype, "available_memory", lambda: int(1.3 * size))
     assert TorchEvaluator.from_folder(base).model.dtype == torch.bfloat16
     monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", None)

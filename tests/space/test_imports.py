@@ -17,7 +17,7 @@ MODULES = {
 OWN = {name.split(".")[0] for name in MODULES}
 LAYERS = ("limits", "work", "views", "forms")
 """The packages of the Space, the lowest first; the other modules are above them."""
-PACKAGES = {"gradio", "hf_lorameta", "jinja2", "markupsafe", "numpy", "starlette"}
+PACKAGES = {"gradio", "hf_lorameta", "jinja2", "markupsafe", "numpy", "pydantic", "starlette"}
 PACKAGES |= {*OWN, *sys.stdlib_module_names}
 
 

@@ -114,12 +114,16 @@ def test_a_link_names_its_dataset(link: str) -> None:
 
 def test_the_command_for_a_terminal_has_all_that_was_chosen() -> None:
     columns = parse_columns("input=my text,output=label")
-    request = PageRequest("u/d", None, "en", "test", columns, "Sort it.", "{instruction}\n{input}")
-    words = shlex.split(request.command(train=16))
-    options = dict(zip(words[3::2], words[4::2], strict=True))
-    assert words[:3] == ["hf-lorameta", "generate", "u/d"]
+    request = PageRequest(
+        dataset="u/d", config="en", split="test", columns=columns, instruction="Sort it.",
+        template="{instruction}\n{input}",
+    )  # fmt: skip
+    words = shlex.split(request.command("generate", train=16))
+    options = dict(zip(words[2::2], words[3::2], strict=True))
+    assert words[:2] == ["hf-lorameta", "generate"]
     assert options == {
-        "--config": "en", "--split": "test", "--columns": "input=my text,output=label",
+        "--dataset": "u/d", "--config": "en", "--split": "test",
+        "--columns": "input=my text,output=label",
         "--instruction": "Sort it.", "--template": r"{instruction}\n{input}", "--train": "16",
     }  # fmt: skip
 
@@ -148,7 +152,7 @@ OF_FORM = PageRequest(dataset="user/name", columns=parse_columns("input=q,output
 
 
 def with_prompt(instruction: str, template: str) -> PageRequest:
-    return validated(replace(OF_FORM, instruction=instruction, template=template))
+    return validated(OF_FORM.but(instruction=instruction, template=template))
 
 
 @pytest.mark.parametrize(
@@ -165,9 +169,9 @@ def test_a_form_of_the_prompt_that_does_not_fit_is_refused(template: str, instru
 
 def test_of_other_columns_a_prompt_that_does_not_fit_is_left_out() -> None:
     own = parse_columns("instruction=i,input=q,output=a")
-    asked = replace(OF_FORM, instruction="Sort.", template="{instruction} {input}")
+    asked = OF_FORM.but(instruction="Sort.", template="{instruction} {input}")
     assert planning.fitting(asked) == asked
-    fitted = planning.fitting(replace(asked, columns=own))
+    fitted = planning.fitting(asked.but(columns=own))
     assert (fitted.instruction, fitted.template) == (None, None)
 
 
@@ -310,7 +314,7 @@ def test_both_files_of_an_adapter_count_as_disk_of_its_address(
 ) -> None:
     share = hourly.HourlyShare(100_000_000, "made adapters")
     monkeypatch.setattr(generating, "ADAPTERS", share)
-    result = planning.PlanResult(plan(TRAIN), [("a", planning.PageRequest(file="b"))], "notes")
+    result = planning.PlanResult(plan(TRAIN), [("a", "b")], planning.PageRequest(file="notes"))
     made = generating.make_adapter(result, jobs.Job(60))
     assert made.gguf
     left = 100_000_000 - sum(path.stat().st_size for path in (made.archive, made.gguf))
@@ -578,7 +582,7 @@ def test_the_commands_for_another_base_model_name_the_data(tickets: Plan) -> Non
         text = result_view.other_base_markdown(tickets, request, of)
         return [shlex.split(line) for line in text.splitlines() if line.startswith("hf-lorameta ")]
 
-    chosen = ["u/d", "--columns", "input=my text,output=label", "--base", "org/model"]
+    chosen = ["--dataset", "u/d", "--columns", "input=my text,output=label", "--base", "org/model"]
     assert commands(request) == [["hf-lorameta", "generate", *chosen, "--output", "my-adapter"]]
     assert len(commands(PageRequest(file="rows.jsonl"))) == 1
     prompts = replace(tickets.dataset, columns=parse_columns("input=text"))
@@ -683,15 +687,14 @@ def test_try_takes_the_input_alone(tickets: Plan) -> None:
     columns = tickets.dataset.columns.with_prompt("Sort it.", "{instruction}\n{input} =>")
     of = replace(tickets, dataset=replace(tickets.dataset, columns=columns))
     prompts = [columns.prompt_of(text) for text in ("long " * 100, "short", "")]
-    result = planning.PlanResult(
-        of, [(prompt, planning.PageRequest(file="a")) for prompt in prompts], "x"
-    )
+    samples = [(prompt, "a") for prompt in prompts]
+    result = planning.PlanResult(of, samples, planning.PageRequest(file="x"))
     assert [result_view.bare_input(result, prompt) for prompt in prompts[:2]] == [
         "long " * 100, "short"
     ]  # fmt: skip
     assert result_view.example_input(result) == "short"
     assert result_view.bare_input(result, "cut off =>") == "cut off =>"
-    as_it_is = planning.PlanResult(tickets, [("Whole prompt", planning.PageRequest(file="a"))], "x")
+    as_it_is = planning.PlanResult(tickets, [("Whole prompt", "a")], planning.PageRequest(file="x"))
     assert result_view.example_input(as_it_is) == "Whole prompt"
 
 

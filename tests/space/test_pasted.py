@@ -54,9 +54,8 @@ def test_all_blocks_of_the_page(text: str, shell: str, tickets: Plan, tmp_path: 
         made = [command for command in ran if command[1] == "generate"]
         assert len(made) == 2
         for command in made:
-            assert command[2].removeprefix("./") == request.name
-            assert not command[2].startswith("-")
-            given = dict(zip(command[3:13:2], command[4:13:2], strict=True))
+            given = dict(zip(command[2:14:2], command[3:14:2], strict=True))
+            assert given["--dataset"] == request.name
             assert {name: given[f"--{name}"] for name in ("config", "split")} == {
                 "config": text, "split": text
             }  # fmt: skip

@@ -212,6 +212,10 @@ class RowReader:
         parts = self._parts(row)
         return bool(parts and (parts[0].strip() or any(text.strip() for _, text in parts[1])))
 
+    def choices(self, row: Mapping[str, Any]) -> list[str]:
+        """Return the choices of a row; none if the columns have none."""
+        return self._choices.texts(row) if self._choices else []
+
     def other_outputs(self, row: Mapping[str, Any]) -> list[str]:
         """Return the outputs of a row that are as right as the one that is read."""
         others = list(self._right_texts(row))[1:]

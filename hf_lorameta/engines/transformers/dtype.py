@@ -2,14 +2,9 @@
 
 import math
 from contextlib import suppress
-from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from hf_lorameta.errors import UsageError
-
-if TYPE_CHECKING:
-    import torch
 
 _CONTAINER = Path("/sys/fs/cgroup")
 _MEMORY_FACTOR = 1.2
@@ -18,19 +13,19 @@ _GGUF_VALUES = 2
 """Values in a byte of a GGUF file if each has four bits; few files have fewer."""
 _SMALL = 0.6e9
 """Bytes of a small model in float32."""
-_PRODUCT = (256, 576, 1536)
-"""Rows, width and outputs of the product whose time is measured."""
 
 
 def suited_dtype(folder: Path) -> str:
     """Return float32 for a small model if the CPU multiplies bfloat16 slowly, else bfloat16.
 
-    Layers of the others convert their weights when they use them (`float32_products.py`). This
-    takes 5% of the time with 135M parameters, too little to measure with 494M, and half the memory.
+    Layers of the others convert their weights when they use them (`suited_layers.py`). This takes
+    5% of the time with 135M parameters, too little to measure with 494M, and half the memory.
 
     Args:
         folder: of the model; only the headers of its safetensors files are read.
     """
+    from hf_lorameta.engines.transformers.products import bfloat16_is_faster
+
     small = 0 < 4 * parameters(folder) <= min(_SMALL, available_memory() / 2)
     return "float32" if small and not bfloat16_is_faster() else "bfloat16"
 
@@ -58,13 +53,13 @@ def memory_needed(count: float, dtype: str = "bfloat16") -> float:
 
     Args:
         count: of its parameters.
-        dtype: torch name of the weights' dtype.
+        dtype: torch name of the weights' dtype; int8 if they are rounded while they are loaded.
 
     Example:
         >>> f"{memory_needed(135e6) / 1e6:.0f} MB, {memory_needed(135e6, 'float32') / 1e6:.0f} MB"
         '324 MB, 648 MB'
     """
-    return _MEMORY_FACTOR * count * (4 if dtype == "float32" else 2)
+    return _MEMORY_FACTOR * count * {"float32": 4, "int8": 1}.get(dtype, 2)
 
 
 def parameters(path: Path) -> int:
@@ -84,39 +79,6 @@ def parameters(path: Path) -> int:
             shapes = (file.get_slice(name).get_shape() for name in file.keys())  # noqa: SIM118
             count += sum(map(math.prod, shapes))
     return count
-
-
-@lru_cache(maxsize=1)
-def bfloat16_is_faster() -> bool:
-    """Whether bfloat16 takes this CPU less than two thirds of float32's time; measured in 50 ms.
-
-    The two are measured alternately and in one thread, since other programs may be running.
-
-    Processors with the same instructions differ: two AVX-512 cores with bfloat16 instructions
-    reached 165 GFLOPS in bfloat16 and 300 in float32 on one machine, 1,050 and 230 on another.
-    """
-    import torch
-
-    from hf_lorameta.engines.transformers.threads import restoring_threads
-
-    narrow = wide = math.inf
-    with restoring_threads():
-        torch.set_num_threads(1)
-        for _ in range(4):
-            narrow = min(narrow, _product_seconds(torch.bfloat16))
-            wide = min(wide, _product_seconds(torch.float32))
-    return narrow < 2 / 3 * wide
-
-
-def _product_seconds(dtype: "torch.dtype") -> float:
-    """Return the shortest time, of several, of a product as large as a small model's layers."""
-    import torch
-
-    from hf_lorameta.engines.transformers.threads import product_seconds
-
-    rows, width, outputs = _PRODUCT
-    x, weight = (torch.ones(shape, dtype=dtype) for shape in ((rows, width), (outputs, width)))
-    return min(product_seconds(x, weight) for _ in range(4))
 
 
 def available_memory() -> int:

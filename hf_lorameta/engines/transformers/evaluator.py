@@ -39,7 +39,17 @@ _OTHER_WEIGHTS = (
 _MORE_TOKENS = 8
 """How many more tokens the answer to a row may have than the longest output, if these are texts."""
 
+_SAMPLES = (
+    "Classify the message as a question, a complaint or a request.\n\nMessage: My card has not "
+    "arrived yet, although I ordered it 2 weeks ago. When will it come?\nClass:",
+    "def total(prices: list[float]) -> float:\n    return sum(prices)\n\nThe capital of France is "
+    "Paris, and that of Italy is Rome. Translate: \u201eGuten Morgen!\u201c Good morning!",
+)
+"""Texts on which rounded layers are tried."""
+
 if TYPE_CHECKING:
+    import torch
+
     from hf_lorameta.engines.transformers.forward import RowLosses
 
 
@@ -104,7 +114,8 @@ class TorchEvaluator(scoring.Evaluator):
 
         Args:
             folder: of model and tokenizer, see `hf_lorameta.hub.base_model.locate`.
-            dtype: torch name of the weights' dtype; ``auto`` is `suited_dtype`.
+            dtype: torch name of the weights' dtype; ``auto`` is what is fastest here, see
+                `suited_layers.py`.
             options: the numeric arguments of the class.
 
         Raises:
@@ -113,13 +124,16 @@ class TorchEvaluator(scoring.Evaluator):
             UsageError: the weights do not fit into memory, or the tokenizer has no end token.
         """
         require_eval()
-        suited = suited_dtype(Path(folder)) if dtype == "auto" else dtype
-        require_memory(Path(folder), suited)
+        from hf_lorameta.engines.transformers.products import Arithmetic, fastest_arithmetic
+
+        rounds = dtype == "auto" and fastest_arithmetic() is Arithmetic.INT8
+        suited = suited_dtype(Path(folder)) if dtype == "auto" and not rounds else dtype
+        require_memory(Path(folder), "int8" if rounds else suited)
         logger.info("Loading the base model")
         with loading_model():
-            evaluator = cls(*_load(Path(folder), suited), **options)
+            evaluator = cls(*_load(Path(folder), "bfloat16" if rounds else suited), **options)
         if dtype == "auto":
-            evaluator.prefer_float32()
+            evaluator.suit()
         return evaluator
 
     @classmethod
@@ -150,14 +164,29 @@ class TorchEvaluator(scoring.Evaluator):
             undo.callback(model.train, training)
             undo.callback(setattr, model, "generation_config", config)
             evaluator = cls(model.eval().requires_grad_(False), tokenizer)
-            undo.callback(evaluator.prefer_float32())
+            undo.callback(evaluator.suit(keep=True))
             yield evaluator
 
-    def prefer_float32(self) -> Callable[[], None]:
-        """Call `prefer_float32` of `float32_products.py` for the model, which is on the CPU."""
-        from hf_lorameta.engines.transformers.float32_products import prefer_float32
+    def suit(self, *, keep: bool = False) -> Callable[[], None]:
+        """Call `suit` of `suited_layers.py` for the model, which is on the CPU."""
+        from hf_lorameta.engines.transformers.suited_layers import suit
 
-        return prefer_float32(self.model)
+        return suit(self.model, self._sample_ids(), keep=keep)
+
+    @property
+    def arithmetic(self) -> str:
+        """What large products are computed in: int8, or the torch name of a dtype."""
+        from hf_lorameta.engines.transformers.suited_layers import arithmetic_of
+
+        return arithmetic_of(self.model)
+
+    def _sample_ids(self) -> "torch.Tensor":
+        """Return tokens of two texts, equally many, (2, T)."""
+        import torch
+
+        rows = [row.prompt for row in self.encode([(text, "") for text in _SAMPLES])]
+        length = min(map(len, rows))
+        return torch.tensor([row[:length] for row in rows])
 
     def twin(self) -> "TorchEvaluator":
         """Return another evaluator on the same weights in memory, for another thread.

@@ -136,6 +136,20 @@ class PassRunner:
 
         self._run(self._shared(rows), compute, lambda joined, nothing: None)
 
+    def results(
+        self, jobs: Sequence[JoinedRows], compute: Callable[[torch.Tensor, JoinedRows], T]
+    ) -> list[T]:
+        """Return what is computed of the logits (n, V) of each pass, without gradients."""
+        found: list[T] = []
+
+        def of_pass(joined: JoinedRows) -> T:
+            with torch.no_grad():
+                return compute(output_logits(self._model, joined)[0], joined)
+
+        with fastest_threads(self._model) if len(jobs) == 1 else nullcontext():
+            self._run([[job] for job in jobs], of_pass, lambda _, result: found.append(result))
+        return found
+
     def run(self, parts: Sequence[Sequence[Tokens]], compute: Callable[[JoinedRows], None]) -> None:
         """Compute something else from rows of slot 0, each part in a thread of its own."""
         jobs = [[*passes(self._model, {0: part}, self._pass_tokens)] for part in parts]

@@ -40,16 +40,36 @@ OUTPUT_TOKEN_COST = 0.5
 """
 
 
+class Branches(NamedTuple):
+    """The last tokens of a segment, if they are a tree behind its other tokens.
+
+    Attributes:
+        depths: how many tokens after the other ones each of them stands, at least 1.
+        sees: (n, n) bool, which of them each one sees, itself included.
+    """
+
+    depths: tuple[int, ...]
+    sees: "torch.Tensor"
+
+
 class Segment(NamedTuple):
     """Consecutive tokens that see themselves and an earlier segment.
 
     Attributes:
         length: number of tokens.
         prefix: index of the segment that they see as well; None if there is none.
+        branches: the tree at its end; None if each token follows the one before it.
     """
 
     length: int
     prefix: int | None = None
+    branches: Branches | None = None
+
+    def positions(self, start: int) -> list[int]:
+        """Return the positions of its tokens within their row, of which the first is `start`."""
+        depths = self.branches.depths if self.branches else ()
+        stem = start + self.length - len(depths)
+        return [*range(start, stem), *(stem - 1 + depth for depth in depths)]
 
 
 class Slice(NamedTuple):
@@ -324,16 +344,22 @@ def row_mask(
 
     segments = current_boundaries().segments or (Segment(q_length),)
     numbers, prefixes, positions = list[int](), list[int](), list[int]()
-    for index, (length, seen) in enumerate(segments):
-        start = 0 if seen is None else segments[seen].length
+    for index, segment in enumerate(segments):
+        length, seen, _ = segment
         numbers += [index] * length
         prefixes += [-1 if seen is None else seen] * length
-        positions += range(start, start + length)
+        positions += segment.positions(0 if seen is None else segments[seen].length)
     parts = (numbers, prefixes, positions)
     number, prefix, position = (torch.tensor(part, device=device) for part in parts)
     zero = torch.zeros(1, 1, 1, 1, dtype=torch.long, device=device)
     sees = mask_function(zero, zero, position[None, None, :, None], position[None, None, None, :])
     mask: torch.Tensor = sees & ((number[:, None] == number) | (prefix[:, None] == number))
+    stop = 0
+    for length, _, branches in segments:
+        stop += length
+        if branches and branches.depths:
+            start = stop - len(branches.depths)
+            mask[..., start:stop, start:stop] &= branches.sees.to(mask.device)
     return mask
 
 
@@ -378,7 +404,7 @@ def row_attention(
     )
     repeats = query.shape[1] // key.shape[1]
     outputs = []
-    for index, (_, prefix) in enumerate(segments):  # no padding: fastest on a CPU
+    for index, (_, prefix, _) in enumerate(segments):  # no padding: fastest on a CPU
         k, v, of_keys = keys[index], values[index], torch.split(masks[index][0, 0], lengths, 1)
         mask = of_keys[index]
         if prefix is not None:

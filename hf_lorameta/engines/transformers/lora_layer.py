@@ -15,8 +15,9 @@ from typing import Any
 import torch
 from transformers.pytorch_utils import Conv1D
 
-from hf_lorameta.engines.transformers.float32_products import input_gradient, linear
 from hf_lorameta.engines.transformers.joined_rows import current_boundaries
+from hf_lorameta.engines.transformers.products import input_gradient, linear
+from hf_lorameta.engines.transformers.suited_layers import frozen_weight
 from hf_lorameta.errors import AdapterError
 from hf_lorameta.formats.lora_layout import Layout, Module
 from hf_lorameta.types import FactorPair
@@ -116,7 +117,8 @@ class AdaptedLinear(torch.nn.Module):
         flat, base = x.reshape(-1, x.shape[-1]), self.base
         apply: Any = _AdaptedFunction.apply
         slices = current_boundaries().slices
-        y: torch.Tensor = apply(flat, weight_of(base), base.bias, self._anchor, self, slices)
+        weight = frozen_weight(base, weight_of(base))
+        y: torch.Tensor = apply(flat, weight, base.bias, self._anchor, self, slices)
         return y.view(*x.shape[:-1], -1)
 
 
@@ -135,14 +137,14 @@ class _AdaptedFunction(torch.autograd.Function):
         for slot, start, stop in slices:
             A, B = (factor.to(x.dtype) for factor in layer.factors[slot])
             y[start:stop].addmm_(x[start:stop] @ A.T, B.T, alpha=layer.scaling)
-        ctx.save_for_backward(x, weight)
-        ctx.layer, ctx.slices = layer, slices
+        ctx.save_for_backward(x)
+        ctx.weight, ctx.layer, ctx.slices = weight, layer, slices
         return y
 
     @staticmethod
     def backward(ctx: Any, *outputs: Any) -> Any:
-        (x, weight), g = ctx.saved_tensors, outputs[0]
-        dx = input_gradient(g, weight) if ctx.needs_input_grad[0] else None
+        (x,), g = ctx.saved_tensors, outputs[0]
+        dx = input_gradient(g, ctx.weight) if ctx.needs_input_grad[0] else None
         layer = ctx.layer
         for slot, start, stop in ctx.slices:
             A, B = (factor.to(x.dtype) for factor in layer.factors[slot])

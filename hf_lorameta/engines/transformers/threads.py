@@ -2,8 +2,9 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -58,9 +59,11 @@ def fastest_threads(model: Any) -> Iterator[None]:
         while counts[-1] > 1:
             counts.append(counts[-1] // 2)
         seconds = dict.fromkeys(counts, 0.0)
+        weight = model.get_input_embeddings().weight[:_OUTPUTS]
+        weight = weight if weight.is_floating_point() else weight.float()
         for _ in range(_ROUNDS):  # by turns, since the load changes
             for count in counts:
-                seconds[count] += _product_seconds(model.get_input_embeddings().weight, count)
+                seconds[count] += _product_seconds(weight, count)
         fastest = min(counts, key=lambda count: seconds[count])
         slow = seconds[counts[0]] > _WAITING * seconds[fastest]
         torch.set_num_threads(fastest if slow else counts[0])
@@ -71,12 +74,15 @@ def _product_seconds(weight: torch.Tensor, threads: int) -> float:
     """Return how long products of one token's states take in a number of threads."""
     torch.set_num_threads(threads)
     states = torch.ones_like(weight[:1])
-    return sum(product_seconds(states, weight[:_OUTPUTS]) for _ in range(_PRODUCTS))
+    product = partial(torch.nn.functional.linear, states, weight)
+    return sum(seconds_of(product) for _ in range(_PRODUCTS))
 
 
-def product_seconds(states: torch.Tensor, weight: torch.Tensor) -> float:
-    """Return how long the product of states (T, in) and a weight (out, in) takes."""
+def seconds_of(
+    compute: Callable[[], object], clock: Callable[[], float] = time.perf_counter
+) -> float:
+    """Return how long something takes that needs no gradients."""
     with torch.no_grad():
-        start = time.perf_counter()
-        torch.nn.functional.linear(states, weight)
-        return time.perf_counter() - start
+        start = clock()
+        compute()
+        return clock() - start

@@ -9,6 +9,7 @@ import torch
 
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
 from hf_lorameta.engines.transformers.row_mode import row_mode
+from hf_lorameta.engines.transformers.suited_layers import suit
 from hf_lorameta.errors import UsageError
 from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.hub.base_model import base_license, cached_commit, locate, pinned_base
@@ -80,11 +81,11 @@ class TrainingBase:
                 code="memory.too-little",
                 hint=["choose a smaller base model", "use a machine with more memory"],
             ) from None
+        if device == "cpu":
+            suit(model)
         row_mode(model)
         layout = find_layout(model, settings.targets)
         plan = plan_device(model, layout, settings.rank, hint=["choose a smaller base model"])
-        if device == "cpu":
-            evaluator.prefer_float32()
         return LoadedBase(evaluator, layout, plan)
 
 
