@@ -10,7 +10,7 @@ import pytest
 from hf_lorameta.data.dataset import open_dataset
 from tests.conftest import Account, Built, Shell, rows, write_files
 from tests.data.shapes import zipped
-from tests.support.codes import raises_code
+from tests.support.codes import codes_of, raises_code
 
 ROWS = [
     {"text": f"so {word}", "label": i % 2} for i, word in enumerate(["good", "bad", "warm", "cold"])
@@ -143,7 +143,7 @@ def test_files_of_another_format_in_a_folder_are_left_out_with_a_note(tmp_path: 
     write_files(tmp_path, {"d/a.jsonl": rows(1), "d/b.jsonl": rows(2), "d/c.csv": FILLED})
     write_files(tmp_path, {"d/LICENSE.txt": b"MIT\n", "d/dataset_infos.json": b"{}"})
     remarks = open_dataset(tmp_path / "d").remarks
-    assert [remark.code for remark in remarks] == ["files.left-out"]
+    assert codes_of(remarks) == ["files.left-out"]
 
 
 @pytest.mark.parametrize(

@@ -210,7 +210,7 @@ def test_an_interrupted_training_keeps_the_best_adapter_so_far_and_is_checked(
     made = adapter.outcome
     assert made.training
     steps = plural(made.training.steps, "step")
-    [warning] = [r.text for r in adapter.remarks if "interrupted" in r.text]
+    [warning] = [r.text for r in adapter.remarks if r.code == "stage.interrupted"]
     assert f"after {steps}." in warning
     assert adapter.to_dict()["interrupted"] == "training"
     assert bool(made.check) == (not both)
@@ -240,7 +240,7 @@ def test_an_interruption_says_what_may_be_missing(tiny_bank: Bank, stop: int, sa
     adapter = generate(lines, tiny_bank, rank=4, budget=600, progress=progress)
     assert adapter.outcome.training
     assert adapter.outcome.training.steps == 24
-    [text] = [r.text for r in adapter.remarks if "interrupted" in r.text]
+    [text] = [r.text for r in adapter.remarks if r.code == "stage.interrupted"]
     assert text == f"The training was interrupted{said}"
 
 
