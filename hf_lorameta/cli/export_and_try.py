@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -121,6 +121,7 @@ def try_(
     """Answer prompts with an adapter (extra: eval)."""
     from hf_lorameta.data.columns.columns import Columns
     from hf_lorameta.data.questions import Question
+    from hf_lorameta.engines.adapter_weights import adapter_weights
     from hf_lorameta.hub.client import Hub
     from hf_lorameta.pipeline.answering import attached
     from hf_lorameta.pipeline.evaluate import open_evaluator
@@ -138,6 +139,7 @@ def try_(
     else:
         fill = partial(from_option(template).replace, "{}")
     evaluator = open_evaluator(*predictor.answering.base, token, max_tokens)
+    weights = adapter_weights(predictor.answering.folder)
     asked: Iterable[str] = sys.stdin if prompt is None else [prompt]
     if prompt is None:
         logger.info(_what_is_read())
@@ -145,10 +147,14 @@ def try_(
         asked = [sys.stdin.read()]
     for text in asked:
         asking = fill(as_unicode(text.rstrip("\n") if prompt is None else text))
-        with attached(evaluator, predictor.answering) as answer:
-            [found] = answer([Question(asking)])
-        data = {"prompt": asking, "answer": found.answer, "probability": found.probability}
-        shown = found.answer
+        data: dict[str, Any] = {"prompt": asking}
+        if predictor.choice:
+            with attached(evaluator, predictor.answering) as answer:
+                [found] = answer([Question(asking)])
+            data |= {"answer": found.answer, "probability": found.probability}
+        else:
+            data["answer"] = evaluator.answer(asking, weights)
+        shown = data["answer"]
         if not shown:
             logger.info(_NO_ANSWER)
         if compare:

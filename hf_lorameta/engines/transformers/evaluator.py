@@ -306,8 +306,8 @@ class TorchEvaluator(scoring.Evaluator):
 
     # --- answers ---
 
-    def answer(self, prompt: str, adapter: Path | None = None) -> str:
-        """Return the greedy answer to a prompt, of the base model or with a PEFT adapter.
+    def answer(self, prompt: str, adapter: Adapter | None = None) -> str:
+        """Return the greedy answer to a prompt, of the base model or with an adapter.
 
         Raises:
             AdapterError: the adapter is broken, or does not fit the base model.
