@@ -17,6 +17,7 @@ _MODULES = {
     "ReadingLimits": "data.sources.reading_limits",
     "Recipe": "recipe",
     "Report": "engines.scoring",
+    "Request": "pipeline.request",
     "evaluate": "pipeline.evaluate",
     "generate": "pipeline.generate",
     "merge": "pipeline.merge",
@@ -38,6 +39,7 @@ __all__ = [
     "ReadingLimits",
     "Recipe",
     "Report",
+    "Request",
     "evaluate",
     "generate",
     "merge",
@@ -59,6 +61,7 @@ if TYPE_CHECKING:
     from hf_lorameta.pipeline.generate import generate, plan
     from hf_lorameta.pipeline.merge import Merge, merge
     from hf_lorameta.pipeline.plan import Plan
+    from hf_lorameta.pipeline.request import Request
     from hf_lorameta.pipeline.predict import predict
     from hf_lorameta.pipeline.save import Generation
     from hf_lorameta.recipe import MergeRecipe, Recipe

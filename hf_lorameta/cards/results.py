@@ -220,7 +220,7 @@ class Outcome:
         given_model: whether a loaded base model was given, instead of that on this machine.
         budget: the time limit in seconds; None without one.
         records: what stages other than training and check did, in their order.
-        asked: the settings of the stages that were run, by the names of fields.
+        asked: the settings of the stages that were run, those that are not the defaults.
     """
 
     training: Training | None = None

@@ -58,7 +58,7 @@ def generate(
             unchanged. None loads it if it is needed.
         token: of the Hub; None uses the saved one.
         progress: called with (stage, done, total), where total is 0 if unknown; None shows bars.
-        asked: any other field of `hf_lorameta.pipeline.request.Request`, such as `columns`,
+        asked: any other field of `hf_lorameta.Request`, such as `columns`,
             `instruction`, `train` or `check`.
 
     Returns:
@@ -108,7 +108,7 @@ def plan(
         base: the base model, a Hub id or a folder; None is the bank's.
         token: of the Hub; None uses the saved one.
         progress: called with (stage, done, total), where total is 0 if unknown; None shows bars.
-        asked: any other field of `hf_lorameta.pipeline.request.Request`, such as `columns`, `split`
+        asked: any other field of `hf_lorameta.Request`, such as `columns`, `split`
             or `instruction`.
 
     Raises:

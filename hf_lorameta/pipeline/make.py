@@ -76,7 +76,7 @@ def make_adapter(
     work, model_seconds = _run(stages, work, session, seconds or None, clock)
     outcome = work.outcome
     if outcome != Outcome():
-        asked = (stage.settings.model_dump() for stage in stages)
+        asked = (stage.settings.model_dump(exclude_defaults=True) for stage in stages)
         outcome = replace(
             outcome,
             given_model=session.has_model,

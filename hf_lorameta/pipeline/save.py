@@ -282,7 +282,7 @@ class Generation(SavableAdapter):
             **record,
             "dataset": plan["dataset"],
             "remarks": [remark.to_dict() for remark in self.remarks],
-            "verdict": self.verdict.text,
+            "verdict": self.verdict.to_dict(),
             "seconds": self.seconds,
             "step_share": self.step_seconds / model_seconds if model_seconds else None,
         }

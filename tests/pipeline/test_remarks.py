@@ -96,12 +96,12 @@ def made(of: Plan, **results: Any) -> Generation:
 def trained(of: Plan, held_out: int = 25, **changes: Any) -> Generation:
     training = replace(TRAINING, **changes)
     drawn = Drawn(200, training.rows if not training.folds else 68, held_out, 0)
-    return made(of, training=training, drawn=drawn)
+    return made(of, training=training, drawn=drawn, asked={"train": 100})
 
 
 def with_check(of: Plan, drawn: int) -> Generation:
     counts = Drawn(200, 0, 0, drawn)
-    return made(of, check=check(), drawn=counts)
+    return made(of, check=check(), drawn=counts, asked={"check": 20})
 
 
 def stopped(of: Plan) -> Generation:
