@@ -61,8 +61,8 @@ if TYPE_CHECKING:
     from hf_lorameta.pipeline.generate import generate, plan
     from hf_lorameta.pipeline.merge import Merge, merge
     from hf_lorameta.pipeline.plan import Plan
-    from hf_lorameta.pipeline.request import Request
     from hf_lorameta.pipeline.predict import predict
+    from hf_lorameta.pipeline.request import Request
     from hf_lorameta.pipeline.save import Generation
     from hf_lorameta.recipe import MergeRecipe, Recipe
 
