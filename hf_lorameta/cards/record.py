@@ -12,10 +12,12 @@ from typing import Any, Literal
 from pydantic import (
     BaseModel,
     ConfigDict,
+    SerializerFunctionWrapHandler,
     TypeAdapter,
     ValidationError,
     field_serializer,
     field_validator,
+    model_serializer,
 )
 
 from hf_lorameta.cards.results import CheckResult, Drawn, Training
@@ -92,6 +94,11 @@ class RemarkRecord(_Part):
     code: str
     option: str | None = None
     figures: Mapping[str, Any] | None = None
+
+    @model_serializer(mode="wrap")
+    def _as_stored(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what is not set."""
+        return {name: value for name, value in serialize(self).items() if value is not None}
 
 
 class Made(_Part):
