@@ -136,7 +136,9 @@ def test_products_of_whole_numbers_are_exact(rows: int) -> None:
     rounded = products.quantized(weight.bfloat16())
     assert torch.equal(rounded.values, weight.to(torch.int8))
     assert torch.equal(products.linear(x.float(), rounded), (x @ weight.T).float())
-    assert torch.equal(products.input_gradient(g.float(), rounded), (g @ weight).float())
+    for rounds in (True, False):
+        found = products.input_gradient(g.float(), rounded, rounds)
+        assert torch.equal(found, (g @ weight).float())
 
 
 @rounds
@@ -153,6 +155,14 @@ def test_rounding_is_relative_to_each_row() -> None:
     ):
         error = suited_layers.relative_error(found, expected)
         assert 0.0 < error < 2.5 / products.int8_levels()
+
+
+@rounds
+def test_a_gradient_that_is_not_rounded_keeps_its_many_small_values() -> None:
+    g, weight = torch.full((1, 5000), 1e-4), torch.ones(5000, 4)
+    g[0, 7] = -0.9999
+    found = products.input_gradient(g, products.quantized(weight), rounds=False)
+    torch.testing.assert_close(found, g @ weight, atol=1e-3, rtol=0.0)
 
 
 @rounds

@@ -77,14 +77,27 @@ def linear(x: torch.Tensor, weight: Weight, bias: torch.Tensor | None = None) ->
     return y if bias is None else y.add_(bias)
 
 
-def input_gradient(g: torch.Tensor, weight: Weight) -> torch.Tensor:
-    """Return ``g W``, (T, in), of g (T, out); W (out, in) may be narrower. No gradients."""
+def input_gradient(g: torch.Tensor, weight: Weight, rounds: bool = True) -> torch.Tensor:
+    """Return ``g W``, (T, in), of g (T, out); W (out, in) may be narrower. No gradients.
+
+    Args:
+        g: the gradient of the output.
+        weight: W.
+        rounds: whether g is rounded to 8 bits where W is.
+    """
     if isinstance(weight, Int8):
-        return _int8_product(g * weight.scale, weight.values).mul_(weight.inputs)
+        scaled, values = g * weight.scale, weight.values
+        x = _int8_product(scaled, values) if rounds else _converting_product(scaled, values)
+        return x.mul_(weight.inputs)
     if weight.dtype == g.dtype:
         return g @ weight
     if not is_slow(weight.dtype):
         return (g.to(weight.dtype) @ weight).to(g.dtype)
+    return _converting_product(g, weight)
+
+
+def _converting_product(g: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Return the product of g (T, n) and a narrower weight (n, m), converted block by block."""
     x = g.new_zeros(len(g), weight.shape[1])
     for block in blocks(weight):
         x.addmm_(g[:, block], weight[block].to(g.dtype))

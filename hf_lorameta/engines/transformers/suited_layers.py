@@ -66,7 +66,7 @@ def suit(model: Any, ids: torch.Tensor | None = None, keep: bool = False) -> Cal
     if all(p.dim() <= 1 for p in others):
         with ExitStack() as undo:
             _compute_in_float32(model, others, undo)
-            if rounds:
+            if ids is not None and rounds:
                 _round_layers(model, ids, undo if keep else None)
             return undo.pop_all().close
     if not is_slow(dtype):
@@ -90,8 +90,10 @@ def arithmetic_of(model: Any) -> str:
 
 def frozen_weight(layer: Any, weight: torch.Tensor) -> Weight:
     """Return the weight (out, in) of a linear layer with its scales, if it has these."""
-    scales = [getattr(layer, name, None) for name in _SCALES]
-    return weight if scales[0] is None else Int8(weight, *scales)
+    if not hasattr(layer, _SCALES[0]):
+        return weight
+    scale, inputs = (getattr(layer, name) for name in _SCALES)
+    return Int8(weight, scale, inputs)
 
 
 def _linears(model: Any) -> list[torch.nn.Linear]:
@@ -116,7 +118,11 @@ def _compute_in_float32(model: Any, others: list[torch.nn.Parameter], undo: Exit
 
 
 class _Product(torch.autograd.Function):
-    """A linear layer; for the backward pass it keeps its weights, not the converted ones."""
+    """A linear layer; for the backward pass it keeps its weights, not the converted ones.
+
+    Gradients are not rounded: those of the output layer, probabilities of all words, would be zero
+    but for a few. With them rounded, 24 steps of SmolLM2-135M reached a loss of 2.9 instead of 1.7.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Any, weight: Any, bias: Any) -> Any:
@@ -125,7 +131,7 @@ class _Product(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *outputs: Any) -> Any:
-        return input_gradient(outputs[0], ctx.weight), None, None
+        return input_gradient(outputs[0], ctx.weight, rounds=False), None, None
 
 
 def _forward(module: torch.nn.Linear, x: torch.Tensor) -> torch.Tensor:
