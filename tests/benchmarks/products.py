@@ -148,7 +148,7 @@ def generate_memory(base: str, budget: str) -> float:
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("base", nargs="+")
+    parser.add_argument("base", nargs="*")
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--kind", help="print the figures of a step in this arithmetic alone")
     parser.add_argument("--task", default=TASK)
@@ -167,11 +167,11 @@ def main() -> None:
     print(markdown_table(["GFLOPS of tokens, inputs → outputs", *kinds], table))
     table = []
     for base in arguments.base:
-        for chosen in kinds:
+        for name in kinds:
             common = ["--steps", str(arguments.steps), "--task", arguments.task]
-            found = _in_process([base, *common, "--seed", str(arguments.seed), "--kind", chosen])
-            figures = [f"{found[name]:.2f}" for name in ("step", "load", "before", "after", "GB")]
-            table.append([Path(base).name, chosen, *figures])
+            found = _in_process([base, *common, "--seed", str(arguments.seed), "--kind", name])
+            figures = [f"{found[key]:.2f}" for key in ("step", "load", "before", "after", "GB")]
+            table.append([Path(base).name, name, *figures])
         if arguments.generate:
             memory = generate_memory(base, arguments.generate)
             table.append([Path(base).name, "generate", "", "", "", "", f"{memory:.2f}"])

@@ -1,5 +1,6 @@
 """A model computes in float32 or int8 what its own weights give in float32."""
 
+import itertools
 import math
 from pathlib import Path
 from typing import Any
@@ -135,7 +136,9 @@ def test_products_of_whole_numbers_are_exact(rows: int) -> None:
     rounded = products.quantized(weight.bfloat16())
     assert torch.equal(rounded.values, weight.to(torch.int8))
     assert torch.equal(products.linear(x.float(), rounded), (x @ weight.T).float())
-    assert torch.equal(products.input_gradient(g.float(), rounded), (g @ weight).float())
+    for rounds in (True, False):
+        found = products.input_gradient(g.float(), rounded, rounds)
+        assert torch.equal(found, (g @ weight).float())
 
 
 @rounds
@@ -154,6 +157,27 @@ def test_rounding_is_relative_to_each_row() -> None:
         assert 0.0 < error < 2.5 / products.int8_levels()
 
 
+@rounds
+def test_a_gradient_that_is_not_rounded_keeps_its_many_small_values() -> None:
+    g, weight = torch.full((1, 5000), 1e-4), torch.ones(5000, 4)
+    g[0, 7] = -0.9999
+    found = products.input_gradient(g, products.quantized(weight), rounds=False)
+    torch.testing.assert_close(found, g @ weight, atol=1e-3, rtol=0.0)
+
+
+@rounds
+def test_scales_of_inputs_keep_what_is_smaller_than_an_outlier() -> None:
+    generator = torch.Generator().manual_seed(0)
+    weight, x = (torch.randn(n, generator=generator) for n in ((50, 70), (9, 70)))
+    weight[:, 5], x[:, 6], weight[:, 7] = 1e-2 * weight[:, 5], 0.0, 0.0
+    x[:, 5] *= 100
+    found = [
+        suited_layers.relative_error(products.linear(x, rounded), x @ weight.T)
+        for rounded in (products.quantized(weight, x), products.quantized(weight))
+    ]
+    assert found[0] < found[1] / 2
+
+
 @pytest.mark.parametrize("value", [math.inf, math.nan])
 def test_what_is_not_finite_has_an_infinite_error(value: float) -> None:
     x = torch.tensor([[1.0, value]])
@@ -170,7 +194,7 @@ def test_a_rounded_model_has_one_copy_of_its_weights_and_about_the_same_losses(
     linears = [m for m in rounded.model.modules() if isinstance(m, torch.nn.Linear)]
     assert {module.weight.dtype for module in linears} == {torch.int8}
     found, expected = (one.row_losses(one.encode(ROWS)) for one in (rounded, plain))
-    np.testing.assert_allclose(found.sums, expected.sums, rtol=0.02)
+    np.testing.assert_allclose(found.sums, expected.sums, rtol=0.05)
     assert found.sums != expected.sums
     twin = rounded.twin()
     assert twin.row_losses(twin.encode(ROWS)).sums == found.sums
@@ -181,18 +205,17 @@ def test_a_layer_whose_output_changes_keeps_its_weight(
     base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prefer(monkeypatch, "int8")
+    errors = itertools.cycle([0.0, 0.0, math.inf, 0.0])  # of an output, of its gradient
+    monkeypatch.setattr(suited_layers, "relative_error", lambda found, expected: next(errors))
     plain = TorchEvaluator.from_folder(base, "bfloat16")
-    outlier = plain.model.model.layers[1].mlp.down_proj
-    own = plain.model.model.layers[1].mlp.up_proj.weight
-    with torch.no_grad():
-        own[0] *= 1e4  # an input of the next layer that is far larger than the others
-        outlier.weight[:, 0] = 0.0
+    linears = [m for m in plain.model.modules() if isinstance(m, torch.nn.Linear)]
+    before = [module.weight for module in linears]
     with TorchEvaluator.of_model(plain.model, plain.tokenizer) as suited:
-        dtypes = {m.weight.dtype for m in plain.model.modules() if isinstance(m, torch.nn.Linear)}
-        assert dtypes == {torch.int8, torch.bfloat16}
-        assert outlier.weight.dtype == torch.bfloat16
+        dtypes = [module.weight.dtype for module in linears]
+        assert dtypes.count(torch.int8) == (len(linears) + 1) // 2
+        assert dtypes.count(torch.bfloat16) == len(linears) // 2
         assert suited.arithmetic == "int8"
-    assert plain.model.model.layers[1].mlp.up_proj.weight is own
+    assert all(m.weight is own for m, own in zip(linears, before, strict=True))
     assert {p.dtype for p in plain.model.parameters()} == {torch.bfloat16}
     assert not [name for name, _ in plain.model.named_buffers() if "int8" in name]
 

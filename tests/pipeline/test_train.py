@@ -72,7 +72,7 @@ def test_training_lowers_the_loss_and_the_card_says_so(
     others = [row for row in pool if row not in drawn.train]
     assert loss(bank, others, tmp_path / "trained") < loss(bank, others, tmp_path / "generated")
     assert trained.outcome.check.losses["generated"] == pytest.approx(
-        loss(bank, list(drawn.check), tmp_path / "trained"), abs=0.02
+        loss(bank, list(drawn.check), tmp_path / "trained"), abs=0.05
     )
     card = (tmp_path / "trained" / "README.md").read_text()
     assert "**Trained on 16 rows of the dataset**" in card

@@ -1,11 +1,12 @@
 """Products of frozen layers and their input gradients, in float32, bfloat16 or int8.
 
-Which of these a CPU multiplies fastest is measured. Weights in 8 bits have one scale s per output,
-inputs and gradients one per token t, and sums are exact in 32 bits:
+Which of these a CPU multiplies fastest is measured. Weights in 8 bits have one scale s per output
+and one c per input, inputs and gradients one t per token, and sums are exact in 32 bits:
 
-    y = t · (x₈ W₈ᵀ) · s        ∂x = t · ((g · s)₈ W₈)
+    y = t · ((c · x)₈ W₈ᵀ) · s        ∂x = t · ((g · s)₈ W₈) · c
 
-Both use the same copy of W₈. Needs the extra ``eval``.
+Both use the same copy of W₈. As in SmoothQuant (arXiv 2211.10438), c makes inputs smaller that are
+larger than the others in most tokens, and their weights larger. Needs the extra ``eval``.
 """
 
 import math
@@ -26,6 +27,11 @@ _PRODUCT = (256, 576, 1536)
 """Rows, width and outputs of the product whose time is measured."""
 _GAIN = 0.8
 """int8 is used if it takes so much of the time of the faster of the others, or less."""
+_SHIFT = 0.4
+"""How much of the differences between inputs is moved to the weights: 0 none, 1 all."""
+_LEAST = 1e-2
+"""What is smaller than this share of the others counts as this large, for the scales of inputs."""
+_TINY = 1e-30
 _HOPELESS = 4.0
 """What takes so many times as long is not measured further: kernels for other CPUs take seconds."""
 
@@ -39,15 +45,17 @@ class Arithmetic(StrEnum):
 
 
 class Int8(NamedTuple):
-    """A weight (out, in) in 8 bits, each row times its scale.
+    """A weight (out, in) in 8 bits.
 
     Attributes:
         values: (out, in) int8.
-        scale: (out,) float32.
+        scale: s, (out,) float32.
+        inputs: c, (in,) float32.
     """
 
     values: torch.Tensor
     scale: torch.Tensor
+    inputs: torch.Tensor
 
 
 Weight = torch.Tensor | Int8
@@ -56,7 +64,7 @@ Weight = torch.Tensor | Int8
 def linear(x: torch.Tensor, weight: Weight, bias: torch.Tensor | None = None) -> torch.Tensor:
     """Return ``x Wᵀ + b``, (T, out), of x (T, in); W (out, in) may be narrower. No gradients."""
     if isinstance(weight, Int8):
-        y = _int8_product(x, weight.values.T).mul_(weight.scale)
+        y = _int8_product(x * weight.inputs, weight.values.T).mul_(weight.scale)
     elif weight.dtype == x.dtype:
         return torch.nn.functional.linear(x, weight, bias)
     elif not is_slow(weight.dtype):
@@ -69,27 +77,51 @@ def linear(x: torch.Tensor, weight: Weight, bias: torch.Tensor | None = None) ->
     return y if bias is None else y.add_(bias)
 
 
-def input_gradient(g: torch.Tensor, weight: Weight) -> torch.Tensor:
-    """Return ``g W``, (T, in), of g (T, out); W (out, in) may be narrower. No gradients."""
+def input_gradient(g: torch.Tensor, weight: Weight, rounds: bool = True) -> torch.Tensor:
+    """Return ``g W``, (T, in), of g (T, out); W (out, in) may be narrower. No gradients.
+
+    Args:
+        g: the gradient of the output.
+        weight: W.
+        rounds: whether g is rounded to 8 bits where W is.
+    """
     if isinstance(weight, Int8):
-        return _int8_product(g * weight.scale, weight.values)
+        scaled, values = g * weight.scale, weight.values
+        x = _int8_product(scaled, values) if rounds else _converting_product(scaled, values)
+        return x.mul_(weight.inputs)
     if weight.dtype == g.dtype:
         return g @ weight
     if not is_slow(weight.dtype):
         return (g.to(weight.dtype) @ weight).to(g.dtype)
+    return _converting_product(g, weight)
+
+
+def _converting_product(g: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Return the product of g (T, n) and a narrower weight (n, m), converted block by block."""
     x = g.new_zeros(len(g), weight.shape[1])
     for block in blocks(weight):
         x.addmm_(g[:, block], weight[block].to(g.dtype))
     return x
 
 
-def quantized(weight: torch.Tensor) -> Int8:
-    """Return a weight (out, in) in 8 bits, or in 7 where products of 8 bits overflow."""
+def quantized(weight: torch.Tensor, x: torch.Tensor | None = None) -> Int8:
+    """Return a weight (out, in) in 8 bits, or in 7 where products of 8 bits overflow.
+
+    Args:
+        weight: to round.
+        x: some of the inputs that it will be multiplied with, (T, in); None is any.
+    """
     values = torch.empty(weight.shape, dtype=torch.int8)
-    scale = torch.empty(len(weight))
+    scale, inputs = torch.empty(len(weight)), torch.ones(weight.shape[1])
+    if x is not None:
+        largest = x.float().abs().amax(0)
+        largest.clamp_(min=float(largest.mean()) * _LEAST + _TINY)
+        own = weight.abs().amax(0).float()
+        own.clamp_(min=float(own.mean()) * _LEAST + _TINY)
+        inputs = own.pow_(1 - _SHIFT) / largest.pow_(_SHIFT)
     for block in blocks(weight):
-        values[block], scale[block] = _rounded(weight[block].float(), int8_levels())
-    return Int8(values, scale)
+        values[block], scale[block] = _rounded(weight[block].float() / inputs, int8_levels())
+    return Int8(values, scale, inputs)
 
 
 def blocks(weight: torch.Tensor) -> Iterator[slice]:
@@ -100,7 +132,7 @@ def blocks(weight: torch.Tensor) -> Iterator[slice]:
 
 def _rounded(x: torch.Tensor, levels: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the rows of x (T, n) as int8 within ±levels, and their scales (T,)."""
-    scale = (x.abs().amax(1) / levels).clamp_(min=torch.finfo(torch.float32).tiny)
+    scale = (x.abs().amax(1) / levels).clamp_(min=_TINY)
     return (x / scale[:, None]).round_().to(torch.int8), scale
 
 

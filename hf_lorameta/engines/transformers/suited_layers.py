@@ -6,8 +6,8 @@ Layers with weights in 16 bits therefore convert them block by block when they u
 rounded to 8 bits once, if products of these are faster; all other values are float32. Needs the
 extra ``eval``.
 
-A layer is rounded if its output stays nearly the same. This is found by a pass through the model:
-each layer computes its output with both weights and keeps one of them.
+A layer is rounded if its output and its input gradient stay nearly the same. This is found by a
+pass through the model: each layer computes both with both weights, and keeps one of these.
 """
 
 import logging
@@ -34,10 +34,10 @@ from hf_lorameta.engines.transformers.products import (
 )
 from hf_lorameta.errors import first_line
 
-_MOST_ERROR = 0.1
-"""Most error of a rounded layer's output, relative to the output, the mean over tokens."""
-_SCALE = "int8_scale"
-"""Name of the buffer in which a rounded layer has the scales of its weight."""
+_MOST_ERROR = 0.05
+"""Most error of a rounded layer's output and gradient, relative to these, the mean over tokens."""
+_SCALES = ("int8_scale", "int8_inputs")
+"""Names of the buffers in which a rounded layer has the scales of its weight."""
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ def suit(model: Any, ids: torch.Tensor | None = None, keep: bool = False) -> Cal
     if all(p.dim() <= 1 for p in others):
         with ExitStack() as undo:
             _compute_in_float32(model, others, undo)
-            if rounds and ids is not None:
+            if ids is not None and rounds:
                 _round_layers(model, ids, undo if keep else None)
             return undo.pop_all().close
     if not is_slow(dtype):
@@ -83,15 +83,17 @@ def is_suited(model: Any) -> bool:
 
 def arithmetic_of(model: Any) -> str:
     """Return int8 if some layer of a model is rounded, else the torch name of its values' dtype."""
-    if any(hasattr(module, _SCALE) for module in model.modules()):
+    if any(hasattr(module, _SCALES[0]) for module in model.modules()):
         return Arithmetic.INT8.value
     return "float32" if is_suited(model) else str(model.dtype).removeprefix("torch.")
 
 
 def frozen_weight(layer: Any, weight: torch.Tensor) -> Weight:
     """Return the weight (out, in) of a linear layer with its scales, if it has these."""
-    scale = getattr(layer, _SCALE, None)
-    return weight if scale is None else Int8(weight, scale)
+    if not hasattr(layer, _SCALES[0]):
+        return weight
+    scale, inputs = (getattr(layer, name) for name in _SCALES)
+    return Int8(weight, scale, inputs)
 
 
 def _linears(model: Any) -> list[torch.nn.Linear]:
@@ -116,7 +118,11 @@ def _compute_in_float32(model: Any, others: list[torch.nn.Parameter], undo: Exit
 
 
 class _Product(torch.autograd.Function):
-    """A linear layer; for the backward pass it keeps its weights, not the converted ones."""
+    """A linear layer; for the backward pass it keeps its weights, not the converted ones.
+
+    Gradients are not rounded: those of the output layer, probabilities of all words, would be zero
+    but for a few. With them rounded, 24 steps of SmolLM2-135M reached a loss of 2.9 instead of 1.7.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Any, weight: Any, bias: Any) -> Any:
@@ -125,7 +131,7 @@ class _Product(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *outputs: Any) -> Any:
-        return input_gradient(outputs[0], ctx.weight), None, None
+        return input_gradient(outputs[0], ctx.weight, rounds=False), None, None
 
 
 def _forward(module: torch.nn.Linear, x: torch.Tensor) -> torch.Tensor:
@@ -151,8 +157,10 @@ def _round_layers(model: Any, ids: torch.Tensor, undo: ExitStack | None) -> None
         vars(module)["forward"] = partial(_forward, module)
         flat = x.reshape(-1, x.shape[-1])
         weight = _read_again(module.weight, mappings)
-        y, rounded = linear(flat, weight), quantized(weight)
-        errors[id(module)] = relative_error(linear(flat, rounded), y)
+        y, rounded = linear(flat, weight), quantized(weight, flat)
+        gradient = input_gradient(y, rounded), input_gradient(y, weight)  # y stands for one of it
+        pairs = (linear(flat, rounded), y), gradient
+        errors[id(module)] = max(relative_error(*pair) for pair in pairs)
         if errors[id(module)] <= _MOST_ERROR:
             _replace(model, module, rounded, undo)
         y = y if module.bias is None else y + module.bias
@@ -195,9 +203,11 @@ def _replace(model: Any, module: torch.nn.Linear, rounded: Int8, undo: ExitStack
     weight = torch.nn.Parameter(rounded.values, requires_grad=False)
     for one in (module, *shared):
         one.weight = weight
-        one.register_buffer(_SCALE, rounded.scale, persistent=False)
+        for name, scale in zip(_SCALES, rounded[1:], strict=True):
+            one.register_buffer(name, scale, persistent=False)
+            if undo is not None:
+                undo.callback(delattr, one, name)
         if undo is not None:
-            undo.callback(delattr, one, _SCALE)
             undo.callback(setattr, one, "weight", own)
     for embedding in shared:
         vars(embedding)["forward"] = partial(_embed, embedding)
@@ -206,8 +216,8 @@ def _replace(model: Any, module: torch.nn.Linear, rounded: Int8, undo: ExitStack
 
 
 def _embed(embedding: torch.nn.Embedding, ids: torch.Tensor) -> torch.Tensor:
-    scale = getattr(embedding, _SCALE)
-    values: torch.Tensor = embedding.weight[ids] * scale[ids][..., None]
+    scale, inputs = (getattr(embedding, name) for name in _SCALES)
+    values: torch.Tensor = embedding.weight[ids] * scale[ids][..., None] * inputs
     return values
 
 
