@@ -22,6 +22,9 @@ UNASKED_SECONDS = 60.0
 _WITH_PORT = re.compile(r"(?:\[(.*)\]|([^:]*))(?::\d+)?")
 _IPV6_PREFIX = 64
 """Leading bits of an IPv6 address that identify a visitor, who may choose the other bits."""
+_SITE_PREFIX, SITE_SHARES = 48, 4
+"""Leading bits that a site has in common, which may have 65,536 networks, and how many shares of an
+address all of them have together."""
 
 
 @dataclass(eq=False)
@@ -139,6 +142,18 @@ def network(address: str) -> str:
         mapped = parsed.ipv4_mapped
         return str(mapped or ip_network((parsed, _IPV6_PREFIX), strict=False))
     return str(parsed or address)
+
+
+def shares_of(address: str) -> dict[str, int]:
+    """Return the networks that what an address uses is counted by, and the shares of each.
+
+    Example:
+        >>> shares_of("203.0.113.7"), shares_of("2001:db8:1:2::/64")
+        ({'203.0.113.7': 1}, {'2001:db8:1:2::/64': 1, '2001:db8:1::/48': 4})
+    """
+    if ":" not in address or "/" not in address:
+        return {address: 1}
+    return {address: 1, str(ip_network(address).supernet(new_prefix=_SITE_PREFIX)): SITE_SHARES}
 
 
 def _parsed(address: str) -> IPv4Address | IPv6Address | None:

@@ -4,6 +4,7 @@ import threading
 import time
 from collections import deque
 
+from limits.callers import shares_of
 from space_error import SpaceError
 
 MODEL_SECONDS, TRAINING_SECONDS, READING_SECONDS = 600.0, 1800.0, 1800.0
@@ -35,10 +36,13 @@ class HourlyShare:
         Raises:
             SpaceError: it does not.
         """
-        now, used = time.monotonic(), self._recent(address)
-        if sum(before for _, before in used) + amount <= self._most:
+        for network, shares in shares_of(address).items():
+            used = self._recent(network)
+            if sum(before for _, before in used) + amount > shares * self._most:
+                break
+        else:
             return
-        since = now - used[0][0] if used else 0.0  # none, if this amount alone is too much
+        since = time.monotonic() - used[0][0] if used else 0.0  # none: this alone is too much
         minutes = (PERIOD - since) / 60
         raise SpaceError(
             f"You have {self._done} within an hour, the limit for one visitor",
@@ -64,7 +68,8 @@ class HourlyShare:
     def add(self, address: str, amount: float) -> None:
         """Count what has just been used."""
         with self._lock:
-            self._used.setdefault(address, deque()).append((time.monotonic(), amount))
+            for network in shares_of(address):
+                self._used.setdefault(network, deque()).append((time.monotonic(), amount))
 
 
 MODEL_TIME = HourlyShare(MODEL_SECONDS, f"tried adapters for {MODEL_SECONDS / 60:.0f} minutes")

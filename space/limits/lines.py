@@ -8,14 +8,14 @@ import asyncio
 import threading
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable
 from contextlib import closing
 from dataclasses import dataclass
 from typing import TypeVar
 
 from starlette.concurrency import iterate_in_threadpool
 
-from limits.callers import Call
+from limits.callers import Call, shares_of
 from limits.hourly import MODEL_TIME, READING_TIME, TRAINING_TIME
 from settings import SpaceSettings
 from space_error import SpaceError
@@ -100,15 +100,17 @@ class Line:
             FullError: it is the last one, or those that the address or session may have are taken.
         """
         with self._lock:
-            of_address = sum(place.address == address for place in self._waiting)
+            waiting = _by_network(self._waiting)
+            of_address = max(waiting[network] for network in shares_of(address))
             of_session = sum(place.session == session for place in self._waiting)
             if of_address >= max(1, self._places // 2) or of_session >= max(1, self._places // 4):
                 raise FullError(_SHARE_TAKEN, code="page.share-taken", hint=_AGAIN)
             self._waiting.append(place := Place(address, session))
-            turns, turn = self._taken(), dict[Place, tuple[int, int]]()
+            turns, turn = _by_network(self._running), dict[Place, tuple[int, int]]()
             for other in self._waiting:
-                turn[other] = turns[other.address], self._used(other.address)
-                turns[other.address] += 1
+                shares = shares_of(other.address)
+                turn[other] = max(turns[n] // shares[n] for n in shares), self._used(other.address)
+                turns.update(shares.keys())
             self._waiting.sort(key=turn.__getitem__)
             if len(self._waiting) > self._places:
                 self._waiting.pop().lost = True
@@ -125,14 +127,16 @@ class Line:
         with self._lock:
             if place.lost:
                 raise FullError(_FULL, code="page.line-full", hint=_AGAIN)
-            taken, now = self._taken(), self._now()
+            taken, now = _by_network(self._running), self._now()
             if self._after and self._after.is_used() and now - self._began < AFTER_SECONDS:
                 return False
             begun = (other.began for other in self._running)
             slow = sum(began is not None and now - began > SLOW_SECONDS for began in begun)
             beside = min(slow, self._places // 4) if self._reads else 0
             share = max(1, self._at_once - 1)
-            ready = (other for other in self._waiting if taken[other.address] < share)
+            ready = (
+                p for p in self._waiting if all(taken[n] < share for n in shares_of(p.address))
+            )
             if len(self._running) - beside >= self._at_once or next(ready, None) is not place:
                 return False
             self._waiting.remove(place)
@@ -158,9 +162,6 @@ class Line:
         with self._lock:
             if not place.lost:
                 (self._waiting if place.began is None else self._running).remove(place)
-
-    def _taken(self) -> Counter[str]:
-        return Counter(place.address for place in self._running)
 
     async def run(
         self, call: Call, work: Callable[[], Generator[T, None, None]], wanted: Callable[[], bool]
@@ -194,6 +195,11 @@ class Line:
                     yield news
         finally:
             self.leave(place)
+
+
+def _by_network(places: Iterable[Place]) -> Counter[str]:
+    """Return the number of places of each network."""
+    return Counter(network for place in places for network in shares_of(place.address))
 
 
 def make_lines(settings: SpaceSettings) -> dict[str, Line]:

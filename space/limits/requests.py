@@ -18,7 +18,15 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from limits.callers import Call, Stream, find_address, from_another_site, note_call, opens_page
+from limits.callers import (
+    Call,
+    Stream,
+    find_address,
+    from_another_site,
+    note_call,
+    opens_page,
+    shares_of,
+)
 from limits.routes import Kind, kind_of
 from limits.uploads import Uploads, is_upload
 
@@ -94,9 +102,11 @@ class VisitorLimits:
             if kind is None:
                 raise RefusedError(404, "Not found.")
             self._count(address, kind)
-            if self._open[address, kind] >= AT_ONCE.get(kind, 1000):
-                raise RefusedError(429, _BUSY)
-            with _counted(self._open, (address, kind)):
+            shares = shares_of(address)
+            for network, number in shares.items():
+                if self._open[network, kind] >= number * AT_ONCE.get(kind, 1000):
+                    raise RefusedError(429, _BUSY)
+            with _counted(self._open, *((network, kind) for network in shares)):
                 if kind == "upload":
                     self._count_upload(scope, address)
                     await self._forward(scope, _one_file(scope, incoming.receive), send)
@@ -126,11 +136,12 @@ class VisitorLimits:
         if len(self._used) > 10_000:  # forget those whose use has faded
             faded = now - BURST / PER_SECOND
             self._used = {a: used for a, used in self._used.items() if used[1] > faded}
-        used, at = self._used.get(address, (0.0, now))
-        used = max(0.0, used - (now - at) * PER_SECOND) + cost
-        if used > BURST:
-            raise RefusedError(429, _BUSY)
-        self._used[address] = used, now
+        for network, shares in shares_of(address).items():
+            used, at = self._used.get(network, (0.0, now))
+            used = max(0.0, used - (now - at) * PER_SECOND * shares) + cost
+            if used > BURST * shares:
+                raise RefusedError(429, _BUSY)
+            self._used[network] = used, now
 
     async def _answer(
         self, scope: Scope, address: str, session: str | None, receive: Receive, send: Send
@@ -258,15 +269,16 @@ class VisitorLimits:
 
 
 @contextmanager
-def _counted(counter: Counter[T], key: T) -> Iterator[None]:
-    """Count one more of a key meanwhile."""
-    counter[key] += 1
+def _counted(counter: Counter[T], *keys: T) -> Iterator[None]:
+    """Count one more of each key meanwhile."""
+    counter.update(keys)
     try:
         yield
     finally:
-        counter[key] -= 1
-        if not counter[key]:
-            del counter[key]
+        counter.subtract(keys)
+        for key in keys:
+            if not counter[key]:
+                del counter[key]
 
 
 class _Incoming:

@@ -9,6 +9,7 @@ Single requests that no page sends are in ``tests/space/test_attacks.py``.
 
 import argparse
 import asyncio
+import io
 import json
 import multiprocessing
 import tempfile
@@ -22,6 +23,9 @@ from pathlib import Path
 from typing import Any
 from urllib.error import URLError
 from urllib.parse import urlsplit
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from hf_lorameta.demo.run import DATA_FOLDER
 from tests.benchmarks.tables import markdown_table
@@ -175,15 +179,16 @@ class Attacker:
         await self.ask(session, "make", [None, 2], **how)
         return session
 
-    async def plan(self, **inputs: Any) -> None:
+    async def plan(self, address: str = "", **inputs: Any) -> None:
         """Plan through the endpoint and wait for the end."""
-        event = (await self.post("/call/v2/plan", inputs)).get("event_id")
+        event = (await self.post("/call/v2/plan", inputs, address=address)).get("event_id")
         if event:
-            await self.send("GET", f"{API}/call/plan/{event}")
+            await self.send("GET", f"{API}/call/plan/{event}", address=address)
 
-    async def upload(self, content: bytes, name: str = "rows.csv") -> str:
+    async def upload(self, content: bytes, name: str = "rows.csv", address: str = "") -> str:
         """Upload a file; return its path on the server, empty if it was refused."""
-        answer = await self.send("POST", f"{API}/upload", form(content, name), kind=FORM)
+        body, how = form(content, name), {"kind": FORM, "address": address}
+        answer = await self.send("POST", f"{API}/upload", body, **how)
         try:
             return str(json.loads(answer)[0])
         except (ValueError, KeyError):
@@ -321,6 +326,56 @@ async def pages(a: Attacker) -> None:
 @attack("20 plans at once")
 async def plans(a: Attacker) -> None:
     await a.repeat(lambda: a.plan(dataset=SMALL), 20)
+
+
+def of_ipv4(number: int) -> str:
+    """Return one of many addresses."""
+    return f"198.51.{100 + number // 250}.{number % 250}"
+
+
+def of_one_site(number: int) -> str:
+    """Return one of the 65,536 networks that a single site has by IPv6."""
+    return f"2a01:4f8:c0c:{number:x}::1"
+
+
+@attack("200 plans from 20 addresses", of_ipv4, 20, 10)
+@attack("200 plans from 200 networks of one site", of_one_site, 200, 1)
+async def plans_from(
+    a: Attacker, address: Callable[[int], str], addresses: int, of_each: int
+) -> None:
+    """Plan as often from each address; whoever is refused asks again."""
+    first = next(_NUMBERS) * addresses  # the server remembers those of an earlier run
+    names = [address(first + number) for number in range(addresses)]
+
+    async def ask(name: str) -> None:
+        while True:
+            await a.plan(name, dataset=SMALL)
+            await asyncio.sleep(0.2)
+
+    await asyncio.gather(*(ask(name) for name in names for _ in range(of_each)))
+
+
+def equal_rows(number: int) -> bytes:
+    """Return a Parquet file of equal rows, stored once."""
+    zeros = pa.Array.from_buffers(pa.int32(), number, [None, pa.py_buffer(bytes(4 * number))])
+    cells = pa.DictionaryArray.from_arrays(zeros, pa.array(["a b " * 100]))
+    file = io.BytesIO()
+    table = pa.table({"input": cells, "output": cells})
+    pq.write_table(table, file, row_group_size=number, compression="zstd")
+    return file.getvalue()
+
+
+@attack("20 million rows in a small Parquet file, from 14 addresses", 14)
+async def bombs(a: Attacker, addresses: int) -> None:
+    content = equal_rows(20 * MB)
+
+    async def ask(name: str) -> None:
+        while True:
+            path = await a.upload(content, "a.parquet", name)
+            meta = {"_type": "gradio.FileData"}
+            await a.plan(name, dataset="", file={"path": path, "meta": meta})
+
+    await asyncio.gather(*(ask(of_ipv4(number)) for number in range(addresses)))
 
 
 @attack("64 calls of the MCP tool at once")

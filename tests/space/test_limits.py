@@ -29,6 +29,7 @@ from hf_lorameta.data.preview import Preview
 from hf_lorameta.errors import LoraMetaError, UsageError
 from limits import callers, hourly, requests, uploads
 from limits.callers import Call, call_of, find_address
+from limits.hourly import HourlyShare
 from limits.lines import AFTER_SECONDS, LOOK_SECONDS, SLOW_SECONDS, FullError, Line, Place
 from limits.requests import BODY_BYTES, BURST, CROWDED, VisitorLimits
 from serve import let_threads_take_turns
@@ -67,6 +68,42 @@ def test_on_the_hub_the_address_is_the_last_that_a_proxy_saw() -> None:
     assert find_address(scope("10.0.0.3", "1.1.1.1, unknown"), on_hub=True) == "10.0.0.3"
     assert find_address(scope("2001:db8:1:2:3::9"), on_hub=False) == "2001:db8:1:2::/64"
     assert find_address(scope("::ffff:8.8.8.8"), on_hub=False) == "8.8.8.8"
+
+
+def networks(number: int) -> list[str]:
+    """Return networks of one site."""
+    return [f"2001:db8:7:{i:x}::/64" for i in range(number)]
+
+
+def test_the_networks_of_one_site_have_four_shares_together() -> None:
+    spent = HourlyShare(10, "read")
+    for address in networks(4):
+        spent.check(address, 10)
+        spent.add(address, 10)
+    for address in (networks(1)[0], networks(9)[8]):
+        with raises_code("page.hourly-limit"):
+            spent.check(address)
+    spent.check("2001:db8:8::/64")
+
+    line = Line(4, 16)
+    waiting = [line.ask(address, address) for address in networks(8)]
+    with raises_code("page.share-taken"):
+        line.ask(networks(9)[8], 9)
+    assert sum(map(line.begin, waiting)) == 3, "one is left for others"
+    visitor = line.ask("203.0.113.1", 1)
+    assert line.number(visitor) <= 2
+    assert line.begin(visitor)
+
+
+def test_a_site_may_make_four_times_as_many_requests_as_an_address() -> None:
+    async def refused(addresses: list[str]) -> int:
+        server = Server()
+        asked = [await server.ask("/config", address=a) for a in addresses for _ in range(100)]
+        return asked.count(429)
+
+    assert asyncio.run(refused(["2001:db8:7::1"] * 2)) == 0
+    site = [f"2001:db8:7:{i:x}::1" for i in range(20)]
+    assert 1000 < asyncio.run(refused(site)) < 1200
 
 
 class Server:
