@@ -168,7 +168,17 @@ def _parquet_tables(
                 )
                 rows = max(_LEAST_ROWS, _BATCH_BYTES // max(1, *sizes, 1))
                 for batch in stored.iter_batches(min(rows, _BATCH_ROWS), [group]):
-                    yield f"{number}_{group}", builder._cast_table(pa.Table.from_batches([batch]))
+                    table = _as_configured(pa.Table.from_batches([batch]), builder.config)
+                    yield f"{number}_{group}", builder._cast_table(table)
+
+
+def _as_configured(table: Any, config: Any) -> Any:
+    """Return the rows and columns of a table that a configuration keeps."""
+    import pyarrow.parquet as pq
+
+    if (kept := config.filters) is not None:
+        table = table.filter(pq.filters_to_expression(kept) if isinstance(kept, list) else kept)
+    return table.select(config.columns) if config.columns else table
 
 
 def _leave_out_empty_files(urls: list[str]) -> None:
