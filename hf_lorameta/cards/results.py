@@ -50,6 +50,7 @@ class Training:
         outputs: how many different outputs its rows have.
         schedule: steps after which the learning rate was to be zero; perhaps more than `steps`.
         cut: number of its rows of which only a part was read, since they are too long.
+        arithmetic: of the base model's products, int8 or a dtype; another gives other weights.
     """
 
     rows: int
@@ -61,6 +62,7 @@ class Training:
     outputs: int = 0
     schedule: int = 0
     cut: int = 0
+    arithmetic: str = ""
 
     @property
     def saw_all(self) -> bool:

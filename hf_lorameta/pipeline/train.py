@@ -151,11 +151,11 @@ class Train(Stage[TrainSettings]):
         if result.interrupted == "folds":
             counted = f"{sum(len(part.rows) for part in unseen)} of {len(rows.foldable)} rows"
             stopped = f"{self.stopped} in a fold: right answers can be counted on only {counted}."
+        cut = (few if result.folds else train).cut
+        training = _record(result, rows, work.plan.profile.rows, cut)
         outcome = replace(
             work.outcome,
-            training=_record(
-                result, rows, work.plan.profile.rows, (few if result.folds else train).cut
-            ),
+            training=training and replace(training, arithmetic=evaluator.arithmetic),
             out_of_time=not result.rows,
             interrupted=Interruption(self.name, stopped) if result.interrupted else None,
         )
