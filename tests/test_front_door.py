@@ -38,4 +38,4 @@ def test_the_commands_in_the_readme_parse() -> None:
     for _, name, *arguments in COMMANDS:
         command = typer.main.get_command(app).commands[name]  # type: ignore[attr-defined]  # a Group
         command.make_context(name, arguments)
-    assert {"generate", "try", "push"} == {name for _, name, *_ in COMMANDS}
+    assert {"generate", "predict", "push", "try"} == {name for _, name, *_ in COMMANDS}

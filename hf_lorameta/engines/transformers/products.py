@@ -9,17 +9,24 @@ Both use the same copy of W₈. As in SmoothQuant (arXiv 2211.10438), c makes in
 larger than the others in most tokens, and their weights larger. Needs the extra ``eval``.
 """
 
+import hashlib
+import json
 import math
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from enum import StrEnum
 from functools import lru_cache
+from os import environ
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
+from hf_lorameta.caches import writable_cache
 from hf_lorameta.engines.transformers.threads import restoring_threads, seconds_of
+from hf_lorameta.files import write_atomically
 
 _BLOCK_VALUES = 1 << 21
 """Weights that are converted at a time: 8 MB, which stay in the processor's cache."""
@@ -184,8 +191,31 @@ def chosen(seconds: Mapping[Arithmetic, float]) -> Arithmetic:
 def _measured() -> dict[Arithmetic, float]:
     """Return the seconds of a product as large as a small model's layers; measured in 50 ms.
 
-    They are measured alternately, in one thread and its CPU time, since other programs may be
-    running. int8 includes rounding; it takes forever where it is not exact.
+    They are kept in the cache until the machine is started again, so that all commands compute in
+    the same arithmetic, and one that goes on where another was stopped gives the same bytes.
+    """
+    with suppress(OSError, ValueError, KeyError):
+        kept = json.loads(_kept_file().read_text())
+        return {kind: float(kept[kind.value]) for kind in Arithmetic}
+    seconds = _measure()
+    with suppress(OSError):
+        values = {kind.value: value for kind, value in seconds.items()}
+        write_atomically(_kept_file(), json.dumps(values).encode())
+    return seconds
+
+
+def _kept_file() -> Path:
+    """Return the file of the cache for this start of the machine, torch, and its instructions."""
+    started = Path("/proc/sys/kernel/random/boot_id").read_text()
+    limits = [environ.get(name, "") for name in ("ONEDNN_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY")]
+    key = hashlib.sha256(" ".join([started, torch.__version__, *limits]).encode()).hexdigest()
+    return writable_cache() / f"arithmetic-{key[:16]}.json"
+
+
+def _measure() -> dict[Arithmetic, float]:
+    """Measure them alternately, in one thread and its CPU time, as other programs may be running.
+
+    int8 includes rounding; it takes forever where it is not exact.
     """
     products, seconds = _products(), dict.fromkeys(Arithmetic, math.inf)
     with restoring_threads():
