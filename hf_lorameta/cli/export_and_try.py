@@ -179,8 +179,18 @@ _NO_ANSWER = (
 
 
 def _recorded_columns(folder: Path) -> "Columns":
-    """Return how an adapter's recipe reads rows; empty if it has no recipe."""
+    """Return how an adapter's recipe reads rows; empty if it has no recipe.
+
+    Raises:
+        AdapterError: the recipe is one of another version.
+    """
+    from hf_lorameta.cards.record import RECIPE_FILE
     from hf_lorameta.data.columns.columns import Columns
     from hf_lorameta.pipeline.adapter_folder import read_adapter
 
-    return read_adapter(folder).columns or Columns()
+    adapter = read_adapter(folder)
+    if adapter.record is None and (folder / RECIPE_FILE).exists():
+        unknown = f"{folder / RECIPE_FILE} is not a recipe of this version of hf-lorameta"
+        hint = Option("template", "{}")
+        raise AdapterError(unknown, code="recipe.unknown-columns", hint=hint)
+    return adapter.columns or Columns()

@@ -138,7 +138,7 @@ def make_request(options: dict[str, Any]) -> Request:
         value = options.pop(name)
         if name.startswith("no_"):
             given |= {name.removeprefix("no_"): False} if value else {}
-        elif value is not None and value != "":
+        elif value is not None and (value != "" or name == "instruction"):
             given[name] = from_option(value) if name in TEXTS else value
     if options.pop("recipe") == "paper":
         given = Recipe.paper().model_dump(exclude_defaults=True) | given

@@ -48,6 +48,10 @@ class LabelTree(NamedTuple):
             yield seen[-1]
 
 
+class IndistinctLabelsError(ValueError):
+    """Labels that are equal as tokens, or one of which begins another."""
+
+
 def distinct_beginnings(labels: Sequence[Sequence[int]]) -> list[Sequence[int]]:
     """Return each label up to its first token that no label with the same beginning has there.
 
@@ -55,7 +59,7 @@ def distinct_beginnings(labels: Sequence[Sequence[int]]) -> list[Sequence[int]]:
         labels: tokens of different labels, each with its end token, so that none begins another.
 
     Raises:
-        ValueError: two are equal, or one begins another.
+        IndistinctLabelsError: two are equal, or one begins another.
 
     Example:
         >>> distinct_beginnings([[5, 6, 1], [5, 7, 8, 1], [9, 6, 1], [5, 1]])
@@ -66,7 +70,7 @@ def distinct_beginnings(labels: Sequence[Sequence[int]]) -> list[Sequence[int]]:
     for first, second in pairwise(order):
         length = shared_length([labels[first], labels[second]])
         if length == min(len(labels[first]), len(labels[second])):
-            raise ValueError("a label is the beginning of another")
+            raise IndistinctLabelsError("a label is the beginning of another")
         shared[first], shared[second] = max(shared[first], length), max(shared[second], length)
     return [label[: length + 1] for label, length in zip(labels, shared, strict=True)]
 

@@ -28,11 +28,12 @@ def budget_seconds(budget: float | str | None) -> float | None:
     """
     if budget is None:
         return None
-    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([a-z]*)", str(budget).strip().lower())
+    text = f"{budget:.9f}" if isinstance(budget, float) else str(budget).strip().lower()
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([a-z]*)", text)
     if not match or match[2] not in _UNITS:
         not_a_time = f"a budget of {budget!r} is not a time, expected one such as 60s, 2m or 0"
         raise UsageError(not_a_time, code="budget.not-a-time", hint=Option("budget", "2m"))
-    seconds = float(match[1]) * _UNITS[match[2]]
+    seconds = budget if isinstance(budget, float) else float(match[1]) * _UNITS[match[2]]
     if seconds > _MOST_SECONDS:
         too_long = f"a budget of {budget!r} is more than a week, the most that is allowed"
         raise UsageError(too_long, code="budget.too-long", hint=Option("budget", change="lower"))

@@ -34,7 +34,7 @@ class CheckSettings(Settings):
         default=True,
         description="Count right answers on this many other rows, e.g. 16, and refuse an adapter "
         "without which the base model has more (extra: eval). By default, they are only counted, "
-        "on rows that it has not seen; --no-check: all rows are trained on, none are held out.",
+        "on rows that it has not seen; without a check, all rows are trained on.",
     )
 
     @property

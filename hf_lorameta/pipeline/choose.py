@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from hf_lorameta.cards.record import MergeRecord, Record
 from hf_lorameta.cards.results import StageRecord
+from hf_lorameta.engines.label_tree import IndistinctLabelsError
 from hf_lorameta.engines.scoring import are_texts
 from hf_lorameta.method.calibration import (
     LabelMetrics,
@@ -114,7 +115,7 @@ def labels_in(rows: Sequence[Row]) -> tuple[str, ...]:
 def with_choice(work: Work, unseen: Sequence[Unseen], context: Context) -> Work:
     """Record the labels of an adapter, and fit their temperature on rows that it has not seen.
 
-    Nothing is recorded where outputs are no labels. Rows are scored while time is left.
+    Nothing is recorded where outputs are no labels, or equal as tokens. Rows are scored while time is left.
 
     Args:
         work: the adapter.
@@ -125,7 +126,10 @@ def with_choice(work: Work, unseen: Sequence[Unseen], context: Context) -> Work:
     labels = labels_in([*rows.train, *rows.held_out, *rows.check])
     if not labels:
         return work
-    scored = list(_scored(work, unseen, context, labels))
+    try:
+        scored = list(_scored(work, unseen, context, labels))
+    except IndistinctLabelsError:
+        return work
     choice = fitted(labels, scored, work.plan.dataset.form == "several")
     outcome = work.outcome
     outcome = replace(outcome, records=(*outcome.records, record_of(choice)))

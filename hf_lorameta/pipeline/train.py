@@ -47,14 +47,14 @@ class TrainSettings(Settings):
     steps: int | None = Field(
         default=None,
         ge=1,
-        description="Take exactly so many steps of --train, as the card of an adapter states that "
-        "was made within a time limit.",
+        description="Take exactly so many steps of training, as the card of an adapter states "
+        "that was made within a time limit.",
     )
     schedule: int | None = Field(
         default=None,
         ge=1,
-        description="Steps after which the learning rate is zero, at least --steps, if the card of "
-        "an adapter states them.",
+        description="Steps after which the learning rate is zero, at least those taken, if the card "
+        "of an adapter states them.",
     )
 
     @model_validator(mode="after")

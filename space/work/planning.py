@@ -98,7 +98,8 @@ class PageRequest(Request):
     @property
     def changed(self) -> dict[str, Any]:
         """The values that are not the defaults, with the file's name as the dataset."""
-        return ({"dataset": self.name} if self.file else {}) | super().changed
+        given = {name: value for name, value in super().changed.items() if name != "file"}
+        return ({"dataset": self.name} if self.file else {}) | given
 
 
 def fitting(request: PageRequest) -> PageRequest:

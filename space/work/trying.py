@@ -221,7 +221,7 @@ def improve(
             left = max(seconds - gone, 0)
             rounded = max(10 * round(left / 10), 10) if left < 95 else left
             steps = done if stage.startswith("Training") else steps
-            doing = "Checking it" if stage.startswith("Checking") else "Training"
+            doing = "Checking it" if stage.startswith(("Checking", "Fitting")) else "Training"
             text = f"{doing} on your rows, up to {duration(rounded)} left"
             job.report(text, int(gone), int(gone + rounded), steps=steps, seconds_left=int(rounded))
 

@@ -66,7 +66,7 @@ def test_an_adapter_is_pushed_that_names_its_base_model(
     assert "arxiv:2507.01806" not in data["tags"]
     assert "Trained on 16 rows" in card
     command = card.split("How to reproduce it")[1]
-    named = f"    --base {hub_base} \\\n    --bank none \\\n    --base-revision {sha} \\\n"
+    named = f"    --base {hub_base} \\\n    --base-revision {sha} \\\n    --bank none \\\n"
     assert named in command
 
 

@@ -222,7 +222,7 @@ def test_waiting_for_tries_takes_no_time_of_a_training_but_at_most_doubles_it(
 ) -> None:
     job, now, left = jobs.Job(600), [0.0], list[float]()
 
-    def wait(*_: object, seconds: float, clock: Callable[[], float]) -> None:
+    def wait(*_: object, seconds: float, clock: Callable[[], float], **__: object) -> None:
         end = Deadline(seconds, clock)
         for passed, waited in ((30, 10), (170, 150), (40, 40)):
             now[0] += passed

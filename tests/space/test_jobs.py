@@ -477,7 +477,9 @@ def test_more_time_replaces_an_adapter_unless_that_makes_it_worse(
         trying, "Adapter", lambda _, generation: SimpleNamespace(save=lambda job: generation)
     )
     adapter: Any = SimpleNamespace(generation=SimpleNamespace(outcome=before))
-    result: Any = SimpleNamespace(request=PageRequest(file="rows"), samples=(), name="rows")
+    result: Any = SimpleNamespace(
+        request=PageRequest(file="rows"), plan=None, samples=(), name="rows"
+    )
     improved = trying.improve(adapter, result, model, jobs.Job(60))
     assert improved.said.startswith(said)
     assert improved.adapter is (made if said.startswith("Trained on") else adapter)

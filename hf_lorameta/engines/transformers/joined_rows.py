@@ -171,7 +171,7 @@ def join_rows(rows: Mapping[int, Sequence[Tokens]], budget: int) -> Iterator[Joi
         >>> one.slices
         (Slice(slot=0, start=0, stop=16), Slice(slot=2, start=16, stop=32))
         >>> one.segments[2]
-        Segment(length=1, prefix=0)
+        Segment(length=1, prefix=0, branches=None)
     """
     groups: dict[int, list[tuple[int, Tokens]]] = {}
     full = 0.0  # cost of the groups but the last
