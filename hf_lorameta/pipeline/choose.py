@@ -115,7 +115,8 @@ def labels_in(rows: Sequence[Row]) -> tuple[str, ...]:
 def with_choice(work: Work, unseen: Sequence[Unseen], context: Context) -> Work:
     """Record the labels of an adapter, and fit their temperature on rows that it has not seen.
 
-    Nothing is recorded where outputs are no labels, or equal as tokens. Rows are scored while time is left.
+    Nothing is recorded where outputs are no labels, or equal as tokens. Rows are scored while
+    time is left.
 
     Args:
         work: the adapter.

@@ -53,8 +53,8 @@ class TrainSettings(Settings):
     schedule: int | None = Field(
         default=None,
         ge=1,
-        description="Steps after which the learning rate is zero, at least those taken, if the card "
-        "of an adapter states them.",
+        description="Steps after which the learning rate is zero, at least those taken, if the "
+        "card of an adapter states them.",
     )
 
     @model_validator(mode="after")

@@ -4,8 +4,6 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-import pytest
-
 import hf_lorameta
 from hf_lorameta.cards.record import RECIPE_FILE
 from hf_lorameta.cards.results import Drawn, Outcome, StageRecord, Training
@@ -60,7 +58,7 @@ def test_inspect_shows_other_coefficients_and_what_stages_did(cli: Shell) -> Non
     other = "another adapter was trained on the rows outside of each, to answer those in it"
     assert shown["folds of these rows"] == f"4: {other}"
     assert "rows drawn" not in shown
-    assert shown["halving final share"] == "0.5"
+    assert shown["stages halving final share"] == "0.5"
     held_out = Outcome(replace(training, folds=0), drawn=drawn)
     replace(made, outcome=held_out).save_pretrained(cli.cwd / "b")
     lines = cli("inspect", "b").out.splitlines()

@@ -163,8 +163,10 @@ def test_errors_are_two_lines_and_debug_adds_the_traceback(cli: Shell, bank: Bui
     assert [line[:7] for line in plain[-2:]] == ["Error: ", "Next:  "]
     assert "Traceback" not in "".join(plain)
     assert "Traceback" in cli(*plan_args, "--debug", code=3).err
-    bug = "import hf_lorameta.cli.options as o\ndef f(*a): raise RuntimeError('secret')\n"
-    message = cli(*plan_args, code=1, before=bug + "o.Request.session = f").err
+    bug = (
+        "import hf_lorameta.pipeline.generate as g\ndef f(*a, **b): raise RuntimeError('secret')\n"
+    )
+    message = cli(*plan_args, code=1, before=bug + "g.open_session = f").err
     assert "RuntimeError" in message
     assert "secret" not in message
     assert "--debug" in message

@@ -16,6 +16,7 @@ from hf_lorameta.cards.model_card import CARD_FILE
 from hf_lorameta.cards.record import Record
 from hf_lorameta.cards.results import Training
 from hf_lorameta.data.chat_form import ChatForm
+from hf_lorameta.engines.label_tree import IndistinctLabelsError
 from hf_lorameta.engines.scoring import Scores, score
 from hf_lorameta.errors import AdapterError, EmptyDatasetError
 from hf_lorameta.pipeline.generate import plan_with_rows
@@ -53,6 +54,10 @@ class FakeBase:
         loss = self.loss(rows)
         answers = [output if i % 2 and not loss >= 2 else "" for i, (_, output) in enumerate(rows)]
         return score(loss, rows, answers, complete=generate), answers
+
+    def attached(self, adapter: Any) -> Any:
+        """Score no labels, as if their tokens were equal."""
+        raise IndistinctLabelsError
 
     def loss(self, rows: Sequence[Row]) -> float:
         return (1 - self.norm / self.best) ** 2

@@ -200,7 +200,7 @@ def test_a_loaded_model_fits_and_evaluates_and_is_the_same_afterwards(
     checked, again = generation.outcome.check, same.outcome.check
     assert checked
     assert again
-    assert checked.losses["base"] == pytest.approx(again.losses["base"], abs=0.05)  # another dtype
+    assert checked.losses["base"] == pytest.approx(again.losses["base"], abs=0.1)  # another dtype
     folder = generation.save_pretrained(tmp_path / "adapter")
     report = hf_lorameta.evaluate(folder, lines, shots=2, generate=False, model=loaded)
     assert list(report.scores) == ["base", "generated", "2-shot"]

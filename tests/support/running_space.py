@@ -307,6 +307,11 @@ class Visitor:
     def save(self) -> None:
         """Save the adapter to the Hub, and wait for that."""
         self.page.get_by_role("button", name="Save to Hub").click()
+        saved = self.page.locator("#lm-saved").get_by_text("Your adapter is on the Hub")
+        anyway = self.page.locator("#lm-save-anyway")  # asked if it is unlikely to help
+        saved.or_(anyway).first.wait_for()
+        if anyway.is_visible():
+            anyway.click()
         self.page.locator("#lm-saved").get_by_text("Your adapter is on the Hub").wait_for()
         self.wait_for_end()
 
