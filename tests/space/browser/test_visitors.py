@@ -196,13 +196,14 @@ def test_visitors_wait_in_line_can_cancel_there_and_get_a_place_that_was_given_u
     visitors[0].enter_dataset(repo)
     expect(first.locator("#lm-work")).to_contain_text("Waiting: place 3 in the line")
     visitors[1].enter_dataset(repo)
-    expect(second.locator("#lm-work")).to_contain_text("Waiting: place 4 in the line")
+    expect(second.locator("#lm-work")).to_contain_text("Waiting: place 3 in the line")
     visitors[2].enter_dataset(repo)
-    expect(third.locator("#lm-work")).to_contain_text("All places in the line are taken")
+    expect(third.locator("#lm-work")).to_contain_text("Waiting: place 4 in the line")
+    expect(first.locator("#lm-work")).to_contain_text("All places in the line are taken")
     with second.expect_request(of_event(events["cancel"])) as canceling:
         second.locator("#lm-cancel").click()
     expect(second.locator("#lm-work")).to_have_text("Canceled")
-    expect(third.locator("#lm-work")).to_contain_text("Waiting: place 4 in the line")
+    expect(first.locator("#lm-work")).to_contain_text("Waiting: place 4 in the line")
     for other in others[:PLACES]:
         repeat(canceling.value, other)
     visitors[2].wait_for_plan(repo)
