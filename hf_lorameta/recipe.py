@@ -10,10 +10,16 @@ from typing import Literal
 from pydantic import Field, JsonValue, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
-from hf_lorameta.method.coefficients import COEFFICIENT_RULES, CoefficientRule
-from hf_lorameta.method.merging import COMBINERS, Combiner
-from hf_lorameta.method.metrics import DEFAULT_METRIC, METRICS, Metric
-from hf_lorameta.method.output_prior import STRENGTH
+from hf_lorameta.method.registries import (
+    COEFFICIENT_RULES,
+    COMBINERS,
+    DEFAULT_METRIC,
+    METRICS,
+    OUTPUT_PRIOR_STRENGTH,
+    CoefficientRule,
+    Combiner,
+    Metric,
+)
 from hf_lorameta.settings import Settings
 
 Dtype = Literal["bfloat16", "float16", "float32"]
@@ -50,7 +56,7 @@ class MergeRecipe(_Methods):
     """Settings of a merge of adapters, besides the adapters and their weights.
 
     Attributes:
-        combine: how adapters are combined, a key of `hf_lorameta.method.merging.COMBINERS`.
+        combine: how adapters are combined, a key of `hf_lorameta.method.registries.COMBINERS`.
         rank: of every module of the result; None is the adapters' largest, or 16 if that is more,
             or the sum of their ranks if that is less.
         dtype: of the tensors written.
@@ -74,10 +80,10 @@ class Recipe(_Methods):
 
     Attributes:
         metric: distance between token distributions, a key of
-            `hf_lorameta.method.metrics.METRICS`.
+            `hf_lorameta.method.registries.METRICS`.
         coefficients: rule from distances to coefficients, a key of
-            `hf_lorameta.method.coefficients.COEFFICIENT_RULES`.
-        combine: how adapters are combined, a key of `hf_lorameta.method.merging.COMBINERS`.
+            `hf_lorameta.method.registries.COEFFICIENT_RULES`.
+        combine: how adapters are combined, a key of `hf_lorameta.method.registries.COMBINERS`.
         top_k: keep only the k largest coefficients and renormalize; None keeps all.
         temperature: divides the logits of the softmin and widens the kernel; below 1 is sharper.
             Dimensionless.
@@ -130,7 +136,7 @@ class Recipe(_Methods):
         description="Temperature of the coefficients; below 1 is sharper.",
     )
     output_prior: float = Field(
-        default=STRENGTH,
+        default=OUTPUT_PRIOR_STRENGTH,
         ge=0,
         le=2,
         allow_inf_nan=False,

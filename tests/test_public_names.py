@@ -34,8 +34,14 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
         hf_lorameta.nothing  # noqa: B018
 
 
-def test_importing_the_package_imports_no_dependency() -> None:
-    heavy = "numpy datasets huggingface_hub torch typer pydantic"
-    code = f"import sys, hf_lorameta; print([m for m in {heavy.split()} if m in sys.modules])"
+@pytest.mark.parametrize(
+    ("module", "heavy"),
+    [
+        ("hf_lorameta", "numpy datasets huggingface_hub torch typer pydantic"),
+        ("hf_lorameta.cli.app", "numpy datasets huggingface_hub torch"),
+    ],
+)
+def test_importing_the_package_or_its_options_takes_little(module: str, heavy: str) -> None:
+    code = f"import sys, {module}; print([m for m in {heavy.split()} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

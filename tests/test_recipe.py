@@ -9,9 +9,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from hf_lorameta.errors import RecipeError
-from hf_lorameta.method.coefficients import COEFFICIENT_RULES
-from hf_lorameta.method.merging import COMBINERS
-from hf_lorameta.method.metrics import METRICS
+from hf_lorameta.method.registries import COEFFICIENT_RULES, COMBINERS, METRICS
 from hf_lorameta.pipeline.request import Request
 from hf_lorameta.recipe import MAX_RANK, REGISTRIES, Dtype, Recipe
 from tests.support.codes import raises_code

@@ -8,7 +8,8 @@ from hf_lorameta.bank.executors import WORKERS, in_modules
 from hf_lorameta.formats.lora_file import AdapterFile
 from hf_lorameta.formats.lora_layout import Layout, Module
 from hf_lorameta.method.low_rank import LowRankSum
-from hf_lorameta.method.merging import Combiner, Concatenated, Weights
+from hf_lorameta.method.merging import Concatenated, Weights
+from hf_lorameta.method.registries import Combiner
 from hf_lorameta.types import FactorPair, FloatArray
 
 _MAX_STACKED_BYTES = 560 << 20
@@ -67,7 +68,7 @@ class AdapterStack:
         Args:
             layout: the modules, with the sizes of the stored factors.
             weights: (N,) coefficients.
-            combiner: see `hf_lorameta.method.merging.COMBINERS`.
+            combiner: see `hf_lorameta.method.registries.COMBINERS`.
             rank: of the result; None is the combiner's default.
             expand: maps stored factors to the sizes of the base model, see `Bank.expand`; None if
                 they already have them.

@@ -19,8 +19,8 @@ References:
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from functools import cache, cached_property, partial
+from collections.abc import Iterator, Sequence
+from functools import cached_property, partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -32,16 +32,13 @@ from hf_lorameta.errors import AdapterError, IntegrityError
 from hf_lorameta.formats import safetensors
 from hf_lorameta.formats.lora_file import AdapterFile, ParsedHeader, cache_headers
 from hf_lorameta.formats.lora_layout import FACTORS, Factor, Layout, read_layout, tensor_name
-from hf_lorameta.formats.safetensors import TensorInfo, dtypes_by_code
+from hf_lorameta.formats.safetensors import SIZES, TensorInfo
 from hf_lorameta.types import FactorPair, FloatArray
 
 _MAX_CACHED_BYTES = 2 << 20  # of a file; most files of small factors are tiny
 
 
-@cache
-def _sizes() -> Mapping[str, np.dtype[Any]]:
-    """Return the dtypes of a pack."""
-    return dtypes_by_code() | {"I8": np.dtype(np.int8)}
+_SIZES = {**SIZES, "I8": 1}
 
 
 def scales_name(module: str, factor: Factor) -> str:
@@ -86,7 +83,7 @@ def decode(raw: bytes, shape: tuple[int, ...], factor: Factor) -> FloatArray:
 
 def small_header(layout: Layout, rank: int) -> bytes:
     """Return the header of a file of small factors, whose encoded bytes follow, A before B."""
-    return safetensors.build_header(_small_tensors(layout, rank), _sizes())
+    return safetensors.build_header(_small_tensors(layout, rank), _SIZES)
 
 
 def _small_tensors(layout: Layout, rank: int) -> Iterator[tuple[str, str, tuple[int, ...]]]:
@@ -99,7 +96,7 @@ def _small_tensors(layout: Layout, rank: int) -> Iterator[tuple[str, str, tuple[
 def basis_header(layout: Layout, small: Layout) -> bytes:
     """Return the header of a pack's basis file; the bytes of V and U of each module follow."""
     tensors = ((name, "BF16", shape) for name, shape in _basis_shapes(layout, small))
-    return safetensors.build_header(tensors, _sizes())
+    return safetensors.build_header(tensors, _SIZES)
 
 
 def _basis_shapes(layout: Layout, small: Layout) -> Iterator[tuple[str, tuple[int, int]]]:
@@ -111,7 +108,7 @@ def _basis_shapes(layout: Layout, small: Layout) -> Iterator[tuple[str, tuple[in
 @cache_headers
 def _parsed(head: bytes, size: int) -> ParsedHeader:
     """Parse a header of small factors and check that each has its scales."""
-    infos = safetensors.parse_header(head, size, _sizes())
+    infos = safetensors.parse_header(head, size, _SIZES)
     layout, rank = read_layout({n: i for n, i in infos.items() if not n.endswith(".scales")})
     found = {(name, info.dtype, info.shape) for name, info in infos.items()}
     if found != set(_small_tensors(layout, rank)):

@@ -20,13 +20,8 @@ from hf_lorameta.bank.index import (
 from hf_lorameta.bank.large_profiles import CANDIDATES, LargeProfiles, Sketches
 from hf_lorameta.data.counts.profile import Profile, ProfileTable
 from hf_lorameta.files import atomic_file, sha256
-from hf_lorameta.method.metrics import (
-    DEFAULT_METRIC,
-    METRICS,
-    distances,
-    pairwise_distances,
-    stored_name,
-)
+from hf_lorameta.method.metrics import distances, pairwise_distances, stored_name
+from hf_lorameta.method.registries import DEFAULT_METRIC, METRICS
 from hf_lorameta.types import Array
 
 SHARD_ENTRIES = 1_000

@@ -13,8 +13,9 @@ from hf_lorameta.bank.index import NEURAL_FILE
 from hf_lorameta.bank.maintain import require_local, update_index
 from hf_lorameta.errors import AdapterError, BankError
 from hf_lorameta.files import sha256
-from hf_lorameta.method.metrics import METRICS, pairwise_distances
+from hf_lorameta.method.metrics import pairwise_distances
 from hf_lorameta.method.neural import TrainingReport, gram, train_neural
+from hf_lorameta.method.registries import METRICS
 from hf_lorameta.tables import plural
 from hf_lorameta.types import FloatArray, StageProgress, no_progress
 

@@ -10,9 +10,7 @@ from hf_lorameta.cards.markdown import Markdown, code, license_name, link, prose
 from hf_lorameta.cards.results import CheckResult, method_in_words
 from hf_lorameta.data.prompt import as_option
 from hf_lorameta.engines.scoring import MEASURES
-from hf_lorameta.method.coefficients import COEFFICIENT_RULES
-from hf_lorameta.method.merging import COMBINERS
-from hf_lorameta.method.metrics import METRICS
+from hf_lorameta.method.registries import COEFFICIENT_RULES, COMBINERS, METRICS
 from hf_lorameta.tables import plural
 
 _EMPTY = "–"

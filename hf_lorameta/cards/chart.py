@@ -10,7 +10,7 @@ from html import escape
 
 from hf_lorameta.cards.card_data import WeightedAdapter
 from hf_lorameta.cards.markdown import clean
-from hf_lorameta.method.metrics import METRICS
+from hf_lorameta.method.registries import METRICS
 
 CHART_FILE = "neighbors.svg"
 BARS = 12

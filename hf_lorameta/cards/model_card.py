@@ -24,7 +24,7 @@ from hf_lorameta.data.dataset import DatasetInfo
 from hf_lorameta.engines.scoring import MEASURES
 from hf_lorameta.hub.licenses import SEVERAL, combined_license
 from hf_lorameta.hub.repo import is_hub_id
-from hf_lorameta.method.merging import COMBINERS
+from hf_lorameta.method.registries import COMBINERS
 from hf_lorameta.quoting import shell, shell_word
 from hf_lorameta.tables import plural
 

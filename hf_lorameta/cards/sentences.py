@@ -15,7 +15,7 @@ from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.data.dataset import DatasetInfo
 from hf_lorameta.data.prompt import PROMPT, as_option
 from hf_lorameta.engines.scoring import MEASURES
-from hf_lorameta.method.metrics import METRICS
+from hf_lorameta.method.registries import METRICS
 from hf_lorameta.tables import plural
 
 # --- what it is -----------------------------------------------------------------------------------

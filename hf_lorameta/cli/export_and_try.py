@@ -138,7 +138,8 @@ def try_(
         fill = (predictor.columns or Columns()).prompt_of
     else:
         fill = partial(from_option(template).replace, "{}")
-    evaluator = open_evaluator(*predictor.answering.base, token, max_tokens)
+    rounds = prompt is None or compare  # for one answer, it takes longer than it saves
+    evaluator = open_evaluator(*predictor.answering.base, token, max_tokens, rounds)
     weights = adapter_weights(predictor.answering.folder)
     asked: Iterable[str] = sys.stdin if prompt is None else [prompt]
     if prompt is None:

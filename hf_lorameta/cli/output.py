@@ -11,7 +11,7 @@ from functools import partial
 from io import BufferedWriter, FileIO, TextIOWrapper
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -19,7 +19,9 @@ from hf_lorameta.caches import writing_to
 from hf_lorameta.errors import command_line
 from hf_lorameta.pipeline.progress import duration
 from hf_lorameta.remarks import Remark
-from hf_lorameta.types import StageProgress
+
+if TYPE_CHECKING:
+    from hf_lorameta.types import StageProgress
 
 logger = logging.getLogger(__name__)
 
@@ -155,7 +157,7 @@ def printable(text: str) -> str:
 
 
 @contextmanager
-def stage_bars() -> Iterator[StageProgress]:
+def stage_bars() -> "Iterator[StageProgress]":
     """Show the progress of each stage: a bar on a terminal, else a line every 10 seconds.
 
     Both state the time left. With ``--quiet``, nothing is shown.

@@ -17,7 +17,7 @@ from hf_lorameta.files import atomic_file
 from hf_lorameta.formats import safetensors
 from hf_lorameta.formats.lora_layout import FACTORS, Factor, Layout, read_layout, tensor_name
 from hf_lorameta.formats.peft_config import CONFIG_FILE, LoraConfig, parse_config
-from hf_lorameta.formats.safetensors import CODES, TensorInfo, dtypes_by_code
+from hf_lorameta.formats.safetensors import CODES, TensorInfo
 from hf_lorameta.types import FactorPair, FloatArray
 
 WEIGHTS_FILE = "adapter_model.safetensors"
@@ -138,7 +138,8 @@ def canonical_header(layout: Layout, rank: int, dtype: str) -> bytes:
 
 def _finite_bytes(values: FloatArray, dtype: str, name: str) -> bytes:
     raw = safetensors.to_bytes(values, dtype)
-    if not np.isfinite(np.frombuffer(raw, dtypes_by_code()[CODES[dtype]]).astype(np.float32)).all():
+    info = TensorInfo(CODES[dtype], values.shape, 0, len(raw))
+    if not np.isfinite(safetensors.to_float32(raw, info)).all():
         raise AdapterError(
             f"{sanitize(name)} has NaN or infinite values in {dtype}", code="adapter.not-finite"
         )

@@ -11,7 +11,6 @@ import json
 import math
 import struct
 from collections.abc import Callable, Iterable, Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,18 +30,8 @@ CODES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 """Safetensors codes by torch dtype name."""
 
 
-@cache
-def dtypes_by_code() -> dict[str, np.dtype[Any]]:
-    """Return the floating-point dtypes by safetensors code; importing bfloat16 takes 0.6 s.
-
-    Example:
-        >>> [dtype.itemsize for dtype in dtypes_by_code().values()]
-        [4, 2, 2]
-    """
-    import ml_dtypes
-
-    floats = {"F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}
-    return {code: np.dtype(kind) for code, kind in floats.items()}
+SIZES: Mapping[str, int] = {"F32": 4, "F16": 2, "BF16": 2}
+"""Bytes of a value by safetensors code."""
 
 
 class TensorInfo(NamedTuple):
@@ -56,7 +45,7 @@ class TensorInfo(NamedTuple):
 
 def build_header(
     tensors: Iterable[tuple[str, str, tuple[int, ...]]],
-    dtypes: Mapping[str, np.dtype[Any]] | None = None,
+    sizes: Mapping[str, int] = SIZES,
 ) -> bytes:
     """Build the header of a file that holds tensors (name, dtype code, shape) one after another.
 
@@ -68,9 +57,9 @@ def build_header(
         (1,)
     """
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    stop, dtypes = 0, dtypes or dtypes_by_code()
+    stop = 0
     for name, code, shape in tensors:
-        start, stop = stop, stop + math.prod(shape) * dtypes[code].itemsize
+        start, stop = stop, stop + math.prod(shape) * sizes[code]
         header[name] = {"dtype": code, "shape": shape, "data_offsets": (start, stop)}
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
@@ -101,9 +90,7 @@ def read_header(read: Read, size: int) -> bytes:
     return read(0, 8 + length)
 
 
-def parse_header(
-    head: bytes, size: int, dtypes: Mapping[str, np.dtype[Any]] | None = None
-) -> dict[str, TensorInfo]:
+def parse_header(head: bytes, size: int, sizes: Mapping[str, int] = SIZES) -> dict[str, TensorInfo]:
     """Parse and check what `read_header` returned for a file of `size` bytes.
 
     No memory is allocated for sizes that a header merely claims. The tensors' infos are returned
@@ -112,7 +99,7 @@ def parse_header(
     Raises:
         AdapterError: the header is malformed, or its tensors do not fill the file without overlap.
     """
-    data, dtypes = len(head), dtypes or dtypes_by_code()
+    data = len(head)
     try:
         header = json.loads(head[8:])
     except (ValueError, RecursionError):
@@ -124,7 +111,7 @@ def parse_header(
             "the safetensors header is not a JSON object", code="safetensors.header-not-json"
         )
     header.pop("__metadata__", None)
-    infos = {name: _tensor_info(name, entry, data, dtypes) for name, entry in header.items()}
+    infos = {name: _tensor_info(name, entry, data, sizes) for name, entry in header.items()}
     infos = dict(sorted(infos.items(), key=lambda item: (item[1].start, item[1].stop)))
     position = data
     for name, info in infos.items():
@@ -140,9 +127,7 @@ def parse_header(
     return infos
 
 
-def _tensor_info(
-    name: str, entry: Any, data: int, dtypes: Mapping[str, np.dtype[Any]]
-) -> TensorInfo:
+def _tensor_info(name: str, entry: Any, data: int, sizes: Mapping[str, int]) -> TensorInfo:
     """Check one entry of a header; `data` is the byte at which the tensors start."""
     name = sanitize(name)
     try:
@@ -157,13 +142,13 @@ def _tensor_info(
             f"the header's shape or offsets for {name} are not sizes",
             code="safetensors.entry-invalid",
         )
-    if not isinstance(dtype, str) or dtype not in dtypes:
+    if not isinstance(dtype, str) or dtype not in sizes:
         got = sanitize(str(dtype)[:20])
         raise AdapterError(
-            f"{name} has dtype {got}, expected one of {', '.join(dtypes)}",
+            f"{name} has dtype {got}, expected one of {', '.join(sizes)}",
             code="safetensors.other-dtype",
         )
-    if math.prod(shape) * dtypes[dtype].itemsize != stop - start:
+    if math.prod(shape) * sizes[dtype] != stop - start:
         raise AdapterError(
             f"{name}: shape {shape} in {dtype} does not fill {stop - start} bytes",
             code="safetensors.entry-invalid",
@@ -189,10 +174,21 @@ def to_float32(raw: bytes | memoryview, info: TensorInfo) -> FloatArray:
     if info.dtype == "BF16":  # a shift by 16 bits, at the speed of memory
         bits = np.frombuffer(raw, np.uint16).astype(np.uint32)
         return np.left_shift(bits, 16, out=bits).view(np.float32).reshape(info.shape)
-    return np.frombuffer(raw, dtypes_by_code()[info.dtype]).reshape(info.shape).astype(np.float32)
+    dtype = np.float16 if info.dtype == "F16" else np.float32
+    return np.frombuffer(raw, dtype).reshape(info.shape).astype(np.float32)
 
 
 def to_bytes(array: NDArray[Any], dtype: str) -> bytes:
-    """Round float values to a torch dtype name, to nearest even, and return their bytes."""
+    """Round float values to a torch dtype name, to nearest even, and return their bytes.
+
+    Example:
+        >>> to_bytes(np.array([1 + 2**-7 + 2**-8]), "bfloat16").hex()
+        '823f'
+    """
     with np.errstate(over="ignore", invalid="ignore"):
-        return np.ascontiguousarray(array).astype(dtypes_by_code()[CODES[dtype]]).tobytes()
+        if dtype != "bfloat16":
+            return np.ascontiguousarray(array).astype(dtype).tobytes()
+        bits = np.ascontiguousarray(array, np.float32).view(np.uint32)
+        nearest = (bits + (0x7FFF + (bits >> 16 & 1))) >> 16
+        # rounding could make NaN an infinity: it keeps its upper bits, of which one is then set
+        return np.where(np.isnan(array), bits >> 16 | 0x40, nearest).astype(np.uint16).tobytes()

@@ -2,8 +2,7 @@
 
 A rule returns (N,) float64. Those of the paper [1] are on the simplex, ``c ≥ 0`` and ``Σ c = 1``,
 through ``softmin(x)_i = exp(−x_i) / Σ_j exp(−x_j)``. A temperature T divides the exponents: below 1
-is sharper, above 1 flatter. The registry `COEFFICIENT_RULES` lists the rules; command line, model
-card and Space read it.
+is sharper, above 1 flatter. `COEFFICIENT_RULES` in `registries.py` lists the rules.
 
 References:
     [1] Arabpour, Sáez de Ocáriz Borde, Kratsios, arXiv 2507.01806, 2025.
@@ -14,11 +13,12 @@ References:
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from hf_lorameta.errors import BankError, RecipeError
+from hf_lorameta.method.registries import COEFFICIENT_RULES
 from hf_lorameta.types import Array
 
 KERNEL_WIDTH = 2.0
@@ -162,43 +162,6 @@ def kernel(inputs: RuleInputs) -> Array:
         K, k = np.exp(-(D + D.T) / (2 * width)), np.exp(-d / width)
     a = np.linalg.solve(K + RIDGE * np.eye(d.size), k)
     return np.asarray(a if inputs.general else a + (1 - a.sum()) / d.size)
-
-
-class CoefficientRule(NamedTuple):
-    """A row of `COEFFICIENT_RULES`; its title is a phrase for use inside a sentence.
-
-    `by_length` says whether the coefficients are scaled for long outputs unless a recipe states a
-    scale, and `among_candidates` whether the nearest datasets of a large bank suffice.
-    """
-
-    name: str
-    title: str
-    function: Callable[[RuleInputs], Array]
-    by_length: bool = False
-    among_candidates: bool = False
-
-
-COEFFICIENT_RULES: dict[str, CoefficientRule] = {
-    row.name: row
-    for row in (
-        CoefficientRule("attentional", "softmin of the distances", attentional),
-        CoefficientRule("normalized", "softmin of the standardized distances", normalized),
-        CoefficientRule(
-            "neural",
-            "softmin of a small network over the standardized distances, trained on the bank",
-            neural,
-        ),
-        CoefficientRule(
-            "kernel",
-            "kernel ridge regression on the distances, with the general adapter, or the bank's "
-            "mean, as its prior",
-            kernel,
-            by_length=True,
-            among_candidates=True,
-        ),
-    )
-}
-"""Every coefficient rule, by the name a recipe uses."""
 
 
 @dataclass(frozen=True, eq=False)

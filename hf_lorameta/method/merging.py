@@ -2,8 +2,8 @@
 
 An adapter changes a weight matrix by ``s B A``, with A (r, in_features), B (out_features, r) and
 its scaling s. A combiner takes all A and all B of one module, their coefficients and their
-scalings; it changes none of them and opens no file. The registry `COMBINERS` lists the combiners;
-command line, model card and Space read it.
+scalings; it changes none of them and opens no file. `COMBINERS` in `registries.py` lists the
+combiners.
 
 References:
     [1] Arabpour, Sáez de Ocáriz Borde, Kratsios, arXiv 2507.01806, 2025.
@@ -11,8 +11,8 @@ References:
     [3] Musco, Musco, arXiv 1504.05477, 2015.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -143,35 +143,6 @@ def exact(
         shape_A, shape_B = (rank, As[0].shape[1]), (Bs[0].shape[0], rank)
         return np.zeros(shape_A, np.float32), np.zeros(shape_B, np.float32)
     return _balanced(*truncated_svd(_stack(As, Bs, cs), rank), rank)
-
-
-class Combiner(NamedTuple):
-    """A row of `COMBINERS`; its title is a phrase for use inside a sentence.
-
-    Attributes:
-        function: from As, Bs, weights, scalings and rank to A and B.
-        linear: whether twice the weights give twice the update B A; if not, twice A and twice B.
-    """
-
-    name: str
-    title: str
-    function: Callable[..., FactorPair]
-    linear: bool
-
-
-COMBINERS: dict[str, Combiner] = {
-    row.name: row
-    for row in (
-        Combiner("factors", "lora_A and lora_B averaged separately", factors, linear=False),
-        Combiner(
-            "exact",
-            "the weighted sum of the updates B·A, truncated to the rank by an SVD",
-            exact,
-            linear=True,
-        ),
-    )
-}
-"""Every combiner, by the name a recipe uses."""
 
 
 def _products(weights: Weights, scalings: Weights) -> NDArray[np.float64]:

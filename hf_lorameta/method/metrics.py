@@ -3,23 +3,24 @@
 A metric is one function of the token counts of the new dataset, `query`, and of R datasets of the
 bank, `bank`. Below, p (V,) and q_i (V,) are their distributions: counts divided by their sum. All
 metrics return (R,) float64, are exact on histograms, and need no sampling and no seed. A bank is
-compared a few datasets at a time, so that memory does not grow with it. The registry `METRICS`
-lists the metrics; command line, model card and Space read it.
+compared a few datasets at a time, so that memory does not grow with it. `METRICS` in
+`registries.py` lists the metrics.
 
 References:
     [1] Arabpour, Sáez de Ocáriz Borde, Kratsios, arXiv 2507.01806, 2025.
     [2] Gretton et al., A Kernel Two-Sample Test, JMLR 13, 2012.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hf_lorameta.data.counts.profile import LENGTHS, PARTS, Histogram, Part, Profile, ProfileTable
 from hf_lorameta.errors import BankError, Option
+from hf_lorameta.method.registries import METRICS
 from hf_lorameta.method.token_counts import Counts, QueryCounts
 from hf_lorameta.types import Array
 
@@ -113,61 +114,6 @@ def length_distance(query: QueryCounts, bank: Counts) -> Array:
         array([1.])
     """
     return wasserstein(query, bank) / 2
-
-
-DistanceFunction = Callable[[QueryCounts, Counts], Array]
-
-
-class Metric(NamedTuple):
-    """A row of `METRICS`; its title is a phrase for use inside a sentence.
-
-    Attributes:
-        function: from the counts of the new dataset and of R datasets to (R,) distances.
-        parts: the texts it compares; the distances of several parts are added up.
-        lengths: whether `length_distance` is added, too.
-        symmetric: whether the distance is the same in both directions.
-    """
-
-    name: str
-    title: str
-    function: DistanceFunction
-    parts: tuple[Part, ...] = ("both",)
-    lengths: bool = False
-    symmetric: bool = True
-
-    @property
-    def terms(self) -> dict[Part, DistanceFunction]:
-        """The distances that are added up, by the part of the texts that they compare."""
-        terms = dict.fromkeys(self.parts, self.function)
-        return terms | {"lengths": length_distance} if self.lengths else terms
-
-
-METRICS: dict[str, Metric] = {
-    row.name: row
-    for row in (
-        Metric("wd", "1-Wasserstein distance on token ids", wasserstein),
-        Metric("kl", "Kullback–Leibler divergence", kl, symmetric=False),
-        Metric("js", "Jensen–Shannon divergence", js),
-        Metric("mmd", "maximum mean discrepancy on token ids", mmd),
-        Metric(
-            "js-io",
-            "Jensen–Shannon divergence of inputs plus that of outputs",
-            js,
-            ("input", "output"),
-        ),
-        Metric(
-            "js-task",
-            "Jensen–Shannon divergence of inputs plus that of outputs plus the distance of the "
-            "outputs' lengths",
-            js,
-            ("input", "output"),
-            lengths=True,
-        ),
-    )
-}
-"""Every metric, by the name a recipe uses."""
-
-DEFAULT_METRIC = "js-task"
 
 
 def distances(profile: Profile, bank: ProfileTable, vocab_size: int, metric: str) -> Array:

@@ -35,8 +35,6 @@ ARCHITECTURES = frozenset({"llama", "mistral", "qwen2", "qwen3", "smollm3", "phi
 
 Gemma 2, 3 and 4 normalize it first: its size is fixed, so an update cannot carry the prior.
 """
-STRENGTH = 0.5
-"""Default coefficient of the update; 1 would move the model's tokens all the way from q to p."""
 _FIRST = 1.4
 """Weight of the part for first tokens, relative to that for later ones."""
 _RIDGE = 3e-3

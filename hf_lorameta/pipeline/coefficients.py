@@ -14,15 +14,9 @@ from hf_lorameta.data.counts.output_counts import OutputCounts
 from hf_lorameta.data.counts.profile import Profile, ProfileTable
 from hf_lorameta.errors import Option, RecipeError
 from hf_lorameta.method import metrics
-from hf_lorameta.method.coefficients import (
-    COEFFICIENT_RULES,
-    Coefficients,
-    RuleInputs,
-    apply_rule,
-    length_scale,
-)
-from hf_lorameta.method.merging import COMBINERS
+from hf_lorameta.method.coefficients import Coefficients, RuleInputs, apply_rule, length_scale
 from hf_lorameta.method.neural import NeuralModel
+from hf_lorameta.method.registries import COEFFICIENT_RULES, COMBINERS, DEFAULT_METRIC, METRICS
 from hf_lorameta.recipe import Recipe
 from hf_lorameta.types import Array
 
@@ -92,7 +86,7 @@ def _with_prior(
 def _check_among_candidates(bank: Bank, recipe: Recipe) -> None:
     """Raise RecipeError for a method that needs more than the nearest datasets."""
     local = COEFFICIENT_RULES[recipe.coefficients].among_candidates
-    if local and recipe.metric == metrics.DEFAULT_METRIC:
+    if local and recipe.metric == DEFAULT_METRIC:
         return
     setting = "metric" if local else "coefficients"
     raise RecipeError(
@@ -101,7 +95,7 @@ def _check_among_candidates(bank: Bank, recipe: Recipe) -> None:
         f"{LARGE:,}, only the nearest {CANDIDATES} are compared",
         code="recipe.needs-all-distances",
         hint=[
-            Option("metric", metrics.DEFAULT_METRIC),
+            Option("metric", DEFAULT_METRIC),
             Option("coefficients", "kernel"),
         ],
     )
@@ -147,7 +141,7 @@ class Comparison(NamedTuple):
 
     Attributes:
         bank: of N adapters.
-        metric: a key of `hf_lorameta.method.metrics.METRICS`.
+        metric: a key of `hf_lorameta.method.registries.METRICS`.
         part: the only part of the texts that is compared; None if no part is left out.
         chosen: (C,) indices of the bank datasets that are compared; None compares all.
     """
@@ -204,10 +198,10 @@ def compare_with_bank(bank: Bank, profile: Profile, metric: str) -> Comparison:
     Args:
         bank: of N adapters.
         profile: of the new dataset.
-        metric: a key of `hf_lorameta.method.metrics.METRICS`.
+        metric: a key of `hf_lorameta.method.registries.METRICS`.
     """
     if not profile.output.total:
         return Comparison(bank, metric, "input")
-    if len(metrics.METRICS[metric].parts) > 1 and not profile.input.total:
+    if len(METRICS[metric].parts) > 1 and not profile.input.total:
         return Comparison(bank, metric, "output")
     return Comparison(bank, metric)

@@ -187,7 +187,11 @@ def prepare_evaluation(
 
 
 def open_evaluator(
-    name: str, revision: str | None, token: str | None = None, max_new_tokens: int = MAX_NEW_TOKENS
+    name: str,
+    revision: str | None,
+    token: str | None = None,
+    max_new_tokens: int = MAX_NEW_TOKENS,
+    rounds: bool = True,
 ) -> TorchEvaluator:
     """Load a base model.
 
@@ -196,6 +200,7 @@ def open_evaluator(
         revision: of a repo; None is the latest.
         token: of the Hub.
         max_new_tokens: maximum tokens of an answer.
+        rounds: see `TorchEvaluator.from_folder`.
 
     Raises:
         MissingExtraError: the extra ``eval`` is not installed.
@@ -203,7 +208,7 @@ def open_evaluator(
     """
     require_eval()
     path = locate(name, revision, token)
-    return TorchEvaluator.from_folder(path, max_new_tokens=max_new_tokens)
+    return TorchEvaluator.from_folder(path, rounds=rounds, max_new_tokens=max_new_tokens)
 
 
 # --- the adapters ---------------------------------------------------------------------------------

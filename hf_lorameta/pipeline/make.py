@@ -12,7 +12,8 @@ from hf_lorameta.cards.results import Interruption, Outcome
 from hf_lorameta.deadline import Deadline
 from hf_lorameta.engines.scoring import LoraWeights
 from hf_lorameta.errors import LoraMetaError
-from hf_lorameta.method.merging import COMBINERS, DEFAULT_RANK, exact
+from hf_lorameta.method.merging import DEFAULT_RANK, exact
+from hf_lorameta.method.registries import COMBINERS
 from hf_lorameta.pipeline.plan import Plan
 from hf_lorameta.pipeline.rows import Rows
 from hf_lorameta.pipeline.save import Generation

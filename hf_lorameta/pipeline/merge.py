@@ -30,7 +30,8 @@ from hf_lorameta.hub.base_model import find_base_license
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.repo import Token
 from hf_lorameta.method.low_rank import LowRankSum
-from hf_lorameta.method.merging import COMBINERS, DEFAULT_RANK, shared_rank
+from hf_lorameta.method.merging import DEFAULT_RANK, shared_rank
+from hf_lorameta.method.registries import COMBINERS
 from hf_lorameta.pipeline.named_adapters import NamedAdapter, common_layout, open_named
 from hf_lorameta.pipeline.plan import recorded
 from hf_lorameta.pipeline.progress import bars_unless

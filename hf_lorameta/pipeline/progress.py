@@ -5,17 +5,16 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from hf_lorameta.types import Row, StageProgress
-
 if TYPE_CHECKING:
     from hf_lorameta.data.dataset import Dataset
+    from hf_lorameta.types import Row, StageProgress
 
 _DELAY_SECONDS = 2.0
 _REPORTED_ROWS = 100
 
 
 @contextmanager
-def stage_bars(make_bar: Callable[..., Any] | None = None) -> Iterator[StageProgress]:
+def stage_bars(make_bar: Callable[..., Any] | None = None) -> "Iterator[StageProgress]":
     """Show a bar with the time left for each stage that takes longer than two seconds.
 
     Args:
@@ -47,7 +46,7 @@ def stage_bars(make_bar: Callable[..., Any] | None = None) -> Iterator[StageProg
 
 
 @contextmanager
-def bars_unless(progress: StageProgress | None) -> Iterator[StageProgress]:
+def bars_unless(progress: "StageProgress | None") -> "Iterator[StageProgress]":
     """Yield the given function, or one that shows bars if it is None."""
     if progress is not None:
         yield progress
@@ -56,11 +55,11 @@ def bars_unless(progress: StageProgress | None) -> Iterator[StageProgress]:
         yield shown
 
 
-def with_progress(dataset: "Dataset", progress: StageProgress) -> "Dataset":
+def with_progress(dataset: "Dataset", progress: "StageProgress") -> "Dataset":
     """Return a dataset that reports how many rows have been read, whenever they are read."""
 
-    def reported(read: Callable[[], Iterator[Row]]) -> Callable[[], Iterator[Row]]:
-        def rows() -> Iterator[Row]:
+    def reported(read: "Callable[[], Iterator[Row]]") -> "Callable[[], Iterator[Row]]":
+        def rows() -> "Iterator[Row]":
             for number, row in enumerate(read()):
                 if number % _REPORTED_ROWS == 0:
                     progress("Reading rows", number, 0)

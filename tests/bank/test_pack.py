@@ -26,7 +26,7 @@ from hf_lorameta.files import sha256
 from hf_lorameta.formats import safetensors as safetensors_module
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE, AdapterFile, write_tensors
 from hf_lorameta.formats.lora_layout import Layout, Module
-from hf_lorameta.method import merging
+from hf_lorameta.method.registries import COMBINERS
 from hf_lorameta.pipeline.generate import generate
 from tests.conftest import Account, Built, Shell, rows, tokenizer_json, touched, tree
 from tests.support.bank_index import entry_of, index_of
@@ -104,7 +104,7 @@ def test_only_rounding_is_lost_at_full_span(
     before, after = updates(bank), updates(packed_bank)
     close = 2e-2
     assert np.linalg.norm(before - after) < close * np.linalg.norm(before)
-    for name in merging.COMBINERS:
+    for name in COMBINERS:
         weights = np.arange(1, number + 1) / number
         sums = [combined(b, name, weights) for b in (bank, packed_bank)]
         assert np.linalg.norm(sums[0] - sums[1]) < 2 * close * np.linalg.norm(sums[0])
@@ -117,7 +117,7 @@ def combined(bank: Bank, name: str, weights: np.ndarray) -> np.ndarray:
     parts = []
     for m in bank.layout:
         As, Bs = zip(*(file.factors(m.name) for file in files), strict=True)
-        merged = merging.COMBINERS[name].function(As, Bs, weights, scalings, None)
+        merged = COMBINERS[name].function(As, Bs, weights, scalings, None)
         A, B = bank.expand(m.name, *merged)
         parts.append((B @ A).ravel())
     return np.concatenate(parts)

@@ -23,7 +23,7 @@ from hf_lorameta import Bank, Plan, Recipe, plan
 from hf_lorameta.bank.train_neural_rule import train_neural_rule
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
 from hf_lorameta.hub.base_model import locate
-from hf_lorameta.method.coefficients import COEFFICIENT_RULES
+from hf_lorameta.method.registries import COEFFICIENT_RULES
 from hf_lorameta.pipeline.make import make_adapter
 from hf_lorameta.types import Row
 from tests.benchmarks.everyday import prompted

@@ -15,7 +15,7 @@ from hf_lorameta.bank.index import adapter_path
 from hf_lorameta.embedded import EMBEDDED
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE, AdapterFile
 from hf_lorameta.formats.lora_layout import Module
-from hf_lorameta.method.metrics import METRICS
+from hf_lorameta.method.registries import METRICS
 from tests.cli.conftest import EVERY_LINE
 from tests.conftest import (
     BASE,

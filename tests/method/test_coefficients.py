@@ -12,7 +12,6 @@ from scipy.special import softmax
 from scipy.stats import zscore
 
 from hf_lorameta.method.coefficients import (
-    COEFFICIENT_RULES,
     KERNEL_WIDTH,
     RIDGE,
     RuleInputs,
@@ -27,6 +26,7 @@ from hf_lorameta.method.coefficients import (
     top_k,
 )
 from hf_lorameta.method.neural import NeuralModel
+from hf_lorameta.method.registries import COEFFICIENT_RULES
 from tests.support.codes import raises_code
 
 Array = NDArray[np.float64]

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from hf_lorameta.errors import RecipeError
 from hf_lorameta.method import low_rank
 from hf_lorameta.method.low_rank import LowRankSum
-from hf_lorameta.method.merging import COMBINERS, Concatenated, exact, factors
+from hf_lorameta.method.merging import Concatenated, exact, factors
+from hf_lorameta.method.registries import COMBINERS
 from tests.method.oracles import update
 from tests.support.codes import raises_code
 

@@ -11,9 +11,7 @@ import pytest
 import hf_lorameta.method
 from hf_lorameta import Recipe, plan
 from hf_lorameta.bank.open_bank import embedded_bank
-from hf_lorameta.method.coefficients import COEFFICIENT_RULES
-from hf_lorameta.method.merging import COMBINERS
-from hf_lorameta.method.metrics import METRICS
+from hf_lorameta.method.registries import COEFFICIENT_RULES, COMBINERS, METRICS
 from hf_lorameta.pipeline.make import make_adapter
 from tests.support.codes import raises_code
 from tests.support.plain_bank import plain_bank

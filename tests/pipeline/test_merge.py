@@ -19,7 +19,8 @@ from hf_lorameta.errors import AdapterError, LoraMetaError, RecipeError, UsageEr
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE, AdapterFile
 from hf_lorameta.formats.peft_config import CONFIG_FILE
 from hf_lorameta.hub.packaged_model import SMOLLM2
-from hf_lorameta.method.merging import COMBINERS, exact
+from hf_lorameta.method.merging import exact
+from hf_lorameta.method.registries import COMBINERS
 from hf_lorameta.pipeline.adapter_folder import locate_adapter
 from tests.conftest import LAYOUT, adapter_files, write_files
 from tests.support.codes import raises_code

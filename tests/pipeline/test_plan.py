@@ -12,8 +12,8 @@ from hf_lorameta import Bank, Plan, Recipe, plan
 from hf_lorameta.bank.store_profiles import bank_distances
 from hf_lorameta.data.counts.profile import ProfileTable, profile_rows
 from hf_lorameta.errors import UnlabeledDatasetError
-from hf_lorameta.method.coefficients import COEFFICIENT_RULES, RuleInputs, apply_rule
-from hf_lorameta.method.metrics import METRICS
+from hf_lorameta.method.coefficients import RuleInputs, apply_rule
+from hf_lorameta.method.registries import COEFFICIENT_RULES, METRICS
 from hf_lorameta.pipeline import read
 from tests.conftest import Account, Built, Shell
 from tests.conftest import rows as topic_rows

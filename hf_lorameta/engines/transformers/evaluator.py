@@ -108,7 +108,7 @@ class TorchEvaluator(scoring.Evaluator):
 
     @classmethod
     def from_folder(
-        cls, folder: Path | str, dtype: str = "auto", **options: int
+        cls, folder: Path | str, dtype: str = "auto", *, rounds: bool = True, **options: int
     ) -> "TorchEvaluator":
         """Load a model.
 
@@ -116,6 +116,7 @@ class TorchEvaluator(scoring.Evaluator):
             folder: of model and tokenizer, see `hf_lorameta.hub.base_model.locate`.
             dtype: torch name of the weights' dtype; ``auto`` is what is fastest here, see
                 `suited_layers.py`.
+            rounds: whether layers may be rounded to 8 bits, which pays off after a few answers.
             options: the numeric arguments of the class.
 
         Raises:
@@ -126,14 +127,14 @@ class TorchEvaluator(scoring.Evaluator):
         require_eval()
         from hf_lorameta.engines.transformers.products import Arithmetic, fastest_arithmetic
 
-        rounds = dtype == "auto" and fastest_arithmetic() is Arithmetic.INT8
+        rounds = rounds and dtype == "auto" and fastest_arithmetic() is Arithmetic.INT8
         suited = suited_dtype(Path(folder)) if dtype == "auto" and not rounds else dtype
         require_memory(Path(folder), "int8" if rounds else suited)
         logger.info("Loading the base model")
         with loading_model():
             evaluator = cls(*_load(Path(folder), "bfloat16" if rounds else suited), **options)
         if dtype == "auto":
-            evaluator.suit()
+            evaluator.suit(rounds=rounds)
         return evaluator
 
     @classmethod
@@ -167,11 +168,11 @@ class TorchEvaluator(scoring.Evaluator):
             undo.callback(evaluator.suit(keep=True))
             yield evaluator
 
-    def suit(self, *, keep: bool = False) -> Callable[[], None]:
+    def suit(self, *, keep: bool = False, rounds: bool = True) -> Callable[[], None]:
         """Call `suit` of `suited_layers.py` for the model, which is on the CPU."""
         from hf_lorameta.engines.transformers.suited_layers import suit
 
-        return suit(self.model, self._sample_ids(), keep=keep)
+        return suit(self.model, self._sample_ids() if rounds else None, keep=keep)
 
     @property
     def arithmetic(self) -> str:
