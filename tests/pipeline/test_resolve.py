@@ -271,7 +271,7 @@ def test_a_failed_check_that_nobody_asked_for_does_not_cost_the_adapter(
     assert generate(rows, tiny_bank, top_k=2).outcome.check is None
     assert "out of memory" in caplog.text
     with pytest.raises(LoraMetaError, match="out of memory"):
-        generate(rows, tiny_bank, top_k=2, check=8)
+        generate(rows, tiny_bank, top_k=2, train=8, steps=1, check=8)
 
 
 @pytest.mark.unit

@@ -153,29 +153,6 @@ def test_the_recorded_steps_make_the_adapter_of_a_timed_training_again(
     assert again.outcome.drawn == replace(drawn, held_out=0)  # nothing is counted
 
 
-def test_few_rows_are_all_trained_on_and_counted_in_folds(tiny_bank: Bank, tmp_path: Path) -> None:
-    data = tiny.write_task(tmp_path, "few", tiny.labeled(16))
-    adapter = generate(data, tiny_bank, rank=4, budget=600)
-    training, check = adapter.outcome.training, adapter.outcome.check
-    assert training
-    assert check
-    assert (training.rows, training.folds, check.rows) == (16, 4, 16)
-    assert check.right["generated"] > check.right["base"]
-    assert "3-shot" in check.counted
-    folder = adapter.save_pretrained(tmp_path / "few")
-    stored = json.loads((folder / "recipe.json").read_bytes())
-    assert (stored["recipe"]["train"], stored["recipe"]["steps"]) == (16, training.steps)
-    assert stored["rows"] == {"pool": 16, "train": 12, "held_out": 4, "check": 0}
-    assert stored["training"]["folds"] == 4
-    card = " ".join((folder / "README.md").read_text().split())
-    assert "**Trained on 16 rows of the dataset**" in card
-    assert "## Checked on 16 rows" in card
-    assert "answered in folds" in card
-    again = make(tiny_bank, data, train=16, steps=training.steps)
-    assert same_weights(again, adapter)
-    assert again.replay == adapter.replay
-
-
 def test_few_rows_without_time_for_folds_are_trained_on_but_for_a_quarter(
     tiny_bank: Bank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -288,7 +265,7 @@ def test_a_check_counts_the_answers_that_an_evaluation_counts(
 def test_answers_in_folds_are_those_of_adapters_that_were_not_trained_on_their_rows(
     tiny_bank: Bank, tmp_path: Path
 ) -> None:
-    """Each of these is made again from the rows outside of its fold."""
+    """Few rows are all trained on; each fold's adapter is made again from the rows outside of it."""
     from hf_lorameta.training.folds import divided
 
     lines = tiny.labeled(16)
@@ -316,6 +293,20 @@ def test_answers_in_folds_are_those_of_adapters_that_were_not_trained_on_their_r
     assert check.adapter.loss == pytest.approx(
         loss / training.folds, rel=0.02
     )  # folds of equal lengths
+    assert (training.rows, training.folds, check.rows) == (16, 4, 16)
+    assert check.right["generated"] > check.right["base"]
+    assert "3-shot" in check.counted
+    stored = json.loads((made.save_pretrained(tmp_path / "few") / "recipe.json").read_bytes())
+    assert (stored["recipe"]["train"], stored["recipe"]["steps"]) == (16, training.steps)
+    assert stored["rows"] == {"pool": 16, "train": 12, "held_out": 4, "check": 0}
+    assert stored["training"]["folds"] == 4
+    card = " ".join((tmp_path / "few" / "README.md").read_text().split())
+    assert "**Trained on 16 rows of the dataset**" in card
+    assert "## Checked on 16 rows" in card
+    data = tiny.write_task(tmp_path, "few", lines)
+    again = make(tiny_bank, data, train=16, steps=training.steps)
+    assert same_weights(again, made)
+    assert again.replay == made.replay
 
 
 def test_a_check_scores_as_many_rows_as_there_is_time_for_and_generates_texts_if_it_suffices(
