@@ -265,7 +265,7 @@ def test_a_check_counts_the_answers_that_an_evaluation_counts(
 def test_answers_in_folds_are_those_of_adapters_that_were_not_trained_on_their_rows(
     tiny_bank: Bank, tmp_path: Path
 ) -> None:
-    """Few rows are all trained on; each fold's adapter is made again from the rows outside of it."""
+    """Each is made again from the rows outside of its fold; few rows are all trained on."""
     from hf_lorameta.training.folds import divided
 
     lines = tiny.labeled(16)
