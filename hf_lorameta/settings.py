@@ -1,6 +1,7 @@
 """Frozen settings of pydantic, refused with errors that a person can act on."""
 
 from collections.abc import Sequence
+from itertools import chain
 from types import NoneType, UnionType
 from typing import (
     TYPE_CHECKING,
@@ -101,11 +102,23 @@ class Settings(BaseModel):
     @classmethod
     def _types(cls, name: str) -> list[Any]:
         """Return the types that a field takes, without None and bounds."""
-        annotation: Any = cls.model_fields[name].annotation
-        is_union = get_origin(annotation) in (Union, UnionType)
-        members = get_args(annotation) if is_union else (annotation,)
+        members = cls._members(name)
         bare = (get_args(m)[0] if get_origin(m) is Annotated else m for m in members)
         return [member for member in bare if member is not NoneType]
+
+    @classmethod
+    def _members(cls, name: str) -> Sequence[Any]:
+        """Return the types that a field takes, as they are written."""
+        annotation: Any = cls.model_fields[name].annotation
+        is_union = get_origin(annotation) in (Union, UnionType)
+        return get_args(annotation) if is_union else (annotation,)
+
+    @classmethod
+    def _metadata(cls, name: str) -> list[object]:
+        """Return the bounds of a field, and of the types that it takes."""
+        of_types = (m.__metadata__ for m in cls._members(name) if get_origin(m) is Annotated)
+        infos = (getattr(one, "metadata", [one]) for one in chain.from_iterable(of_types))
+        return [*cls.model_fields[name].metadata, *chain.from_iterable(infos)]
 
     @classmethod
     def _error(cls, error: ValidationError) -> RecipeError:
@@ -118,7 +131,7 @@ class Settings(BaseModel):
             problem = f"is not a setting, expected one of {', '.join(cls.model_fields)}"
         elif kind == "finite_number" or first.get("ctx", {}).keys() & _LIMITS:
             finite = "finite and " if kind == "finite_number" else ""
-            limits, allowed = first.get("ctx", {}), _allowed(cls.model_fields[field].metadata)
+            limits, allowed = first.get("ctx", {}), _allowed(cls._metadata(field))
             problem = f"must be {finite}{allowed}" if allowed else problem
             hint = Option(field, change="leave out")
             if limits.keys() & {"ge", "le"}:

@@ -11,7 +11,7 @@ import pytest
 
 import hf_lorameta
 from hf_lorameta import errors
-from hf_lorameta.data.dataset import ReadingOptions
+from hf_lorameta.data.reading import Reading
 from hf_lorameta.errors import LoraMetaError, Option, UsageError
 
 
@@ -74,7 +74,7 @@ def options_named() -> Iterator[str]:
 
 def arguments() -> Iterator[str]:
     """Yield the arguments of the functions, methods and settings of the public API."""
-    yield from ReadingOptions.__annotations__
+    yield from Reading.model_fields
     for name in hf_lorameta.__all__:
         public = getattr(hf_lorameta, name)
         yield from getattr(public, "model_fields", ())

@@ -73,7 +73,7 @@ def test_a_recipe_is_frozen() -> None:
         ({"rank": 0}, f"rank must be at least 1 and at most {MAX_RANK}, got 0"),
         ({"rank": MAX_RANK + 1}, f"rank must be at least 1 and at most {MAX_RANK}, got "),
         ({"rank": 1.5}, "rank must be a valid integer"),
-        ({"check": 3}, "check must be greater than or equal to 4, got 3"),
+        ({"check": 3}, "check must be at least 4 and at most 4096, got 3"),
         ({"seed": -1}, "seed must be at least 0"),
         ({"max_rows": 0}, "max_rows must be at least 1"),
         ({"steps": 3}, "got steps=3, expected none without train"),

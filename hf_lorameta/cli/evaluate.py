@@ -62,6 +62,7 @@ def evaluate(
 
     Columns, configuration and revision come from the adapters' recipes unless they are given.
     """
+    from hf_lorameta.data.reading import Reading
     from hf_lorameta.engines.scoring import BASE_METHOD, CHAT_METHOD, shown_name
     from hf_lorameta.hub.client import Hub
     from hf_lorameta.pipeline.evaluate import open_evaluator, prepare_evaluation
@@ -69,8 +70,9 @@ def evaluate(
     with stage_bars() as progress:
         prepared = prepare_evaluation(
             adapters, dataset, Hub(token), max_rows=max_rows, shots=shots, base=base,
-            progress=progress, config=config, split=split, revision=revision,
-            columns=columns or None,
+            progress=progress, reading=Reading.of(
+                config=config, split=split, revision=revision, columns=columns or None
+            ),
         )  # fmt: skip
         report = prepared.compare(
             open_evaluator(*prepared.base, token),

@@ -2,19 +2,19 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields, replace
-from difflib import get_close_matches
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import Any
 
 from hf_lorameta.data.chat_form import ChatForm
-from hf_lorameta.data.columns.columns import Columns, ColumnsLike, as_columns, require_columns
+from hf_lorameta.data.columns.columns import Columns, require_columns
 from hf_lorameta.data.columns.labels import Form
 from hf_lorameta.data.columns.layouts import find_columns, likely_columns, unread_columns
 from hf_lorameta.data.columns.rows import RowReader, read_rows
 from hf_lorameta.data.columns.table_view import TableView
 from hf_lorameta.data.first_rows import read_first_rows
+from hf_lorameta.data.reading import Reading, reading_of
 from hf_lorameta.data.sources.files import (
     are_names,
     is_local,
@@ -29,7 +29,6 @@ from hf_lorameta.data.sources.memory import rows_in_memory
 from hf_lorameta.data.sources.raw_dataset import RawDataset
 from hf_lorameta.data.sources.reading_errors import refusing_deep_rows
 from hf_lorameta.data.sources.reading_limits import DEFAULT_LIMITS, ReadingLimits, cut
-from hf_lorameta.data.sources.split_names import Splits
 from hf_lorameta.errors import (
     DatasetError,
     HubError,
@@ -131,37 +130,13 @@ class Dataset(DatasetInfo):
         return list(islice(self.rows(), count))
 
 
-class ReadingOptions(TypedDict, total=False):
-    """Arguments of `open_dataset` that `plan`, `generate` and `evaluate` take as well.
-
-    Attributes:
-        config: configuration of a Hub dataset.
-        split: None is train, or the only one; a slice is ``train[:1000]``. Of several, the first
-            one that exists.
-        revision: branch, tag or commit of a Hub dataset.
-        columns: by role, such as ``{"input": "question", "output": "answer"}``; None finds them,
-            see `hf_lorameta.data.columns.layouts.find_columns`.
-        instruction: put before every input, if the rows have none.
-        template: text with ``{instruction}`` and ``{input}``, see
-            `hf_lorameta.data.prompt.join_instruction`; ``chat`` is the chat template of the base
-            model, if one is known.
-    """
-
-    config: str | None
-    split: Splits
-    revision: str | None
-    columns: ColumnsLike | None
-    instruction: str | None
-    template: str | ChatForm | None
-
-
 def open_dataset(
     name: Any,
     hub: Hub | None = None,
     *,
     token: str | None = None,
     limits: ReadingLimits = DEFAULT_LIMITS,
-    **options: Unpack[ReadingOptions],
+    **options: Any,
 ) -> Dataset:
     """Open a dataset, pinned to a commit or digest. A dataset in memory counts as private.
 
@@ -175,7 +150,7 @@ def open_dataset(
         hub: connection to the Hub; None creates one with `token`.
         token: for private and gated repos; None uses the saved one.
         limits: how much a plan counts.
-        options: what is read and how, see `ReadingOptions`.
+        options: what is read and how: fields of `hf_lorameta.data.reading.Reading`.
 
     Raises:
         DatasetError: no such file, config or split, or it cannot be read.
@@ -190,24 +165,11 @@ def open_dataset(
         >>> open_dataset([{"prompt": "1+1=", "completion": 2}]).head(1)
         [('1+1=', '2')]
     """
-    if unknown := set(options) - ReadingOptions.__annotations__.keys():
-        raise _unknown_argument(min(unknown))
+    reading = reading_of(options)
     if isinstance(name, Dataset):
         return name
-    columns = as_columns(options.get("columns"))
-    raw = open_rows(name, hub or Hub(token), options)
-    return as_dataset(raw, columns, options.get("instruction"), options.get("template"), limits)
-
-
-def _unknown_argument(name: str) -> UsageError:
-    known = list(ReadingOptions.__annotations__)
-    likely = [one for one in known if one[:5] in name] or get_close_matches(name, known, 1, 0.8)
-    advice = [f"name it {option}=" for option in likely]
-    return UsageError(
-        f"no argument is named {name}=; a dataset is read with {', '.join(known)}",
-        code="dataset.unknown-argument",
-        hint=[*advice, "give settings of the adapter as recipe=hf_lorameta.Recipe(…)"],
-    )
+    raw = open_rows(name, hub or Hub(token), reading)
+    return as_dataset(raw, reading.columns, reading.instruction, reading.template, limits)
 
 
 @refusing_deep_rows()
@@ -271,13 +233,12 @@ def _row_as_proposed(raw: RawDataset, columns: Columns | None) -> Row | None:
 
 
 @refusing_deep_rows()
-def open_rows(name: Any, hub: Hub, options: ReadingOptions) -> RawDataset:
-    """Open one split before its columns are chosen; arguments are those of `open_dataset`."""
-    config, split = options.get("config"), options.get("split")
-    revision = options.get("revision")
+def open_rows(name: Any, hub: Hub, reading: Reading) -> RawDataset:
+    """Open one split before its columns are chosen; `name` is that of `open_dataset`."""
+    config, split, revision = reading.config, reading.split, reading.revision
     if not isinstance(name, str | Path):
         what = "a list of files" if are_names(name) else "rows in memory"
-        _refuse_repo_options(f"{what}: there is", options)
+        _refuse_repo_options(f"{what}: there is", reading)
         if not are_names(name):
             return rows_in_memory(name, split)
         if others := [str(one) for one in name if not is_local(one)]:
@@ -294,7 +255,7 @@ def open_rows(name: Any, hub: Hub, options: ReadingOptions) -> RawDataset:
             hint=[Option("dataset", "user/name"), "name a file"],
         )
     if is_local(name):
-        _refuse_repo_options(f"{name} is a file: it has", options)
+        _refuse_repo_options(f"{name} is a file: it has", reading)
         return open_files(name, split)
     if is_folder(name):
         if revision:
@@ -323,9 +284,9 @@ def open_rows(name: Any, hub: Hub, options: ReadingOptions) -> RawDataset:
     return open_repo(hub, repo, config, split)
 
 
-def _refuse_repo_options(what_has: str, options: ReadingOptions) -> None:
+def _refuse_repo_options(what_has: str, reading: Reading) -> None:
     """Raise UsageError if options of a repo are given for rows that are in none."""
-    if given := [name for name in ("config", "revision") if options.get(name)]:
+    if given := [name for name in ("config", "revision") if getattr(reading, name)]:
         raise UsageError(
             f"{what_has} neither configuration nor revision",
             code="dataset.no-config-or-revision",

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.data.dataset import as_dataset, open_rows
+from hf_lorameta.data.reading import Reading
 from hf_lorameta.errors import DatasetError
 from hf_lorameta.hub.client import Hub
 
@@ -59,7 +60,7 @@ def preview(
         >>> found.names, found.columns.output, len(found.rows)
         (['input', 'output'], 'output', 3)
     """
-    raw = open_rows(name, hub, {"config": config, "split": split})
+    raw = open_rows(name, hub, Reading(config=config, split=split))
     columns: Columns | None
     problem: DatasetError | None = None
     try:

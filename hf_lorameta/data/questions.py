@@ -2,15 +2,16 @@
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, NamedTuple, Unpack
+from typing import Any, NamedTuple
 
 from hf_lorameta.data.columns.cells import value_at
-from hf_lorameta.data.columns.columns import Columns, as_columns, require_columns
+from hf_lorameta.data.columns.columns import Columns, require_columns
 from hf_lorameta.data.columns.conversations import conversation_sides, conversation_turns
 from hf_lorameta.data.columns.layouts import find_columns, likely_columns
 from hf_lorameta.data.columns.rows import RowReader
 from hf_lorameta.data.columns.table_view import TableView
-from hf_lorameta.data.dataset import ReadingOptions, open_rows
+from hf_lorameta.data.dataset import open_rows
+from hf_lorameta.data.reading import Reading
 from hf_lorameta.data.sources.raw_dataset import RawDataset
 from hf_lorameta.data.sources.reading_limits import cut
 from hf_lorameta.errors import ColumnsError, Option
@@ -51,9 +52,7 @@ class Questions(NamedTuple):
         return Question(cut(self.reader.read(row)[0]), tuple(self.reader.choices(row)))
 
 
-def open_questions(
-    name: Any, recorded: Columns | None, hub: Hub, **reading: Unpack[ReadingOptions]
-) -> Questions:
+def open_questions(name: Any, recorded: Columns | None, hub: Hub, reading: Reading) -> Questions:
     """Open rows to answer.
 
     Args:
@@ -71,12 +70,12 @@ def open_questions(
         name = [{input_column: text} for text in name]
     raw = open_rows(name, hub, reading)
     table = TableView(raw.columns, raw.labels, raw.sample)
-    given = as_columns(reading.get("columns"))
+    given = reading.columns
     columns = given or recorded or _found(table)
     if given and recorded:
         shared = {"instruction_text", "template", "chat"}
         columns = given.model_copy(update=recorded.model_dump(include=shared, exclude_none=True))
-    columns = columns.with_prompt(reading.get("instruction"), reading.get("template"))
+    columns = columns.with_prompt(reading.instruction, reading.template)
     unlabeled = columns.model_copy(update={"output": None})
     require_columns(unlabeled, raw.columns, partial(_inputs, table))
     return Questions(raw, unlabeled, RowReader(raw, columns if columns.choices else unlabeled))

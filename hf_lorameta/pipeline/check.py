@@ -27,7 +27,7 @@ class CheckSettings(Settings):
     Example:
         >>> CheckSettings(check=2)
         Traceback (most recent call last):
-        hf_lorameta.errors.RecipeError: check must be greater than or equal to 4, got 2
+        hf_lorameta.errors.RecipeError: check must be at least 4 and at most 4096, got 2
     """
 
     check: StrictBool | Annotated[int, Field(ge=4, le=4096)] = Field(

@@ -4,10 +4,11 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, NamedTuple, Unpack
+from typing import Any, NamedTuple
 
 from hf_lorameta.cards.record import RECIPE_FILE, Made, read_record
-from hf_lorameta.data.dataset import Dataset, ReadingOptions
+from hf_lorameta.data.dataset import Dataset
+from hf_lorameta.data.reading import Reading, reading_of
 from hf_lorameta.data.sources.files import is_local
 from hf_lorameta.engines.comparing import SAMPLES, Group, compare
 from hf_lorameta.engines.scoring import (
@@ -58,7 +59,7 @@ def evaluate(
     model: LoadedModel | None = None,
     token: str | None = None,
     progress: StageProgress | None = None,
-    **reading: Unpack[ReadingOptions],
+    **reading: Any,
 ) -> Report:
     """Score the base model, adapters and a few-shot prompt on rows that no adapter was trained on.
 
@@ -94,7 +95,8 @@ def evaluate(
     with bars_unless(progress) as show:
         prepared = prepare_evaluation(
             names, dataset, hub, max_rows=max_rows, shots=shots,
-            base=base or (model and "the given model"), progress=show, **reading,
+            base=base or (model and "the given model"), progress=show,
+            reading=reading_of(reading),
         )  # fmt: skip
         with (
             TorchEvaluator.of_model(*model)
@@ -148,9 +150,9 @@ def prepare_evaluation(
     *,
     max_rows: int,
     shots: int,
+    reading: Reading,
     base: str | Path | None = None,
     progress: StageProgress = no_progress,
-    **reading: Unpack[ReadingOptions],
 ) -> Evaluation:
     """Find adapters, open the dataset to score them on, and draw its rows.
 
@@ -163,9 +165,9 @@ def prepare_evaluation(
         hub: the client.
         max_rows: score at most this many.
         shots: examples in the few-shot prompt.
+        reading: how the dataset is read, as for `evaluate`.
         base: the base model; None takes the one that the adapters name.
         progress: called with (stage, done, total), where total is 0 if unknown.
-        reading: as for `evaluate`.
 
     Raises:
         LoraMetaError: as `evaluate` raises.
@@ -175,7 +177,7 @@ def prepare_evaluation(
     saved = {folder: read_record(folder) for folder in folders.values()}
     made = [part for record in saved.values() for part in made_of(record)]
     unread = [folder for folder in saved if not saved[folder] and (folder / RECIPE_FILE).exists()]
-    opened = open_to_evaluate(dataset, _made_for(dataset, made), hub, **reading)
+    opened = open_to_evaluate(dataset, _made_for(dataset, made), hub, reading)
     local = isinstance(dataset, str | Path) and Path(dataset).is_dir()
     folder = Path(dataset) if local else None
     rows, examples, remarks = rows_to_evaluate(opened, made, max_rows, shots, hub, progress, folder)

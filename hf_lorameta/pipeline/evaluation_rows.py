@@ -9,12 +9,13 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple, Unpack
+from typing import Any, NamedTuple
 
 from hf_lorameta.cards.record import Made
 from hf_lorameta.data.chat_form import ChatForm
 from hf_lorameta.data.counts.sample import RowSample, draw_stratified
-from hf_lorameta.data.dataset import Dataset, ReadingOptions, open_dataset
+from hf_lorameta.data.dataset import Dataset, open_dataset
+from hf_lorameta.data.reading import Reading
 from hf_lorameta.data.sources.files import is_local
 from hf_lorameta.data.sources.folders import is_folder
 from hf_lorameta.data.sources.split_names import split_name
@@ -61,7 +62,7 @@ def open_to_evaluate(
     name: Any,
     made: Made | None,
     hub: Hub,
-    **reading: Unpack[ReadingOptions],
+    reading: Reading,
 ) -> Dataset:
     """Open a dataset to score an adapter on, with the adapter's recipe for what is not given.
 
@@ -89,22 +90,23 @@ def open_to_evaluate(
             code="evaluate.no-dataset",
             hint=[Option("dataset", "user/name"), "name a file"],
         )
+    given = reading.options
     if isinstance(name, str | Path) and not is_local(name):
         if adapted and own == on_hub(str(name)) and not is_folder(name):
-            reading["config"] = reading.get("config") or adapted.config
-            reading["revision"] = reading.get("revision") or adapted.revision
-        reading["split"] = reading.get("split") or TEST_SPLITS
+            given |= {"config": reading.config or adapted.config}
+            given |= {"revision": reading.revision or adapted.revision}
+        given |= {"split": reading.split or TEST_SPLITS}
     if adapted:
         columns = adapted.columns
         with suppress(ColumnsError):  # another dataset, with columns of its own
-            if reading.get("columns") is None and columns.names():
-                return open_dataset(name, hub, **(reading | {"columns": columns}))
-        if columns.template and not reading.get("template"):
-            reading["template"] = ChatForm(columns.template, columns.chat)
-        instruction = reading.get("instruction") or columns.instruction_text
+            if reading.columns is None and columns.names():
+                return open_dataset(name, hub, **given | {"columns": columns})
+        if columns.template and not reading.template:
+            given |= {"template": ChatForm(columns.template, columns.chat)}
+        instruction = reading.instruction or columns.instruction_text
         with suppress(UsageError):  # its rows have an instruction of their own
-            return open_dataset(name, hub, **(reading | {"instruction": instruction}))
-    return open_dataset(name, hub, **reading)
+            return open_dataset(name, hub, **given | {"instruction": instruction})
+    return open_dataset(name, hub, **given)
 
 
 def rows_to_evaluate(

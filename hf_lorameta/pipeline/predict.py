@@ -15,14 +15,14 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple, Unpack
+from typing import Any, NamedTuple
 
 from hf_lorameta._version import __version__
 from hf_lorameta.bank.executors import reporting_dead_workers
 from hf_lorameta.cards.record import RECIPE_FILE
 from hf_lorameta.data.columns.columns import Columns
-from hf_lorameta.data.dataset import ReadingOptions
 from hf_lorameta.data.questions import Question, Questions, open_questions
+from hf_lorameta.data.reading import reading_of
 from hf_lorameta.data.sources.raw_dataset import RawDataset
 from hf_lorameta.data.written_rows import check_ending, rows_written
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator, require_eval
@@ -94,7 +94,7 @@ def predict(
     model: LoadedModel | None = None,
     token: str | None = None,
     progress: StageProgress | None = None,
-    **reading: Unpack[ReadingOptions],
+    **reading: Any,
 ) -> list[Prediction]:
     """Answer rows with an adapter.
 
@@ -126,7 +126,7 @@ def predict(
     hub = Hub(token)
     given = "the given model" if model else None
     predictor = open_predictor(adapter, hub, base or given, max_tokens)
-    questions = open_questions(rows, predictor.columns, hub, **reading)
+    questions = open_questions(rows, predictor.columns, hub, reading_of(reading))
     found: list[Prediction] = []
     with (
         bars_unless(progress) as show,
@@ -351,7 +351,7 @@ def open_task(
     overwrite: bool = False,
     base: str | Path | None = None,
     token: str | None = None,
-    **reading: Unpack[ReadingOptions],
+    **reading: Any,
 ) -> Task:
     """Check everything that can be checked before rows are answered.
 
@@ -389,5 +389,5 @@ def open_task(
         )
     hub = Hub(token)
     predictor = open_predictor(adapter, hub, base, max_tokens)
-    questions = open_questions(dataset, predictor.columns, hub, **reading)
+    questions = open_questions(dataset, predictor.columns, hub, reading_of(reading))
     return Task(predictor, questions, path, sure, token)

@@ -40,6 +40,8 @@ class Request(CheckSettings, TrainSettings, Recipe, Reading):
         "hf-lorameta generate --dataset 'my rows.csv' --top-k 3 --no-check --budget 5m --output a"
         >>> request.recipe.top_k, request.seconds
         (3, 300.0)
+        >>> Request(split=("test", "dev")).command("plan")
+        'hf-lorameta plan --split test,dev'
     """
 
     base: str | None = Field(
@@ -144,6 +146,8 @@ def _written(values: Mapping[str, Any]) -> dict[str, Any]:
     def text(name: str, value: Any) -> Any:
         if isinstance(value, bool):
             return value  # that of a switch
+        if isinstance(value, tuple) and name == "split":
+            return ",".join(value)
         shown = str(value).removesuffix(".0") if isinstance(value, float) else str(value)
         return as_option(shown) if name in TEXTS else shown
 

@@ -6,15 +6,16 @@ from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Self, TypeAlias, Unpack
+from typing import Any, Literal, Self, TypeAlias
 
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.bank.index import TOKENIZER_FILE
 from hf_lorameta.bank.open_bank import open_bank
 from hf_lorameta.data.chat_form import CHAT, ChatForm
 from hf_lorameta.data.chat_template import find_chat_form, require_chat_form
-from hf_lorameta.data.dataset import Dataset, ReadingOptions, open_dataset
+from hf_lorameta.data.dataset import Dataset, open_dataset
 from hf_lorameta.data.prompt import PROMPT
+from hf_lorameta.data.reading import Reading, reading_of
 from hf_lorameta.data.sources.reading_limits import DEFAULT_LIMITS, ReadingLimits
 from hf_lorameta.engines.scoring import MAX_SCORED_TOKENS
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator, require_eval
@@ -39,12 +40,12 @@ class Opening:
         prompts: gives prompts the form that they lack; None if a template is asked for.
     """
 
-    reading: ReadingOptions
+    reading: Reading
     prompts: Callable[[Dataset], Dataset] | None
 
     def open(self, dataset: Any, hub: Hub, limits: ReadingLimits = DEFAULT_LIMITS) -> Dataset:
         """Open a dataset; arguments and errors are those of `hf_lorameta.open_dataset`."""
-        opened = open_dataset(dataset, hub, limits=limits, **self.reading)
+        opened = open_dataset(dataset, hub, limits=limits, **self.reading.options)
         return self.prompts(opened) if self.prompts else opened
 
 
@@ -200,7 +201,7 @@ class Session:
         """
         return prompts_like(self.bank, self.chat_form if self.bank.is_empty else None)
 
-    def open_dataset(self, dataset: Any, **reading: Unpack[ReadingOptions]) -> Dataset:
+    def open_dataset(self, dataset: Any, **reading: Any) -> Dataset:
         """Open a dataset with this session's Hub client, see `hf_lorameta.open_dataset`.
 
         The template ``chat`` is the base model's own chat template, which is also the default
@@ -210,20 +211,23 @@ class Session:
             UsageError: the instruction is longer than the prompts that the base model is run with.
             DatasetError, HubError: as `hf_lorameta.open_dataset` does.
         """
-        return with_progress(self.opening(**reading).open(dataset, self.hub), self.progress)
+        opening = self.opening(reading_of(reading))
+        return with_progress(opening.open(dataset, self.hub), self.progress)
 
-    def opening(self, **reading: Unpack[ReadingOptions]) -> "Opening":
+    def opening(self, reading: Reading) -> "Opening":
         """Decide how a dataset is opened, as `open_dataset` does, perhaps in another process.
 
         Raises:
             UsageError: as `open_dataset` raises.
         """
-        if reading.get("template") == CHAT:
-            reading["template"] = require_chat_form(self.chat_form, self.bank.public_base)
-        if reading.get("instruction") == "" and not reading.get("template"):
-            reading["template"] = PROMPT  # recorded, so that the recipe makes the same adapter
-        self.check_instruction(reading.get("instruction"))
-        return Opening(reading, None if reading.get("template") else self.prompts)
+        template = reading.template
+        if template == CHAT:
+            template = require_chat_form(self.chat_form, self.bank.public_base)
+        if reading.instruction == "" and not template:
+            template = PROMPT  # recorded, so that the recipe makes the same adapter
+        self.check_instruction(reading.instruction)
+        reading = reading.model_copy(update={"template": template})
+        return Opening(reading, None if template else self.prompts)
 
     def check_instruction(self, instruction: str | None) -> None:
         """Refuse an instruction that would be cut off: prompts that are too long lose their start.

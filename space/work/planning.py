@@ -275,8 +275,7 @@ def make_plan(
     """
     job.report("Finding the dataset")
     request = validated(request)
-    named = {name: getattr(request, name) for name in CHOICES}
-    opening = Session(bank, token=credential).opening(**named)
+    opening = Session(bank, token=credential).opening(request.reading)
     limits, counting = replace(LIMITS, rows=max_rows), token_counting(bank)
     reading = read(job, _read, request, credential, opening, limits, counting, samples)
     return PlanResult(plan_from_reading(reading, bank), StoredRows(reading.pool), request)

@@ -14,6 +14,7 @@ from hf_lorameta.cards.record import DatasetRecord, Made, Record
 from hf_lorameta.data.chat_form import ChatForm, ChatMode
 from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.data.dataset import Dataset
+from hf_lorameta.data.reading import Reading
 from hf_lorameta.errors import EmptyDatasetError
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.pipeline import evaluation_rows as module
@@ -205,7 +206,7 @@ def test_examples_of_a_folder_are_rows_of_its_train_split(tmp_path: Path) -> Non
         (tmp_path / "data" / f"{split}.jsonl").write_text(text)
     adapter = write_files(tmp_path / "a", adapter_files())
     prepared = prepare_evaluation(
-        [adapter], str(tmp_path / "data"), Hub(False), max_rows=10, shots=3
+        [adapter], str(tmp_path / "data"), Hub(False), max_rows=10, shots=3, reading=Reading()
     )
     assert sorted(prompt for prompt, _ in prepared.rows) == [f"test {i}" for i in range(4)]
     assert len(prepared.shots) == 3
@@ -229,9 +230,9 @@ def test_rows_of_other_columns_are_in_the_form_that_the_adapter_was_made_for(
     columns = Columns(input="input", output="output").with_prompt("Greet.", form)
     made = made_with(columns)
 
-    def first(**reading: str | None) -> str:
+    def first(**reading: Any) -> str:
         name = tmp_path / "other.jsonl"
-        return open_to_evaluate(name, made, Hub(False), **reading).head(1)[0][0]
+        return open_to_evaluate(name, made, Hub(False), Reading.of(**reading)).head(1)[0][0]
 
     assert first(columns=named) == prompt
     assert first(columns=named, template="{instruction}: {input}") == "Greet.: hi"
@@ -242,6 +243,6 @@ def test_rows_with_an_instruction_of_their_own_keep_it(tmp_path: Path) -> None:
     columns = Columns(input="input", output="output").with_prompt("Sort.", None)
     made = made_with(columns)
     named = "instruction=do,input=to,output=answer"
-    read = open_to_evaluate(tmp_path / "own.jsonl", made, Hub(False), columns=named)
+    read = open_to_evaluate(tmp_path / "own.jsonl", made, Hub(False), Reading.of(columns=named))
     assert "Greet." in read.head(1)[0][0]
     assert "Sort." not in read.head(1)[0][0]

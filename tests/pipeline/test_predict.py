@@ -24,6 +24,7 @@ from hf_lorameta.cards.record import (  # noqa: E402
     read_record,
 )
 from hf_lorameta.data.questions import open_questions  # noqa: E402
+from hf_lorameta.data.reading import Reading  # noqa: E402
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator  # noqa: E402
 from hf_lorameta.errors import AdapterError, ColumnsError, UsageError  # noqa: E402
 from hf_lorameta.hub.client import Hub  # noqa: E402
@@ -270,7 +271,7 @@ def test_a_conversation_is_answered_after_its_last_turn(tmp_path: Path) -> None:
     turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
     asked = [*turns, {"role": "user", "content": "c"}]
     data = [{"messages": turns}, {"messages": asked}]
-    questions = open_questions(data, Columns(messages="messages"), Hub(False))
+    questions = open_questions(data, Columns(messages="messages"), Hub(False), Reading())
     assert "c" in questions.of(data[1]).prompt
     assert "b" not in questions.of(data[0]).prompt
 
