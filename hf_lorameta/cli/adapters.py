@@ -143,8 +143,10 @@ def push(
 
     consent = Consent(private, create_pr, overwrite)
     if source is not None or request.dataset is None:
-        folder, repo_id = _require_folder(request, source, repo_id, export)
-        _push_folder(request, token, folder, repo_id, consent, dry_run=dry_run)
+        given = [*request.changed, *(["export"] if export else [])]
+        _require_folder_alone(given, source is not None)
+    if source is not None:
+        _push_folder(source, repo_id, token, consent, dry_run=dry_run)
         return
     with _opened(request, token, export) as (session, dataset, resolved):
         target = target_for_dataset(
@@ -179,30 +181,27 @@ def _rows_in_time(resolved: "Resolved", labeled: int) -> str:
 
 
 def _push_folder(
-    request: Request,
-    token: str | None,
-    folder: Path,
-    repo_id: str,
-    consent: "Consent",
-    *,
-    dry_run: bool,
+    folder: Path, repo_id: str | None, token: str | None, consent: "Consent", *, dry_run: bool
 ) -> None:
     """Publish a finished folder."""
+    from hf_lorameta.hub.client import Hub
     from hf_lorameta.pipeline.adapter_folder import read_adapter
     from hf_lorameta.pipeline.publish import publish_or_keep, resolve_target
 
-    with session_of(request, token) as session:
-        finished = read_adapter(folder).require_record()
-        target = resolve_target(
-            repo_id,
-            consent,
-            source_private=finished.private,
-            proposed=finished.proposed_instruction,
-            hub=session.hub,
-            dry_run=dry_run,
+    if repo_id is None:
+        raise UsageError(
+            "--from needs --repo-id", code="push.no-repo-id", hint=Option("repo_id", "user/name")
         )
-        published = publish_or_keep(folder, target, session.hub, dry_run=dry_run)
-    _report_published(published, None)
+    hub, finished = Hub(token), read_adapter(folder).require_record()
+    target = resolve_target(
+        repo_id,
+        consent,
+        source_private=finished.private,
+        proposed=finished.proposed_instruction,
+        hub=hub,
+        dry_run=dry_run,
+    )
+    _report_published(publish_or_keep(folder, target, hub, dry_run=dry_run), None)
 
 
 def _report_published(published: "Published", seconds: float | None) -> None:
@@ -305,25 +304,23 @@ def _report_dataset(dataset: "Dataset", bank: "Bank") -> None:
         logger.info("  --bank %s (%s)", listed.repo_id, bank_facts(listed))
 
 
-def _require_folder(
-    request: Request, source: Path | None, repo_id: str | None, export: "Export | None"
-) -> tuple[Path, str]:
-    """Return the folder of ``push --from`` and its repo; refuse options that conflict with it."""
-    if source is None or request.dataset is not None:
+def _require_folder_alone(given: Collection[str], folder: bool) -> None:
+    """Refuse options that conflict with ``push --from``.
+
+    Args:
+        given: names of the options that make an adapter.
+        folder: whether a finished folder is named.
+    """
+    if not folder or "dataset" in given:
         raise UsageError(
-            f"expected either --dataset or --from, got {'both' if source else 'neither'}",
+            f"expected either --dataset or --from, got {'both' if folder else 'neither'}",
             code="push.dataset-or-from",
-            hint="leave one out" if source else Option("dataset", "user/name"),
+            hint="leave one out" if folder else Option("dataset", "user/name"),
         )
-    if repo_id is None:
-        raise UsageError(
-            "--from needs --repo-id", code="push.no-repo-id", hint=Option("repo_id", "user/name")
-        )
-    if refused := [*request.changed, *(["export"] if export else [])]:
-        option = f"--{refused[0].replace('_', '-')}"
+    for name in given:
+        option = f"--{name.replace('_', '-')}"
         raise UsageError(
             f"{option} needs --dataset: a finished folder is published unchanged",
             code="push.needs-dataset",
             hint=f"leave it out, or make another folder with hf-lorameta generate … {option} …",
         )
-    return source, repo_id
