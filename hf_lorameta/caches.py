@@ -155,7 +155,7 @@ def writing_to(path: Path) -> Iterator[None]:
 
 
 def variable_of(path: Path) -> str | None:
-    """Return the variable that moves the folder of ours that a path is in; None for other paths.
+    """Return the environment variable that sets the cache which a path is in; None for other paths.
 
     Example:
         >>> from huggingface_hub.constants import HF_HOME

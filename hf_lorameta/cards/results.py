@@ -215,8 +215,9 @@ class Outcome:
         training: how the adapter was trained, if it was.
         check: how it scored on other rows, if it was checked.
         drawn: the rows that were drawn for it; None if the base model was not run.
-        to_count: on how many of them right answers are counted if time allows.
-        ungraded: whether there was no time to grade answers, so that only right ones are counted.
+        to_count: number of rows to count right answers on, if there is time.
+        ungraded: whether there was no time to compare texts by Rouge-L or F1; then only answers
+            that equal the output are counted.
         out_of_time: whether time ran out before the first step of the training.
         interrupted: which stage the user ended; None if none.
         given_model: whether a loaded base model was given, instead of that on this machine.

@@ -74,7 +74,7 @@ def make_adapter(
         lists_answers=lists_answers,
     )
     started = time.perf_counter()
-    work, model_seconds = _run(stages, work, session, seconds or None, clock)
+    work, seconds_with_model = _run(stages, work, session, seconds or None, clock)
     outcome = work.outcome
     if outcome != Outcome():
         asked = (stage.settings.model_dump(exclude_defaults=True) for stage in stages)
@@ -93,8 +93,8 @@ def make_adapter(
         tuple(work.weights.pairs),
         seconds_to_combine + time.perf_counter() - started,
         outcome=outcome,
-        model_seconds=model_seconds,
-        step_seconds=work.step_seconds,
+        seconds_with_model=seconds_with_model,
+        seconds_of_steps=work.seconds_of_steps,
         report=work.report,
     )
 

@@ -192,8 +192,8 @@ class Generation(SavableAdapter):
         seconds: wall time of combining, training and checking, not counting the time to fetch the
             adapters.
         outcome: what was done with the base model.
-        model_seconds: of `seconds`, those with the base model in memory.
-        step_seconds: of these, those of training steps.
+        seconds_with_model: part of `seconds`, with the base model in memory.
+        seconds_of_steps: part of `seconds_with_model`, in training steps.
         report: what its check counted; None without one.
     """
 
@@ -203,8 +203,8 @@ class Generation(SavableAdapter):
     pairs: tuple[FactorPair, ...]
     seconds: float
     outcome: Outcome = field(default=Outcome(), kw_only=True)
-    model_seconds: float = field(default=0.0, kw_only=True)
-    step_seconds: float = field(default=0.0, kw_only=True)
+    seconds_with_model: float = field(default=0.0, kw_only=True)
+    seconds_of_steps: float = field(default=0.0, kw_only=True)
     report: Report | None = field(default=None, kw_only=True)
 
     @cached_property
@@ -277,14 +277,20 @@ class Generation(SavableAdapter):
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON values, as ``generate --json`` prints it."""
-        plan, record, model_seconds = self.plan.to_dict(), self.record.to_dict(), self.model_seconds
+        plan, record, seconds_with_model = (
+            self.plan.to_dict(),
+            self.record.to_dict(),
+            self.seconds_with_model,
+        )
         return plan | {
             **record,
             "dataset": plan["dataset"],
             "remarks": [remark.to_dict() for remark in self.remarks],
             "verdict": self.verdict.to_dict(),
             "seconds": self.seconds,
-            "step_share": self.step_seconds / model_seconds if model_seconds else None,
+            "step_share": self.seconds_of_steps / seconds_with_model
+            if seconds_with_model
+            else None,
         }
 
     def __repr__(self) -> str:

@@ -56,7 +56,7 @@ class Work:
         lists_answers: whether `report` lists all checked rows with their answers.
         outcome: what was done so far.
         report: what the check counted; None before.
-        step_seconds: that training steps took.
+        seconds_of_steps: how long all training steps took.
     """
 
     plan: "PlanData"
@@ -68,7 +68,7 @@ class Work:
     unseen: tuple[Unseen, ...] = ()
     lists_answers: bool = False
     report: "Report | None" = None
-    step_seconds: float = 0.0
+    seconds_of_steps: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ class Stage(ABC, Generic[S]):
 
         Args:
             work: before them.
-            step_seconds: that a training step takes.
+            step_seconds: how long one training step takes.
             seconds: for all of them; infinite if not limited.
         """
         return 0.0

@@ -164,7 +164,7 @@ class Train(Stage[TrainSettings]):
             weights=result.weights,
             outcome=outcome,
             unseen=unseen,
-            step_seconds=result.seconds,
+            seconds_of_steps=result.seconds,
         )
 
 

@@ -143,7 +143,11 @@ class _Training(Steps):
         return self._time_for(self._step_seconds)
 
     def _time_for(self, step: float) -> float:
-        """Return the seconds left for steps of so many: half of the last may be reserved ones."""
+        """Return the seconds left for training, if a step takes `step` seconds.
+
+        What is reserved for later stages is not left, except for half a step: the last step may end
+        that much later.
+        """
         return self._deadline.left() - max(self._reserved(step) - step / 2, 0)
 
     def _likely_steps(self) -> int:

@@ -87,7 +87,8 @@ class Trained:
         gain: of held-out rows; None without them.
         folds: adapters that answer rows that they were not trained on; empty without folds.
         seconds: that all steps took.
-        interrupted: what the user ended, folds or the steps of this adapter; the latter, if both.
+        interrupted: what the user ended: the training of this adapter, or that of the folds if this
+            one was finished; None if neither.
     """
 
     weights: LoraWeights

@@ -111,7 +111,10 @@ class Model:
 
 
 def _turn(a_try: tuple[Job, tuple[bool, int, int]]) -> tuple[bool, int, int]:
-    """Return what orders tries: long ones that have waited for some seconds are as short ones."""
+    """Return a key to sort tries by: short ones first.
+
+    A long one counts as short once it has waited for `_TRIES_SECONDS`.
+    """
     job, (long, own, number) = a_try
     return long and job.waited < _TRIES_SECONDS, own, number
 

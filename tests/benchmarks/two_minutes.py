@@ -128,7 +128,7 @@ class TwoMinutes:
 def _of_generation(made: Generation, seconds: float) -> Result:
     """Return the share of the time that steps took, their number, and what the check counted."""
     training, check = made.outcome.training, made.outcome.check
-    found = {"share": made.step_seconds / seconds, "steps": training.steps if training else 0}
+    found = {"share": made.seconds_of_steps / seconds, "steps": training.steps if training else 0}
     if check:
         found |= {"checked": check.rows, "checked right": check.adapter.right}
     levels = ("unlikely", "unsure", "likely")

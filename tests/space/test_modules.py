@@ -656,7 +656,9 @@ def test_the_heading_of_an_adapter_states_how_long_combining_took(tickets: Plan)
     for outcome, trained, first in (
         (Outcome(training), True, False), (Outcome(), False, True), (Outcome(), False, False)
     ):  # fmt: skip
-        made = Generation(tickets, tickets.layout, 16, (), 63.5, outcome=outcome, model_seconds=63)
+        made = Generation(
+            tickets, tickets.layout, 16, (), 63.5, outcome=outcome, seconds_with_model=63
+        )
         adapter = SimpleNamespace(generation=made)
         heading = blocks.render("result.heading", adapter=adapter, number=1, first=first)
         assert "combined in 0.5 s" in heading
