@@ -4,7 +4,10 @@ A new stage is a class in a module of its own, and one line of each of `STAGES` 
 `hf_lorameta.pipeline.request`. From its `Settings` come its options on the command line, its
 arguments in Python, and its inputs on the page and of the endpoints. What it did is a `StageRecord`
 that it adds to `Outcome.records`, both in `hf_lorameta.cards.results`: recipe.json, ``inspect`` and
-the card have it from there. Its `str` is part of what ``plan`` prints.
+the card have it from there. Its `str` is part of what ``plan`` prints. The module is imported for
+``--help``: what takes long, such as numpy, is imported in `run`. Two commands then write the lists
+of all settings again: ``python -m tests.tools.skill_commands``, ``python -m
+tests.tools.recipe_schema``.
 """
 
 from abc import ABC, abstractmethod
