@@ -12,12 +12,16 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
+from torch.optim.adamw import adamw
 
 from hf_lorameta.engines.transformers.lora_layer import Factors, with_adapters
 from hf_lorameta.formats.lora_layout import Layout
 from hf_lorameta.types import FactorPair
 
-_BETAS, _EPSILON = (0.9, 0.999), 1e-8
+_ADAMW: dict[str, Any] = {
+    "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weight_decay": 0.0, "amsgrad": False,
+    "maximize": False, "fused": True,
+}  # fmt: skip
 
 
 class TrainableAdapter:
@@ -91,15 +95,14 @@ class TrainableAdapter:
 
     def update(self, lr: float) -> None:
         """Clip the gradient, take a step of AdamW without weight decay, and clear the gradient."""
-        self.steps += 1
         gradient, (first, second) = self.gradients.sum(0), self._moments
         norm = torch.linalg.vector_norm(gradient)
         gradient.mul_((self._clip / (norm + 1e-6)).clamp(max=1.0))
-        first.lerp_(gradient, 1 - _BETAS[0])
-        second.mul_(_BETAS[1]).addcmul_(gradient, gradient, value=1 - _BETAS[1])
-        scales = [1 - beta**self.steps for beta in _BETAS]
-        divisor = (second.sqrt() / math.sqrt(scales[1])).add_(_EPSILON)
-        self.parameters.addcdiv_(first, divisor, value=-lr / scales[0])
+        taken = torch.tensor(float(self.steps), device=gradient.device)
+        # the optimizer's class would import torch._dynamo, which takes a second
+        own, state = ([self.parameters], [gradient]), ([first], [second])
+        adamw(*own, *state, max_exp_avg_sqs=[], state_steps=[taken], lr=lr, **_ADAMW)
+        self.steps += 1
         self.gradients.zero_()
 
     def initial(self, seed: int) -> torch.Tensor:

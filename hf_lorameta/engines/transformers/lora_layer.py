@@ -2,8 +2,8 @@
 
 A *slot* holds one adapter, finished or in training. For the tokens x of slot k, an adapted layer
 computes ``y = x Wᵀ + s (x A_kᵀ) B_kᵀ``. The product with W is computed once for all tokens, as in
-S-LoRA (arXiv 2311.03285). The gradients, where g is the gradient of y, and u = x Aᵀ is recomputed,
-not saved (RunLoRA, arXiv 2312.03415, in its order for a rank far below the number of tokens):
+S-LoRA (arXiv 2311.03285). The gradients, where g is the gradient of y, and u = x Aᵀ is saved (in
+the order of RunLoRA, arXiv 2312.03415, for a rank far below the number of tokens):
 
     z = g B      ∂A = s zᵀ x      ∂B = s gᵀ u      ∂x = g W + s z A
 """
@@ -133,27 +133,28 @@ class _AdaptedFunction(torch.autograd.Function):
     def forward(
         ctx: Any, x: Any, weight: Any, bias: Any, anchor: Any, layer: Any, slices: Any
     ) -> Any:
-        y = linear(x, weight, bias)
+        y, products = linear(x, weight, bias), []
         for slot, start, stop in slices:
             A, B = (factor.to(x.dtype) for factor in layer.factors[slot])
-            y[start:stop].addmm_(x[start:stop] @ A.T, B.T, alpha=layer.scaling)
-        ctx.save_for_backward(x)
+            products.append(x[start:stop] @ A.T)
+            y[start:stop].addmm_(products[-1], B.T, alpha=layer.scaling)
+        ctx.save_for_backward(x, *products)
         ctx.weight, ctx.layer, ctx.slices = weight, layer, slices
         return y
 
     @staticmethod
     def backward(ctx: Any, *outputs: Any) -> Any:
-        (x,), g = ctx.saved_tensors, outputs[0]
+        (x, *products), g = ctx.saved_tensors, outputs[0]
         dx = input_gradient(g, ctx.weight) if ctx.needs_input_grad[0] else None
         layer = ctx.layer
-        for slot, start, stop in ctx.slices:
+        for (slot, start, stop), u in zip(ctx.slices, products, strict=True):
             A, B = (factor.to(x.dtype) for factor in layer.factors[slot])
             own, gradient = x[start:stop], g[start:stop]
             z = gradient @ B
             if slot in layer.gradients:
                 dA, dB = layer.gradients[slot]
                 _add(dA, z.T, own, layer.scaling)
-                _add(dB, gradient.T, own @ A.T, layer.scaling)
+                _add(dB, gradient.T, u, layer.scaling)
             if dx is not None:
                 dx[start:stop].addmm_(z, A, alpha=layer.scaling)
         return dx, None, None, None, None, None

@@ -38,6 +38,8 @@ _SHIFT = 0.4
 """How much of the differences between inputs is moved to the weights: 0 none, 1 all."""
 _LEAST = 1e-2
 """What is smaller than this share of the others counts as this large, for the scales of inputs."""
+_LEAST_GRADIENT = 1e-5
+"""Outputs with less than this share of the largest gradient are left out where g is not rounded."""
 _TINY = 1e-30
 _HOPELESS = 4.0
 """What takes so many times as long is not measured further: kernels for other CPUs take seconds."""
@@ -90,12 +92,15 @@ def input_gradient(g: torch.Tensor, weight: Weight, rounds: bool = True) -> torc
     Args:
         g: the gradient of the output.
         weight: W.
-        rounds: whether g is rounded to 8 bits where W is.
+        rounds: whether g is rounded to 8 bits where W is; else only what is tiny is left out.
     """
     if isinstance(weight, Int8):
         scaled, values = g * weight.scale, weight.values
-        x = _int8_product(scaled, values) if rounds else _converting_product(scaled, values)
-        return x.mul_(weight.inputs)
+        if rounds:
+            return _int8_product(scaled, values).mul_(weight.inputs)
+        sums = scaled.abs().sum(0)
+        used = torch.nonzero(sums > _LEAST_GRADIENT * sums.max())[:, 0]
+        return _converting_product(scaled[:, used], values[used]).mul_(weight.inputs)
     if weight.dtype == g.dtype:
         return g @ weight
     if not is_slow(weight.dtype):
@@ -105,9 +110,9 @@ def input_gradient(g: torch.Tensor, weight: Weight, rounds: bool = True) -> torc
 
 def _converting_product(g: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """Return the product of g (T, n) and a narrower weight (n, m), converted block by block."""
-    x = g.new_zeros(len(g), weight.shape[1])
+    x, dtype = g.new_zeros(len(g), weight.shape[1]), _narrowest(g.dtype)
     for block in blocks(weight):
-        x.addmm_(g[:, block], weight[block].to(g.dtype))
+        x += g[:, block].to(dtype) @ weight[block].to(dtype)
     return x
 
 
@@ -138,9 +143,9 @@ def blocks(weight: torch.Tensor) -> Iterator[slice]:
 
 
 def _rounded(x: torch.Tensor, levels: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the rows of x (T, n) as int8 within ±levels, and their scales (T,)."""
-    scale = (x.abs().amax(1) / levels).clamp_(min=_TINY)
-    return (x / scale[:, None]).round_().to(torch.int8), scale
+    """Return the rows of x (T, n), which change, as int8 within ±levels, and their scales (T,)."""
+    scale = torch.maximum(x.amax(1), -x.amin(1)).div_(levels).clamp_(min=_TINY)
+    return x.mul_(scale.reciprocal()[:, None]).round_().to(torch.int8), scale
 
 
 def _int8_product(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
@@ -170,6 +175,11 @@ def bfloat16_is_faster() -> bool:
 def is_slow(dtype: torch.dtype) -> bool:
     """Whether this CPU multiplies a dtype of 16 bits slowly."""
     return dtype in (torch.bfloat16, torch.float16) and not bfloat16_is_faster()
+
+
+def _narrowest(dtype: torch.dtype) -> torch.dtype:
+    """Return bfloat16 instead of float32 if this CPU multiplies it faster."""
+    return torch.bfloat16 if dtype == torch.float32 and bfloat16_is_faster() else dtype
 
 
 def chosen(seconds: Mapping[Arithmetic, float]) -> Arithmetic:
