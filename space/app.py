@@ -4,14 +4,14 @@ Imports happen in `main` only, because the processes that read datasets import t
 """
 
 import os
-import signal
-import sys
 
 
 def main() -> None:
     """Serve the page until the process ends."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # an exit deletes temporary files
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before gradio is imported
+    from work.scratch import use_scratch
+
+    use_scratch()
     from work.reader_process import start_forkserver
 
     start_forkserver()

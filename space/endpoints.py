@@ -22,6 +22,7 @@ from settings import SpaceSettings, credential_of
 from space_error import SpaceError
 from views.blocks import advice, message_of
 from work.bank_loader import BankLoader
+from work.dataset_words import marked
 from work.jobs import Canceled, Job, LineName, Step, known_error
 from work.making import Making
 from work.planning import SAMPLES, PageRequest, PlanResult, make_plan
@@ -114,7 +115,7 @@ class Endpoints:
             async with aclosing(self._steps("plan", work, call_of(request))) as steps:
                 async for _ in steps:
                     pass
-            return found[0].plan.to_dict()
+            return marked(found[0].plan.to_dict(), found[0].plan.dataset)
 
     @_naming_inputs(_ASKED | _TARGET)
     async def generate(
@@ -139,9 +140,9 @@ class Endpoints:
                 async with aclosing(self._steps(line, work, call)) as steps:
                     async for step in steps:
                         yield None, step
-            adapter = known(making.adapter)
+            adapter, dataset = known(making.adapter), known(making.result).plan.dataset
             try:
-                yield str(adapter.archive), making.to_dict()
+                yield str(adapter.archive), marked(making.to_dict(), dataset)
             finally:
                 adapter.discard()  # Gradio has copied the archive
 

@@ -5,6 +5,7 @@ import importlib.util
 import json
 import logging
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from hf_lorameta.errors import LoraMetaError
 from limits.lines import make_lines
 from limits.requests import VisitorLimits
+from limits.uploads import store_uploads_apart
 from page import build_page
 from settings import SpaceSettings
 from work.bank_loader import BankLoader
@@ -84,6 +86,8 @@ def serve(settings: SpaceSettings) -> None:
     let_threads_take_turns()
     sys.tracebacklimit = 0  # those of malformed calls are long
     logging.getLogger().addFilter(_first_line)
+    logging.getLogger("uvicorn.error").addFilter(Once())
+    store_uploads_apart()
     lines = make_lines(settings)
     blocks = build_page(settings, bank_loader, lines)
     blocks.queue(api_open=False)
@@ -136,6 +140,22 @@ def _first_line(record: logging.LogRecord) -> bool:
     """Cut a message of the MCP library, which quotes what a caller sent, to its first line."""
     record.msg, record.args = record.getMessage().partition("\n")[0], ()
     return True
+
+
+class Once(logging.Filter):
+    """Keeps each kind of message once a minute, such as that a request to upgrade is refused."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._logged: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether a record is the first of its kind in a minute."""
+        now, kind = time.monotonic(), str(record.msg)
+        last = self._logged.get(kind, now - 61)
+        if now - last > 60:
+            self._logged[kind] = now
+        return now - last > 60
 
 
 def _security_headers(app: ASGIApp) -> ASGIApp:

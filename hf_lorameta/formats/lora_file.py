@@ -9,8 +9,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hf_lorameta.errors import AdapterError, sanitize
 from hf_lorameta.files import atomic_file
@@ -21,6 +23,8 @@ from hf_lorameta.formats.safetensors import CODES, TensorInfo
 from hf_lorameta.types import FactorPair, FloatArray
 
 WEIGHTS_FILE = "adapter_model.safetensors"
+MAX_WEIGHT = 65_504.0
+"""Largest absolute value of a weight, that of float16; those of trained adapters are below 10."""
 
 ParsedHeader = tuple[Mapping[str, TensorInfo], Layout, int]
 """Tensor infos, layout and rank."""
@@ -124,7 +128,7 @@ def write_tensors(
                         f"{name} has shape {values.shape}, expected {expected}",
                         code="adapter.other-shape",
                     )
-                file.write(_finite_bytes(values, dtype, name))
+                file.write(_checked_bytes(values, dtype, name))
 
 
 def canonical_header(layout: Layout, rank: int, dtype: str) -> bytes:
@@ -136,14 +140,23 @@ def canonical_header(layout: Layout, rank: int, dtype: str) -> bytes:
     )
 
 
-def _finite_bytes(values: FloatArray, dtype: str, name: str) -> bytes:
+def _checked_bytes(values: FloatArray, dtype: str, name: str) -> bytes:
     raw = safetensors.to_bytes(values, dtype)
     info = TensorInfo(CODES[dtype], values.shape, 0, len(raw))
-    if not np.isfinite(safetensors.to_float32(raw, info)).all():
-        raise AdapterError(
-            f"{sanitize(name)} has NaN or infinite values in {dtype}", code="adapter.not-finite"
-        )
+    _check_values(safetensors.to_float32(raw, info), f"{sanitize(name)} in {dtype}")
     return raw
+
+
+def _check_values(values: NDArray[Any], name: str) -> None:
+    sizes = np.abs(values.astype(np.float32))
+    if (sizes <= MAX_WEIGHT).all():  # NaN is not
+        return
+    hint = "name another adapter"
+    if not np.isfinite(sizes).all():
+        why = f"{name} has NaN or infinite values"
+        raise AdapterError(why, code="adapter.not-finite", hint=hint)
+    why = f"{name} has values of {sizes.max():.1e}, above {MAX_WEIGHT:,.0f}, the limit"
+    raise AdapterError(why, code="adapter.too-large-values", hint=hint)
 
 
 def check_adapter(folder: Path) -> tuple[LoraConfig, AdapterFile]:
@@ -151,18 +164,13 @@ def check_adapter(folder: Path) -> tuple[LoraConfig, AdapterFile]:
 
     Raises:
         AdapterError: a file is missing or malformed, the rank is not the one that the config
-            states, or a value is NaN or infinite.
+            states, or a value is NaN, infinite or above `MAX_WEIGHT`.
     """
     config, weights = open_adapter(folder)
     for module in weights.layout:
         for factor in FACTORS:
-            if not np.isfinite(weights.tensor(module.name, factor)).all():
-                name = f"{sanitize(module.name)}.lora_{factor}"
-                raise AdapterError(
-                    f"{weights.path}: {name} has NaN or infinite values",
-                    code="adapter.not-finite",
-                    hint="name another adapter",
-                )
+            name = f"{weights.path}: {sanitize(module.name)}.lora_{factor}"
+            _check_values(weights.tensor(module.name, factor), name)
     return config, weights
 
 

@@ -8,9 +8,10 @@ from collections import Counter, deque
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from email.message import Message as Fields
+from hashlib import sha256
 from html import escape
 from secrets import token_urlsafe
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import parse_qs
 from weakref import WeakValueDictionary
 
@@ -27,6 +28,7 @@ from limits.callers import (
     opens_page,
     shares_of,
 )
+from limits.calls import RefusedError, check_call, check_event
 from limits.routes import Kind, kind_of
 from limits.uploads import Uploads, is_upload
 
@@ -58,10 +60,6 @@ T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 
-class RefusedError(Exception):
-    """A request is refused, with an HTTP status and a sentence for the visitor."""
-
-
 class VisitorLimits:
     """Middleware: closes unused routes, bounds bodies, and limits the requests of each address.
 
@@ -81,6 +79,7 @@ class VisitorLimits:
         self._open: Counter[tuple[str, Kind]] = Counter()
         self._answered, self._ended = Counter[tuple[str, Kind]](), asyncio.Event()
         self._sessions: dict[str, None] = {}  # the oldest first
+        self._signed_out: dict[str, None] = {}  # the same
         self._streams: WeakValueDictionary[str, Stream] = WeakValueDictionary()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -89,7 +88,7 @@ class VisitorLimits:
             await self._app(scope, receive, send)
             return
         foreign = from_another_site(scope, own_machine=self._own_machine)
-        if foreign:  # the sign-in's cookie comes along, since the Hub frames pages
+        if foreign or self._is_signed_out(scope):  # the Hub frames pages, so the cookie comes along
             scope = {**scope, "session": {}}
         if "text/html" in Headers(scope=scope).get("accept", "") and opens_page(scope):
             send = _with_pages(send)
@@ -99,9 +98,9 @@ class VisitorLimits:
                 raise RefusedError(403, "Open this page at 127.0.0.1: it answers no other.")
             address = find_address(scope, on_hub=self._on_hub)
             kind = kind_of(scope)
+            self._count(address, kind or "request")
             if kind is None:
                 raise RefusedError(404, "Not found.")
-            self._count(address, kind)
             shares = shares_of(address)
             for network, number in shares.items():
                 if self._open[network, kind] >= number * AT_ONCE.get(kind, 1000):
@@ -111,7 +110,7 @@ class VisitorLimits:
                     self._count_upload(scope, address)
                     await self._forward(scope, _one_file(scope, incoming.receive), send)
                 elif scope["method"] == "POST":
-                    session = self._count_body(address, kind, await incoming.read())
+                    session = self._count_body(address, kind, await incoming.read(), scope)
                     async with self._turn(address, kind):
                         if kind == "tool":
                             await self._call_tool(scope, incoming.receive, send)
@@ -127,6 +126,18 @@ class VisitorLimits:
             await incoming.drop(max(self._uploads.largest, _DROPPED_BYTES))
             status, reason = refused.args
             await JSONResponse({"detail": reason}, status)(scope, receive, send)
+
+    def _is_signed_out(self, scope: Scope) -> bool:
+        """Whether a sign-in was ended; the token in a cookie that was kept is valid longer."""
+        info = scope.get("session", {}).get("oauth_info")
+        token = info.get("access_token") if isinstance(info, dict) else None
+        if token is None:
+            return False
+        name = sha256(str(token).encode()).hexdigest()
+        if scope["path"].rstrip("/").endswith("/logout"):
+            _remember(self._signed_out, name)
+            return False  # this request clears the cookie
+        return name in self._signed_out
 
     def _count(self, address: str, kind: Kind, cost: int = 1) -> None:
         """Count a request, or a larger one as several; what was counted fades with time."""
@@ -197,13 +208,14 @@ class VisitorLimits:
         except Exception as error:  # noqa: BLE001 - its message may hold what a visitor sent
             logger.warning("malformed call: %s", type(error).__name__)
             if not started:
-                why = "The request is malformed: the API's documentation is at the page's bottom."
+                why = "The request is malformed: GET /gradio_api/info lists what is expected."
                 raise RefusedError(400, why) from None
 
     async def _watch(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Forward a request for a stream; note if its caller leaves before the end."""
         named = parse_qs(scope["query_string"].decode("latin-1")).get("session_hash")
-        name, ended = named[0] if named else scope["path"].rpartition("/")[2], False
+        name, ended = named[0] if named else scope["path"].rstrip("/").rpartition("/")[2], False
+        check_event(scope, name, read_now=name in self._streams and self._streams[name].opened)
         open_now = self._streams.setdefault(name, Stream())
         open_now.opened = True
 
@@ -221,18 +233,18 @@ class VisitorLimits:
 
         await self._forward(scope, note_leaving, note_end)
 
-    def _count_body(self, address: str, kind: Kind, body: bytes) -> str | None:
+    def _count_body(self, address: str, kind: Kind, body: bytes, scope: Scope) -> str | None:
         """Count a long body as further requests; check it, and return its session."""
         self._count(address, kind, len(body) // _BYTES_OF_REQUEST)
-        session = _checked(body)
+        named = _checked(body)
+        check_call(scope, named)
+        session = _session_of(named)
         if session in self._sessions or (session is None and kind == "tool"):
             return session
         self._count(address, kind, _NEW_SESSION)  # without a name, a call has one of its own
         if session is None:
             return None
-        self._sessions[session] = None
-        if len(self._sessions) > _SESSIONS:
-            del self._sessions[next(iter(self._sessions))]
+        _remember(self._sessions, session)
         return session
 
     def _count_upload(self, scope: Scope, address: str) -> None:
@@ -279,6 +291,13 @@ def _counted(counter: Counter[T], *keys: T) -> Iterator[None]:
         for key in keys:
             if not counter[key]:
                 del counter[key]
+
+
+def _remember(names: dict[str, None], name: str) -> None:
+    """Add a name, and forget the oldest one if there are too many."""
+    names[name] = None
+    if len(names) > _SESSIONS:
+        del names[next(iter(names))]
 
 
 class _Incoming:
@@ -390,16 +409,15 @@ def _one_file(scope: Scope, receive: Receive) -> Receive:
     return receive_part
 
 
-def _checked(body: bytes) -> str | None:
-    """Return the session that JSON names, if any.
+def _checked(body: bytes) -> dict[str, Any]:
+    """Return the values that JSON names, empty if it is no object.
 
     Gradio would fetch a file of any size from a URL, and fail silently on a missing one; so files
-    that are named, however deep, have to be uploads. It stores names of sessions, so these have to
-    be short.
+    that are named, however deep, have to be uploads.
 
     Raises:
-        RefusedError: it is not JSON, holds too many values, names a file that is not an upload or
-            too many files, or names a session that is too long.
+        RefusedError: it is not JSON, holds too many values, or names a file that is not an upload
+            or too many files.
     """
     try:
         request = json.loads(body, parse_constant=_refuse_constant)
@@ -425,9 +443,14 @@ def _checked(body: bytes) -> str | None:
         elif isinstance(value, list):
             left.extend(value)
     named = request if isinstance(request, dict) else {}
-    session, file = named.get("session_hash"), named.get("file")
-    if file is not None and not isinstance(file, dict):
+    if not isinstance(named.get("file") or {}, dict):
         raise RefusedError(400, fetched)
+    return named
+
+
+def _session_of(named: dict[str, Any]) -> str | None:
+    """Return the session that a request names, which Gradio stores, so it has to be short."""
+    session = named.get("session_hash")
     if not isinstance(session, str):
         return None
     if len(session) > _SESSION_CHARACTERS:

@@ -11,7 +11,10 @@ import time
 import weakref
 from contextlib import suppress
 from pathlib import Path
+from secrets import token_bytes
+from typing import Any
 
+from gradio import route_utils
 from gradio.utils import get_upload_folder
 
 from limits.hourly import HourlyShare
@@ -70,7 +73,20 @@ class Upload:
 
 _LOCK = threading.Lock()
 _USED: weakref.WeakValueDictionary[Path, Upload] = weakref.WeakValueDictionary()
-"""Gradio stores files of the same bytes and name once, whoever uploads them."""
+"""A page and a call may use the same upload."""
+
+
+class _OwnFile(route_utils.GradioUploadFile):
+    """An uploaded file that is stored apart from another visitor's of the same bytes and name."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.sha.update(token_bytes(16))  # which names its folder
+
+
+def store_uploads_apart() -> None:
+    """Give each upload a path of its own; Gradio names the folder of a file after its bytes."""
+    route_utils.GradioUploadFile = _OwnFile  # type: ignore[misc]
 
 
 def used(name: str) -> Upload | None:

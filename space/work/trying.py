@@ -152,7 +152,8 @@ def answers(adapter: Adapter, model: Model, text: str, job: Job) -> tuple[str, s
         RequestError: the prompt, which may repeat the input, exceeds `PROMPT_CHARACTERS`.
         LoraMetaError: the base model cannot be run, or not by this visitor now.
     """
-    prompt = adapter.generation.plan.dataset.columns.prompt_of(text[: PROMPT_CHARACTERS + 1])
+    text = text[: PROMPT_CHARACTERS + 1].encode("utf-8", "replace").decode()  # no half characters
+    prompt = adapter.generation.plan.dataset.columns.prompt_of(text)
     characters = max(len(text), len(prompt))
     if characters > PROMPT_CHARACTERS:
         raise RequestError(

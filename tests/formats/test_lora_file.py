@@ -309,23 +309,29 @@ def test_config_and_weights_with_different_ranks_are_refused(folder: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("dtype", "value"),
-    [("float32", math.nan), ("float32", -math.inf), ("float16", 1e5), ("bfloat16", 3.4e38)],
+    ("dtype", "value", "code"),
+    [
+        ("float32", math.nan, "adapter.not-finite"),
+        ("float32", -math.inf, "adapter.not-finite"),
+        ("float16", 1e5, "adapter.not-finite"),
+        ("bfloat16", 3.4e38, "adapter.not-finite"),
+        ("bfloat16", -1e30, "adapter.too-large-values"),
+    ],
 )
-def test_values_that_are_not_finite_once_rounded_are_refused(
-    folder: Path, dtype: str, value: float
+def test_values_that_are_too_large_or_not_finite_once_rounded_are_refused(
+    folder: Path, dtype: str, value: float, code: str
 ) -> None:
     pairs = random_pairs(LAYOUT, RANK)
     pairs[3][1][-1, -1] = value
-    with raises_code("adapter.not-finite"):
+    with raises_code(code):
         write_tensors(folder / "out", LAYOUT, RANK, dtype, pairs)
     with np.errstate(over="ignore"):
         tensors = {n: v.astype(TORCH_DTYPES[dtype]) for n, v in by_name(LAYOUT, pairs).items()}
     save_file(tensors, folder / WEIGHTS_FILE)
-    with raises_code("adapter.not-finite") as caught:
+    with raises_code(code) as caught:
         check_adapter(folder)
     assert caught.value.hint == "name another adapter"
-    with raises_code("adapter.not-finite"):
+    with raises_code(code):
         rewrite(folder / WEIGHTS_FILE, folder / "out", dtype)
     assert not (folder / "out").exists()
 

@@ -1,9 +1,11 @@
 """The Space's endpoints: gradio_client, several users at once, load, MCP."""
 
+import http.client
 import json
 import os
 import re
 import threading
+import urllib.error
 import urllib.request
 import zipfile
 from collections.abc import Callable
@@ -11,12 +13,14 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
 from hf_lorameta.data.prompt import as_option
 from hf_lorameta.demo.run import DATA_FOLDER
 from tests.conftest import Account, Shell, Web, touched
+from tests.support.caller import Caller
 from tests.support.running_space import missing
 
 if why := missing("gradio", "gradio_client"):
@@ -106,6 +110,7 @@ def test_plan_returns_what_the_cli_prints(
     options = ("--metric", "kl", "--top-k", 5, "--template", as_option(form))
     printed = cli("plan", "-d", repo, *options, "--json").json
     assert printed.pop("next")  # about generate in a terminal
+    assert result.pop("dataset_words") == ["default", "input", "output", "train"]
     assert result == printed
 
 
@@ -267,6 +272,43 @@ def test_two_users_at_once_do_not_see_each_others_data(
         coefficients = json.loads(cli.hub.read(pushed["repo_id"], "coefficients.json"))
         assert coefficients == plan["neighbors"]
     assert results[0][0]["neighbors"] != results[1][0]["neighbors"]
+
+
+@pytest.mark.parametrize(
+    ("path", "inputs", "status", "expected"),
+    [
+        ("/call/v2/plan", {"datset": "a/b"}, 400, "dataset"),
+        ("/call/v2/plans", {"dataset": "a/b"}, 404, "/plan"),
+        ("/call/plan/ended", None, 404, "again"),
+    ],
+)
+def test_a_call_that_names_what_does_not_exist_is_told_what_does(
+    web: Web, path: str, inputs: dict[str, str] | None, status: int, expected: str
+) -> None:
+    body = None if inputs is None else json.dumps(inputs).encode()
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        Caller(web.space, "203.0.113.77").send(f"/gradio_api{path}", body)
+    assert caught.value.code == status
+    assert expected in json.load(caught.value)["detail"]
+
+
+def test_an_answer_has_one_reader_and_upgrades_hardly_fill_the_log(web: Web, user: Account) -> None:
+    caller = Caller(web.space, "203.0.113.78")
+    body = json.dumps({"dataset": user.dataset("book", {"train.jsonl": notes(30)})}).encode()
+    event = json.load(caller.send("/gradio_api/call/v2/plan", body))["event_id"]
+    with caller.send(f"/gradio_api/call/plan/{event}") as stream:
+        assert caller.status(f"/gradio_api/call/plan/{event}") == 409
+        assert b"event: complete" in stream.read()
+    assert caller.status(f"/gradio_api/call/plan/{event}") in (404, 409)
+    before = web.space.log.stat().st_size
+    upgrade = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
+    upgrade["Sec-WebSocket-Key"] = "a" * 22 + "=="
+    for _ in range(40):
+        connection = http.client.HTTPConnection(urlsplit(web.space.url).netloc, timeout=60)
+        connection.request("GET", "/", headers=upgrade)
+        connection.getresponse()
+        connection.close()
+    assert web.space.log.stat().st_size - before < 1000
 
 
 # --- MCP and privacy ----------------------------------------------------------------------------

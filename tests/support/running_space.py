@@ -69,7 +69,7 @@ class RunningSpace:
 
     def leftovers(self) -> list[str]:
         """Return the folders of requests that were not removed."""
-        names = (path.name for path in self.scratch.iterdir())
+        names = (path.name for path in self.scratch.glob("lm-space-*/*"))
         return sorted(name for name in names if name.startswith(("lorameta-", "reader-")))
 
     def settled(self, seconds: float = 180.0) -> list[str]:

@@ -29,6 +29,8 @@ _SEVERAL = ("input", "choices", "output")
 _EXAMPLE = Option("columns", "input=question,output=answer")
 _LISTED = 100
 """How many columns of a dataset a message names, at most."""
+NAME_CHARACTERS = 80
+"""Characters of a name in such a list."""
 _PART = re.compile(rf"(?:^|,)\s*({'|'.join(ROLES)})\s*=")
 
 
@@ -317,8 +319,18 @@ def all_of(names: Collection[str]) -> str:
         >>> all_of(["a", "b"])
         'a, b'
     """
-    shown = ", ".join(islice(names, _LISTED))
+    shown = ", ".join(map(clipped_name, islice(names, _LISTED)))
     return f"{shown} and {len(names) - _LISTED:,} more" if len(names) > _LISTED else shown
+
+
+def clipped_name(name: str) -> str:
+    """Return the name of a column as a list of names shows it.
+
+    Example:
+        >>> clipped_name("text"), len(clipped_name("a" * 1500))
+        ('text', 80)
+    """
+    return name if len(name) <= NAME_CHARACTERS else f"{name[: NAME_CHARACTERS - 1]}…"
 
 
 def _check_size(names: int, characters: int) -> None:
