@@ -16,10 +16,10 @@ from typing import Any, TypeVar, cast
 import gradio as gr
 
 from components import Components
-from limits.callers import Call
-from limits.lines import FullError, Line
 from settings import SpaceSettings
 from views.blocks import error_html, note, progress_html
+from visitors.callers import Call
+from visitors.lines import FullError, Line
 from work.bank_loader import BankLoader
 from work.jobs import Canceled, Job, LineName, Step, Updates, known_error
 from work.visit import Task, Visit

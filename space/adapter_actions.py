@@ -7,11 +7,11 @@ import gradio as gr
 from actions import Actions, in_turn, last_wins
 from hf_lorameta.cards.model_card import CARD_FILE
 from hf_lorameta.pipeline.publish import Consent, default_repo_id
-from limits.callers import Call, call_of
 from settings import credential_of
 from views import result as view
 from views.blocks import error_html, note, render
 from views.plan import verdict_html
+from visitors.callers import Call, call_of
 from work import trying
 from work.background import Background
 from work.generating import Adapter, find_target, make_adapter, publish

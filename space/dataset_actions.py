@@ -14,11 +14,11 @@ from hf_lorameta.data.chat_form import CHAT
 from hf_lorameta.demo import TRAIN_FILE
 from hf_lorameta.errors import ColumnsError, LoraMetaError, UnlabeledDatasetError
 from hf_lorameta.pipeline.session import Session
-from limits.uploads import is_upload, used
 from settings import credential_of
 from views.blocks import error_html, note, render
 from views.plan import details_html, expected_html
 from views.result import other_base_markdown
+from visitors.uploads import hold_upload, is_upload
 from work.jobs import Job, Updates
 from work.planning import (
     CHOICES,
@@ -73,7 +73,7 @@ class DatasetActions(AdapterActions):
         try:
             visit.request = validated(_request_of(values))
             visit.linked = visit.request.chosen if values.get("linked") else {}
-            visit.upload = used(visit.request.file or "")
+            visit.upload = hold_upload(visit.request.file or "")
         except LoraMetaError as error:
             visit.upload = None
             return self._refused(visit, error) | no_columns

@@ -15,12 +15,12 @@ from hf_lorameta import errors
 from hf_lorameta.errors import LoraMetaError, Option
 from hf_lorameta.hub.repo import Token
 from hf_lorameta.pipeline.publish import Consent
-from limits.callers import Call, call_of
-from limits.lines import LOOK_SECONDS, Line
-from limits.uploads import used
 from settings import SpaceSettings, credential_of
 from space_error import SpaceError
 from views.blocks import advice, message_of
+from visitors.callers import Call, call_of
+from visitors.lines import LOOK_SECONDS, Line
+from visitors.uploads import hold_upload
 from work.bank_loader import BankLoader
 from work.dataset_words import marked
 from work.jobs import Canceled, Job, LineName, Step, known_error
@@ -149,7 +149,7 @@ class Endpoints:
     def _plan(
         self, inputs: dict[str, Any], credential: Token, samples: int, job: Job
     ) -> PlanResult:
-        kept, request = used(inputs["file"] or ""), PageRequest.given(inputs)
+        kept, request = hold_upload(inputs["file"] or ""), PageRequest.given(inputs)
         most = self._settings.max_rows
         result = make_plan(self._loader.bank, request, most, credential, job, samples)
         del kept  # and with it the file

@@ -9,10 +9,10 @@ import gradio as gr
 from components import FILLED, TITLE, Components
 from dataset_actions import DatasetActions
 from endpoints import add_endpoints
-from limits.callers import call_of
-from limits.lines import Line
 from settings import SpaceSettings
 from views.blocks import render
+from visitors.callers import call_of
+from visitors.lines import Line
 from work.bank_loader import BankLoader
 from work.jobs import LineName, Updates
 from work.visit import Visit

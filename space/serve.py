@@ -15,11 +15,11 @@ from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hf_lorameta.errors import LoraMetaError
-from limits.lines import make_lines
-from limits.requests import VisitorLimits
-from limits.uploads import store_uploads_apart
 from page import build_page
 from settings import SpaceSettings
+from visitors.lines import make_lines
+from visitors.requests import VisitorLimits
+from visitors.uploads import store_uploads_apart
 from work.bank_loader import BankLoader
 
 FOLDER = Path(__file__).parent

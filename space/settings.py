@@ -12,7 +12,7 @@ import gradio as gr
 from hf_lorameta.environment import DISTRIBUTION, remote_requirement
 from hf_lorameta.hub.repo import Token
 from hf_lorameta.quoting import shell
-from limits.callers import LOOPBACK
+from visitors.callers import LOOPBACK
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from functools import partial
 from typing import Any
 
 from hf_lorameta.errors import LoraMetaError
-from limits.callers import Call
-from limits.lines import Line
+from visitors.callers import Call
+from visitors.lines import Line
 from work.jobs import Canceled, Job, Step, known_error
 from work.trying import Improved
 

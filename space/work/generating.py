@@ -27,8 +27,8 @@ from hf_lorameta.pipeline.publish import (
 from hf_lorameta.pipeline.save import Generation
 from hf_lorameta.pipeline.session import Session
 from hf_lorameta.tables import plural
-from limits.hourly import ADAPTERS
 from space_error import SpaceError
+from visitors.hourly import ADAPTERS
 from work.jobs import Job
 from work.planning import PlanResult
 

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from hf_lorameta.errors import LoraMetaError
-from limits.callers import Call
 from space_error import SpaceError
+from visitors.callers import Call
 
 Updates = dict[Any, Any]
 """New values or properties by component of the page."""

@@ -28,8 +28,8 @@ from hf_lorameta.pipeline.read import ReadDataset, TokenCounting, read_dataset, 
 from hf_lorameta.pipeline.request import Request
 from hf_lorameta.pipeline.rows import POOL_ROWS
 from hf_lorameta.pipeline.session import Opening, Session
-from limits.kept import StoredRows
 from space_error import SpaceError
+from visitors.kept import StoredRows
 from work.jobs import Job
 from work.reader_process import read, report
 

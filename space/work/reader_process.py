@@ -24,8 +24,8 @@ from typing import Any, TypeVar, cast
 from hf_lorameta.environment import usable_cores
 from hf_lorameta.errors import DatasetError, DatasetTooLargeError, LoraMetaError
 from hf_lorameta.hub.cache import use_cache
-from limits.hourly import READING_TIME
 from space_error import SpaceError
+from visitors.hourly import READING_TIME
 from work.jobs import Job, logger
 
 T = TypeVar("T")

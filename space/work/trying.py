@@ -17,7 +17,7 @@ from hf_lorameta.pipeline.rows import Rows, rows_for
 from hf_lorameta.pipeline.save import Generation
 from hf_lorameta.pipeline.session import Session
 from hf_lorameta.pipeline.verdict import is_as_good
-from limits.hourly import ADAPTERS, MODEL_TIME, TRAINING_TIME, HourlyShare
+from visitors.hourly import ADAPTERS, MODEL_TIME, TRAINING_TIME, HourlyShare
 from work.generating import Adapter
 from work.jobs import Job
 from work.planning import PlanResult, RequestError

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from hf_lorameta.errors import LoraMetaError
-from limits.kept import KEPT, PLAN_BYTES, StoredRows
-from limits.uploads import Upload
+from visitors.kept import KEPT, PLAN_BYTES, StoredRows
+from visitors.uploads import Upload
 from work.background import Background
 from work.generating import Adapter, Saved
 from work.jobs import Job, LineName, Updates

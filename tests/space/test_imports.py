@@ -15,7 +15,7 @@ MODULES = {
     if path.stem != "__init__"
 }
 OWN = {name.split(".")[0] for name in MODULES}
-LAYERS = ("limits", "work", "views", "forms")
+LAYERS = ("visitors", "work", "views", "forms")
 """The packages of the Space, the lowest first; the other modules are above them."""
 PACKAGES = {"gradio", "hf_lorameta", "jinja2", "markupsafe", "numpy", "pydantic", "starlette"}
 PACKAGES |= {*OWN, *sys.stdlib_module_names}

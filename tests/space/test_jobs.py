@@ -41,9 +41,9 @@ import dataset_actions
 from actions import Actions
 from adapter_actions import AdapterActions
 from dataset_actions import DatasetActions
-from limits.callers import Call
-from limits.lines import Line
 from settings import SpaceSettings
+from visitors.callers import Call
+from visitors.lines import Line
 from work import jobs, trying
 from work.bank_loader import BankLoader, fetch_base_model
 from work.generating import Saved

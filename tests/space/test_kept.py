@@ -13,8 +13,8 @@ from tests.support.running_space import missing
 if why := missing("gradio"):
     pytest.skip(why, allow_module_level=True)
 
-from limits import kept
-from limits.kept import IN_ALL, OF_ADDRESS, PLAN_BYTES, Kept, StoredRows
+from visitors import kept
+from visitors.kept import IN_ALL, OF_ADDRESS, PLAN_BYTES, Kept, StoredRows
 from work.planning import LIMITS, SAMPLES, PageRequest, PlanResult
 from work.visit import Visit
 

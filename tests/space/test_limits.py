@@ -31,13 +31,13 @@ from forms import html_forms
 from hf_lorameta.data.columns.columns import Columns, clipped_name
 from hf_lorameta.data.preview import Preview
 from hf_lorameta.errors import LoraMetaError, UsageError
-from limits import callers, hourly, requests, uploads
-from limits.callers import Call, call_of, find_address
-from limits.hourly import HourlyShare
-from limits.lines import AFTER_SECONDS, LOOK_SECONDS, SLOW_SECONDS, FullError, Line, Place
-from limits.requests import BODY_BYTES, BURST, CROWDED, VisitorLimits
 from serve import let_threads_take_turns
 from settings import SpaceSettings
+from visitors import callers, hourly, requests, uploads
+from visitors.callers import Call, call_of, find_address
+from visitors.hourly import HourlyShare
+from visitors.lines import AFTER_SECONDS, LOOK_SECONDS, SLOW_SECONDS, FullError, Line, Place
+from visitors.requests import BODY_BYTES, BURST, CROWDED, VisitorLimits
 from work import generating, jobs, planning, trying
 from work.dataset_words import marked
 from work.planning import PageRequest, Source
@@ -736,13 +736,13 @@ def test_a_file_is_deleted_when_nobody_uses_it(folder: Path) -> None:
     path = folder / "hash" / "rows.csv"
     path.parent.mkdir()
     path.touch()
-    first, second = uploads.used(str(path)), uploads.used(str(path))
+    first, second = uploads.hold_upload(str(path)), uploads.hold_upload(str(path))
     assert first is second is not None
     del first
     assert path.exists()
     del second
     assert not path.parent.exists()
-    assert uploads.used(str(path)) is uploads.used("/etc/hostname") is None
+    assert uploads.hold_upload(str(path)) is uploads.hold_upload("/etc/hostname") is None
 
 
 def test_equal_files_of_two_visitors_are_stored_apart(
@@ -762,7 +762,7 @@ def test_equal_files_of_two_visitors_are_stored_apart(
         return str(path)
 
     first, second = (asyncio.run(upload()) for _ in range(2))
-    mine = uploads.used(first)
+    mine = uploads.hold_upload(first)
     assert mine
     del mine
     assert not Path(first).exists()

@@ -54,7 +54,6 @@ from hf_lorameta.pipeline.save import Generation
 from hf_lorameta.pipeline.session import Session
 from hf_lorameta.recipe import Recipe
 from hf_lorameta.remarks import Remark
-from limits import hourly
 from space_error import SpaceError
 from tests.cards.examples import checked
 from tests.hub.conftest import use_endpoint
@@ -66,6 +65,7 @@ from views import blocks
 from views import plan as plan_view
 from views import result as result_view
 from views.blocks import note, progress_html
+from visitors import hourly
 from work import generating, jobs, planning, reader_process, trying
 from work.bank_loader import BankLoader, fetch_base_model
 from work.planning import (
@@ -531,7 +531,7 @@ def test_what_is_shown_of_answers_has_no_heading_that_leaves_out_a_level(tickets
 
 def test_gradio_adds_no_header_for_which_the_page_would_ask_other_hosts_for_fonts() -> None:
     program = (
-        f"{NO_STUBS}\nfrom limits.lines import make_lines; from page import build_page\n"
+        f"{NO_STUBS}\nfrom visitors.lines import make_lines; from page import build_page\n"
         "from settings import read_settings; of = read_settings()\n"
         "print(build_page(of, None, make_lines(of)).get_config_file()['space_id'])"
     )

@@ -30,13 +30,13 @@ _OPEN: tuple[tuple[Kind, str, str], ...] = (
 _ROUTES = [(kind, methods.split(), re.compile(path, re.DOTALL)) for kind, methods, path in _OPEN]
 
 
-def kind_of(scope: Scope) -> Kind | None:
+def route_kind(scope: Scope) -> Kind | None:
     """Return what a request asks for; None if its route is closed.
 
     Example:
-        >>> kind_of({"method": "POST", "path": "/gradio_api/queue/join"})
+        >>> route_kind({"method": "POST", "path": "/gradio_api/queue/join"})
         'request'
-        >>> kind_of({"method": "GET", "path": "/gradio_api/deep_link"})
+        >>> route_kind({"method": "GET", "path": "/gradio_api/deep_link"})
     """
     path = scope["path"].removeprefix(scope.get("root_path", "")).rstrip("/") or "/"
     for kind, methods, pattern in _ROUTES:

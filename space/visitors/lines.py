@@ -15,10 +15,10 @@ from typing import TypeVar
 
 from starlette.concurrency import iterate_in_threadpool
 
-from limits.callers import Call, shares_of
-from limits.hourly import MODEL_TIME, READING_TIME, TRAINING_TIME
 from settings import SpaceSettings
 from space_error import SpaceError
+from visitors.callers import Call, shares_of
+from visitors.hourly import MODEL_TIME, READING_TIME, TRAINING_TIME
 
 LOOK_SECONDS = 0.1
 """How often a waiting request checks whether its turn has come."""
@@ -128,7 +128,7 @@ class Line:
             if place.lost:
                 raise FullError(_FULL, code="page.line-full", hint=_AGAIN)
             taken, now = _by_network(self._running), self._now()
-            if self._after and self._after.is_used() and now - self._began < AFTER_SECONDS:
+            if self._after and self._after.is_busy() and now - self._began < AFTER_SECONDS:
                 return False
             begun = (other.began for other in self._running)
             slow = sum(began is not None and now - began > SLOW_SECONDS for began in begun)
@@ -144,7 +144,7 @@ class Line:
             place.began = self._began = now
             return True
 
-    def is_used(self) -> bool:
+    def is_busy(self) -> bool:
         """Whether anybody waits or runs."""
         return bool(self._waiting or self._running)
 

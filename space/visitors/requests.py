@@ -19,7 +19,7 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from limits.callers import (
+from visitors.callers import (
     Call,
     Stream,
     find_address,
@@ -28,9 +28,9 @@ from limits.callers import (
     opens_page,
     shares_of,
 )
-from limits.calls import RefusedError, check_call, check_event
-from limits.routes import Kind, kind_of
-from limits.uploads import Uploads, is_upload
+from visitors.calls import RefusedError, check_call, check_event
+from visitors.routes import Kind, route_kind
+from visitors.uploads import Uploads, is_upload
 
 BODY_BYTES = 300_000
 """Most bytes of a request, except uploads; the longest columns, instruction and template take a
@@ -97,7 +97,7 @@ class VisitorLimits:
             if foreign and self._own_machine:
                 raise RefusedError(403, "Open this page at 127.0.0.1: it answers no other.")
             address = find_address(scope, on_hub=self._on_hub)
-            kind = kind_of(scope)
+            kind = route_kind(scope)
             self._count(address, kind or "request")
             if kind is None:
                 raise RefusedError(404, "Not found.")

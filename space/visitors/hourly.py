@@ -4,8 +4,8 @@ import threading
 import time
 from collections import deque
 
-from limits.callers import shares_of
 from space_error import SpaceError
+from visitors.callers import shares_of
 
 MODEL_SECONDS, TRAINING_SECONDS, READING_SECONDS = 600.0, 1800.0, 1800.0
 """Seconds for an address in `PERIOD`: of the base model, to try, and to train and check; of reading

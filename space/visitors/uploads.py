@@ -17,8 +17,8 @@ from typing import Any
 from gradio import route_utils
 from gradio.utils import get_upload_folder
 
-from limits.hourly import HourlyShare
 from space_error import SpaceError
+from visitors.hourly import HourlyShare
 
 OF_ADDRESS = 5
 """How many files of the largest size an address may upload in an hour."""
@@ -89,7 +89,7 @@ def store_uploads_apart() -> None:
     route_utils.GradioUploadFile = _OwnFile  # type: ignore[misc]
 
 
-def used(name: str) -> Upload | None:
+def hold_upload(name: str) -> Upload | None:
     """Keep an uploaded file as long as the returned object exists; None if it is not an upload."""
     if not is_upload(name):
         return None
