@@ -97,6 +97,55 @@ class Training:
         return {"train": self.rows, "steps": self.steps, "schedule": schedule}
 
 
+@dataclass(frozen=True)
+class Pace:
+    """How fast a training was.
+
+    Attributes:
+        steps_per_minute: of the clock.
+        idle_steps_per_minute: what they would have been if no other program had used the cores;
+            None if hardly more.
+    """
+
+    steps_per_minute: float
+    idle_steps_per_minute: float | None = None
+
+    @classmethod
+    def of(cls, steps: int, seconds: float, cpu_seconds: float) -> "Pace | None":
+        """Return the pace of steps that took so long.
+
+        Args:
+            steps: number of them.
+            seconds: of the clock.
+            cpu_seconds: of one core; what is waited for within a step is not known, so up to a
+                quarter less than the time of the clock is taken for an idle machine's.
+
+        Returns:
+            None if there was no step.
+
+        Example:
+            >>> Pace.of(10, 60.0, 12.0), Pace.of(10, 60.0, 55.0)
+            (Pace(steps_per_minute=10.0, idle_steps_per_minute=50.0), \
+Pace(steps_per_minute=10.0, idle_steps_per_minute=None))
+        """
+        if not (steps and seconds):
+            return None
+        idle = 60 * steps / cpu_seconds if 0 < cpu_seconds < _BUSY * seconds else None
+        return cls(60 * steps / seconds, idle)
+
+    @property
+    def step_seconds(self) -> float:
+        """Of the clock, for a step."""
+        return 60 / self.steps_per_minute
+
+    def __str__(self) -> str:
+        idle, here = self.idle_steps_per_minute, f"{self.steps_per_minute:.3g} a minute"
+        return f"{here}; if idle, this machine would take about {idle:.2g}" if idle else here
+
+
+_BUSY = 0.75
+"""A machine is busy if a training got less of a core than this."""
+
 MOST_FREQUENT = "most-frequent"
 """Always the most frequent answer, a method of `CheckResult`."""
 CLASSIFIER = "classifier"
@@ -222,6 +271,8 @@ class Outcome:
         interrupted: which stage the user ended; None if none.
         given_model: whether a loaded base model was given, instead of that on this machine.
         budget: the time limit in seconds; None without one.
+        pace: how fast the training was; None without one. It is not in recipe.json, where equal
+            settings give equal bytes.
         records: what stages other than training and check did, in their order.
         asked: the settings of the stages that were run, those that are not the defaults.
     """
@@ -235,6 +286,7 @@ class Outcome:
     interrupted: Interruption | None = None
     given_model: bool = False
     budget: float | None = None
+    pace: Pace | None = None
     records: tuple[StageRecord, ...] = ()
     asked: Mapping[str, Any] = field(default_factory=dict)
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional, TypeAlias
 
 import typer
 
+from hf_lorameta import cli
 from hf_lorameta.caches import check_caches
 from hf_lorameta.cli.output import print_json, stage_bars
 from hf_lorameta.data.prompt import from_option
@@ -154,6 +155,7 @@ def session_of(request: Request, token: str | None) -> "Iterator[Session]":
         stage_bars() as progress,
         open_session(request, token=token, progress=progress) as session,
     ):
+        session.began = cli.began
         yield session
 
 

@@ -26,8 +26,8 @@ from hf_lorameta.types import Row, StageProgress, no_progress
 
 SAMPLES = 5
 """Rows that a report lists with their answers."""
-_FIRST_ROWS = 8
-"""Rows that are scored whatever time is left."""
+_PART = 8
+"""Most rows that are scored at first, before it is known how long they take."""
 _SLOWER = 1.15
 """How many times as long as the rows so far later ones may take."""
 
@@ -72,6 +72,7 @@ def compare(
     row_progress: StageProgress = no_progress,
     form: Form = "one",
     deadline: Deadline | None = None,
+    row_seconds: float = 0.0,
 ) -> Report:
     """Evaluate several methods on the same rows.
 
@@ -90,8 +91,8 @@ def compare(
         row_progress: called with (method, rows done, all rows) while a method is evaluated; a row
             whose answer is not known yet counts half.
         form: what the outputs of the dataset are.
-        deadline: if it would be missed, only the first rows are scored: at least 8, and as many as
-            there is likely to be time for, judging by these.
+        deadline: if it would be missed, only the first rows are scored, at least one.
+        row_seconds: that the first row probably takes, with all methods.
 
     Raises:
         AdapterError: an adapter cannot be loaded.
@@ -108,7 +109,7 @@ def compare(
         return done
 
     parts, answers = dict[str, list[Scores]](), dict[str, list[str]]()
-    for methods, part in _parts_in_time(evaluator, groups, deadline):
+    for methods, part in _parts_in_time(evaluator, groups, RowsInTime(deadline, row_seconds)):
         for method, (asked, adapter) in methods.items():
             scores, texts = evaluator.evaluate(asked[part], adapter, generate, counting(method))
             parts.setdefault(method, []).append(scores)
@@ -131,28 +132,55 @@ def _may_generate(evaluator: Evaluator, group: Group, deadline: Deadline) -> boo
     """Whether there is likely to be time to generate the answers to the first rows."""
     if not deadline.limited:
         return True
-    first = group._replace(rows=group.rows[:_FIRST_ROWS])
+    first = group._replace(rows=group.rows[:_PART])
     seconds = evaluator.answer_seconds(first.rows, deadline.clock)
     return len(first.methods(evaluator.scored_form)) * seconds <= deadline.left()
 
 
+class RowsInTime:
+    """How many rows are scored next, so that a deadline is kept, judging by those so far.
+
+    There is no more than doubles their number, as the load of a machine changes.
+
+    Args:
+        deadline: of all rows.
+        row_seconds: that the first row probably takes; 0 if that is not known.
+
+    Example:
+        >>> fitting = RowsInTime(Deadline(60, clock=lambda: 0.0), row_seconds=20.0)
+        >>> fitting.next(12)
+        2
+    """
+
+    def __init__(self, deadline: Deadline, row_seconds: float = 0.0) -> None:
+        self._deadline, self._likely = deadline, row_seconds
+        self._started, self._done = deadline.clock(), 0
+
+    def next(self, rows: int) -> int:
+        """Return how many of so many rows come next; 0 if time is over, but never at first."""
+        deadline, of_row = self._deadline, self._likely
+        if not deadline.limited:
+            return rows
+        if self._done:
+            of_row = max((deadline.clock() - self._started) / self._done, 1e-9)
+        affordable = deadline.left() / (_SLOWER * of_row) if of_row else math.inf
+        count = int(min(rows, affordable, max(self._done, _PART)))
+        count = count if self._done else max(count, 1)
+        self._done += count
+        return count
+
+
 def _parts_in_time(
-    evaluator: Evaluator, groups: Sequence[Group], deadline: Deadline
+    evaluator: Evaluator, groups: Sequence[Group], fitting: RowsInTime
 ) -> Iterator[tuple[Methods, slice]]:
     """Yield parts of the rows of groups, as long as there is likely to be time for them."""
-    started, scored = deadline.clock(), 0
     for group in groups:
         methods, done = group.methods(evaluator.scored_form), 0
         while done < len(group.rows):
-            fitting: float = _FIRST_ROWS if deadline.limited else math.inf
-            if scored:
-                of_row = max(_SLOWER * (deadline.clock() - started) / scored, 1e-9)
-                fitting = deadline.left() / of_row
-            stop = int(min(done + fitting, len(group.rows)))
-            if stop <= done:
+            if not (count := fitting.next(len(group.rows) - done)):
                 return
-            yield methods, slice(done, stop)
-            scored, done = scored + stop - done, stop
+            yield methods, slice(done, done + count)
+            done += count
 
 
 def _joined(

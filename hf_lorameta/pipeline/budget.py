@@ -53,8 +53,12 @@ def time_to_check(rows: int, texts: bool, step_seconds: float, seconds: float) -
         >>> time_to_check(16, False, 2.0, 100), time_to_check(48, True, 10.0, 100)
         (12.8, 18.0)
     """
-    steps = rows * (_STEPS_PER_TEXT if texts else _STEPS_PER_ROW)
-    return min(steps * step_seconds, SHARE_FOR_CHECK * seconds)
+    return min(rows * seconds_per_row(texts, step_seconds), SHARE_FOR_CHECK * seconds)
+
+
+def seconds_per_row(texts: bool, step_seconds: float) -> float:
+    """Return the seconds in which a row is answered with all methods; see `time_to_check`."""
+    return step_seconds * (_STEPS_PER_TEXT if texts else _STEPS_PER_ROW)
 
 
 def more_time(budget: float | None) -> Option:

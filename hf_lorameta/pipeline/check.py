@@ -8,7 +8,7 @@ from pydantic import Field, StrictBool
 
 from hf_lorameta.deadline import Deadline
 from hf_lorameta.errors import AdapterError, Option
-from hf_lorameta.pipeline.budget import time_to_check
+from hf_lorameta.pipeline.budget import seconds_per_row, time_to_check
 from hf_lorameta.pipeline.stages import Context, Stage, Unseen, Work
 from hf_lorameta.settings import Settings
 
@@ -74,10 +74,8 @@ class Check(Stage[CheckSettings]):
 
     def seconds_for(self, work: Work, step_seconds: float, seconds: float) -> float:
         """Return the time to count right answers; a check that is required takes what it needs."""
-        from hf_lorameta.engines.scoring import measure_of
-
         rows = work.rows.foldable or work.rows.held_out
-        texts = bool(rows and measure_of(rows, work.plan.dataset.form))
+        texts = _are_texts(work)
         return 0.0 if self.required else time_to_check(len(rows), texts, step_seconds, seconds)
 
     def run(self, work: Work, context: Context) -> Work:
@@ -95,10 +93,12 @@ class Check(Stage[CheckSettings]):
             rows = work.rows
             unseen = (Unseen(rows.check, None, rows.prompt, rows.train),)
             deadline = Deadline()
-        work = with_choice(work, unseen, replace(context, deadline=deadline))
-        if not any(part.rows for part in unseen):
+        of_row = _seconds_per_row(work)
+        context = replace(context, deadline=deadline)
+        work = with_choice(work, unseen, context, of_row)
+        if not any(part.rows for part in unseen) or deadline.left() <= of_row:
             return work
-        report = _scored(unseen, work, replace(context, deadline=deadline))
+        report = _scored(unseen, work, context, of_row)
         check = check_result(report)
         verdict = verdict_on(check)
         by_another = verdict.figures["other"] in (CLASSIFIER, MOST_FREQUENT)
@@ -113,7 +113,20 @@ class Check(Stage[CheckSettings]):
         return replace(work, outcome=outcome, report=report)
 
 
-def _scored(unseen: Sequence[Unseen], work: Work, context: Context) -> "Report":
+def _are_texts(work: Work) -> bool:
+    """Whether answers have to be generated to judge them."""
+    from hf_lorameta.engines.scoring import measure_of
+
+    rows = work.rows.foldable or work.rows.held_out
+    return bool(rows and measure_of(rows, work.plan.dataset.form))
+
+
+def _seconds_per_row(work: Work) -> float:
+    """Return how long a row probably takes, judging by the training; 0 without one."""
+    return seconds_per_row(_are_texts(work), work.pace.step_seconds) if work.pace else 0.0
+
+
+def _scored(unseen: Sequence[Unseen], work: Work, context: Context, row_seconds: float) -> "Report":
     from hf_lorameta.cards.results import method_in_words
     from hf_lorameta.engines.comparing import Group, compare
     from hf_lorameta.engines.scoring import ADAPTER_METHOD, BASE_METHOD, measure_of
@@ -140,6 +153,7 @@ def _scored(unseen: Sequence[Unseen], work: Work, context: Context) -> "Report":
         row_progress=show,
         form=form,
         deadline=context.deadline,
+        row_seconds=row_seconds,
     )
     if report.measure:
         return report

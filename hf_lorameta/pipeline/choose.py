@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from hf_lorameta.cards.record import MergeRecord, Record
 from hf_lorameta.cards.results import StageRecord
+from hf_lorameta.engines.comparing import RowsInTime
 from hf_lorameta.engines.label_tree import IndistinctLabelsError
 from hf_lorameta.engines.scoring import are_texts
 from hf_lorameta.method.calibration import (
@@ -29,10 +30,10 @@ from hf_lorameta.types import Array, Row
 LABELS = "labels"
 """The name under which recipe.json has a `Choice`."""
 MOST_LABELS = 256
+_PART = 8
+"""Rows that are scored between two reports of progress, at most."""
 SURE = 0.95
 """The probability for which a card says how many rows would be answered."""
-_PART = 8
-"""Rows that are scored before the time is looked at."""
 _DIGITS = 4
 
 
@@ -112,7 +113,9 @@ def labels_in(rows: Sequence[Row]) -> tuple[str, ...]:
     return tuple(sorted(counts, key=lambda label: (-counts[label], label)))
 
 
-def with_choice(work: Work, unseen: Sequence[Unseen], context: Context) -> Work:
+def with_choice(
+    work: Work, unseen: Sequence[Unseen], context: Context, row_seconds: float = 0.0
+) -> Work:
     """Record the labels of an adapter, and fit their temperature on rows that it has not seen.
 
     Nothing is recorded where outputs are no labels, or equal as tokens. Rows are scored while
@@ -122,13 +125,14 @@ def with_choice(work: Work, unseen: Sequence[Unseen], context: Context) -> Work:
         work: the adapter.
         unseen: rows to fit on.
         context: of the stage.
+        row_seconds: that the first row probably takes.
     """
     rows = work.rows
     labels = labels_in([*rows.train, *rows.held_out, *rows.check])
     if not labels:
         return work
     try:
-        scored = list(_scored(work, unseen, context, labels))
+        scored = list(_scored(work, unseen, context, labels, row_seconds))
     except IndistinctLabelsError:
         return work
     choice = fitted(labels, scored, work.plan.dataset.form == "several")
@@ -138,20 +142,23 @@ def with_choice(work: Work, unseen: Sequence[Unseen], context: Context) -> Work:
 
 
 def _scored(
-    work: Work, unseen: Sequence[Unseen], context: Context, labels: Sequence[str]
+    work: Work,
+    unseen: Sequence[Unseen],
+    context: Context,
+    labels: Sequence[str],
+    row_seconds: float,
 ) -> Iterator[tuple[Array, Sequence[int]]]:
-    """Yield the scores (R, L) and the right labels of some rows after the others, in time."""
+    """Yield the scores (R, L) and the right labels of parts of the rows, in half of the time."""
     from hf_lorameta.engines.transformers.choosing import label_scores
 
-    session, end = context.session, context.deadline
+    session, end = context.session, context.deadline.part(0.5)
     number = {label: index for index, label in enumerate(labels)}
-    total, done, started = sum(len(part.rows) for part in unseen), 0, end.clock()
+    total, done, fitting = sum(len(part.rows) for part in unseen), 0, RowsInTime(end, row_seconds)
     for part in unseen:
         with session.evaluator.attached(part.weights or work.weights):
-            for first in range(0, len(part.rows), _PART):
-                if done and end.limited and end.clock() - started > end.left():
-                    return
-                rows = part.rows[first : first + _PART]
+            left = part.rows
+            while left and (count := fitting.next(min(len(left), _PART))):
+                rows, left = left[:count], left[count:]
                 scores = label_scores(session.evaluator, [prompt for prompt, _ in rows], labels)
                 yield scores, [number[str(output)] for _, output in rows]
                 done += len(rows)

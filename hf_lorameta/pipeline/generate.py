@@ -8,6 +8,7 @@ from typing import Any
 
 from hf_lorameta.bank.bank import Bank
 from hf_lorameta.data.dataset import Dataset
+from hf_lorameta.deadline import Deadline
 from hf_lorameta.errors import Option, RecipeError
 from hf_lorameta.pipeline.make import make_adapter
 from hf_lorameta.pipeline.plan import Plan, plan_from_reading
@@ -21,6 +22,9 @@ from hf_lorameta.pipeline.session import LoadedModel, Session
 from hf_lorameta.recipe import Recipe
 from hf_lorameta.remarks import log_remarks
 from hf_lorameta.types import StageProgress
+
+_SHARE_TO_READ = 0.25
+"""Share of the time in which rows are read, at most."""
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +54,7 @@ def generate(
             ``Recipe()``.
         base: the base model: Hub id, folder or GGUF file; None is the bank's. Without a bank, the
             adapter is trained from scratch.
-        budget: how long to train the adapter, in seconds or as a time such as ``"5m"``; training
+        budget: time for the whole call, in seconds or as a time such as ``"5m"``; training
             stops earlier if all steps are taken. 0 only combines adapters. None is two minutes if
             the extra ``eval`` is installed, the base model is on this machine and
             ``HF_LORAMETA_NO_BASE`` is not set, unless `train` says how many rows to train on.
@@ -179,14 +183,16 @@ def plan_dataset(dataset: Dataset, bank: Bank, recipe: Recipe) -> Plan:
     return plan_from_reading(read_dataset(dataset, recipe, token_counting(bank)), bank)
 
 
-def plan_with_rows(dataset: Dataset, session: Session, resolved: Resolved) -> tuple[Plan, Rows]:
-    """Read a dataset once, plan, and draw the rows to train and check on.
+def plan_with_rows(
+    dataset: Dataset, session: Session, resolved: Resolved, end: Deadline | None = None
+) -> tuple[Plan, Rows]:
+    """Read a dataset once, until a deadline, plan, and draw the rows to train and check on.
 
     Raises:
         LoraMetaError: as `plan` and `hf_lorameta.pipeline.rows.rows_for` raise.
     """
     asked, counting = resolved.rows, token_counting(session.bank)
-    read = read_dataset(dataset, resolved.recipe, counting, collect=asked.pool)
+    read = read_dataset(dataset, resolved.recipe, counting, collect=asked.pool, end=end)
     return plan_from_reading(read, session.bank), rows_for(asked, read.pool)
 
 
@@ -212,7 +218,8 @@ def make(dataset: Dataset, session: Session, resolved: Resolved) -> Generation:
         LoraMetaError: as `plan` and `hf_lorameta.pipeline.make.make_adapter` raise.
     """
     log_remarks(dataset.remarks)
-    plan, rows = plan_with_rows(dataset, session, resolved)
+    deadline = session.deadline(resolved.seconds)
+    plan, rows = plan_with_rows(dataset, session, resolved, deadline.part(_SHARE_TO_READ))
     told = plan.remarks[:-1]  # the verdict is that on the adapter, at the end
     log_remarks(told, without=dataset.remarks)
     if not rows.held_out:  # a recipe with steps may train on all of them
@@ -226,6 +233,6 @@ def make(dataset: Dataset, session: Session, resolved: Resolved) -> Generation:
         logger.info(". ".join(sentences))
     if missed := resolved.obstacle:
         logger.warning("Not trained on your rows: %s. Next: %s", missed, missed.hint)
-    adapter = make_adapter(plan, rows, session, resolved.stages, seconds=resolved.seconds)
+    adapter = make_adapter(plan, rows, session, resolved.stages, deadline=deadline)
     log_remarks(adapter.remarks, without=told)
     return adapter

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -31,8 +31,7 @@ def make_adapter(
     session: Session | None = None,
     stages: Sequence[Stage[Any]] = (),
     *,
-    seconds: float = 0.0,
-    clock: Callable[[], float] = time.monotonic,
+    deadline: Deadline | None = None,
     lists_answers: bool = False,
 ) -> Generation:
     """Combine a plan's adapters, and run the stages that follow.
@@ -44,9 +43,8 @@ def make_adapter(
         rows: drawn for it; None means no rows.
         session: runs the base model if a stage needs it; None makes one.
         stages: what is done after the adapters are combined.
-        seconds: time for loading the base model and all stages; a download does not
-            count. 0 is no limit.
-        clock: measures that time, in seconds.
+        deadline: of all stages, and the time limit that is recorded; a download does not count.
+            None is no limit.
         lists_answers: whether the adapter's `report` lists all checked rows with their answers.
 
     Raises:
@@ -62,7 +60,8 @@ def make_adapter(
         16
     """
     rows, session = rows or Rows(), session or Session(plan.bank)
-    combined, seconds_to_combine = _combine(plan, session.progress)
+    deadline = deadline or Deadline()
+    combined, seconds_to_combine = _combine(plan, session.progress, deadline)
     work = Work(
         plan=plan,
         rank=len(combined.pairs[0][0]) if combined.pairs else plan.recipe.rank or DEFAULT_RANK,
@@ -74,7 +73,7 @@ def make_adapter(
         lists_answers=lists_answers,
     )
     started = time.perf_counter()
-    work, seconds_with_model = _run(stages, work, session, seconds or None, clock)
+    work, seconds_with_model = _run(stages, work, session, deadline)
     outcome = work.outcome
     if outcome != Outcome():
         asked = (stage.settings.model_dump(exclude_defaults=True) for stage in stages)
@@ -83,7 +82,8 @@ def make_adapter(
             given_model=session.has_model,
             drawn=rows.drawn,
             to_count=len(rows.check or rows.foldable or rows.held_out),
-            budget=seconds or None,
+            budget=deadline.seconds,
+            pace=work.pace,
             asked={name: value for settings in asked for name, value in settings.items()},
         )
     return Generation(
@@ -103,25 +103,22 @@ def _run(
     stages: Sequence[Stage[Any]],
     work: Work,
     session: Session,
-    seconds: float | None,
-    clock: Callable[[], float],
+    deadline: Deadline,
 ) -> tuple[Work, float]:
     """Run stages; return also the seconds that they took with the base model in memory."""
-    end: Deadline | None = None
-    loaded, failed = time.perf_counter(), False
+    loaded, failed = None, False
     for place, stage in enumerate(stages):
         if failed and not stage.required:
             continue
         try:
-            if end is None and stage.needs_model and (work.rows.train or work.rows.check):
-                session.fetch_base_model()  # a download does not count
-                end = Deadline(seconds, clock)
+            if loaded is None and stage.needs_model and (work.rows.train or work.rows.check):
+                with deadline.paused():
+                    session.fetch_base_model()
                 session.evaluator  # noqa: B018 - loads it
                 loaded = time.perf_counter()
             has_rows = stage.required or any(part.rows for part in work.unseen)
             if work.outcome.interrupted and has_rows:
                 logger.warning("Interrupted. Next: %s; interrupt again to skip this", stage)
-            deadline = end or Deadline()
             reserved = partial(_reserved, stages[place + 1 :], work, seconds=deadline.left())
             work = stage.run(work, Context(session, deadline, reserved))
         except LoraMetaError as error:
@@ -136,7 +133,7 @@ def _run(
             stopped = outcome.interrupted or Interruption(stage.name, f"{stage.stopped}.")
             work = replace(work, outcome=replace(outcome, interrupted=stopped))
             break
-    return work, time.perf_counter() - loaded if end else 0.0
+    return work, 0.0 if loaded is None else time.perf_counter() - loaded
 
 
 def _reserved(
@@ -146,10 +143,11 @@ def _reserved(
     return sum(stage.seconds_for(work, step_seconds, seconds) for stage in stages)
 
 
-def _combine(plan: Plan, progress: StageProgress) -> tuple[LoraWeights, float]:
+def _combine(plan: Plan, progress: StageProgress, deadline: Deadline) -> tuple[LoraWeights, float]:
     """Return the weighted sum of a plan's adapters, and how many seconds it took."""
     entries = [entry for entry, _ in plan.combined]
-    plan.bank.adapters(entries, partial(progress, "Reading adapters"))  # opening them takes no time
+    with deadline.paused():
+        plan.bank.adapters(entries, partial(progress, "Reading adapters"))
     started = time.perf_counter()
     pairs = combine_adapters(plan, partial(progress, "Combining")) if plan.layout else []
     seconds = time.perf_counter() - started

@@ -19,12 +19,15 @@ from hf_lorameta.data.counts.row_counts import RowCounter
 from hf_lorameta.data.counts.tokenizer import load_encode
 from hf_lorameta.data.dataset import Dataset, DatasetInfo
 from hf_lorameta.data.sources.reading_limits import cut
+from hf_lorameta.deadline import Deadline
 from hf_lorameta.pipeline.rows import row_sample
 from hf_lorameta.recipe import Recipe
 from hf_lorameta.types import Row
 
 logger = logging.getLogger(__name__)
 
+_FIRST = 512
+"""Rows that are read whatever time is left."""
 _FULL = "Only the first %s rows are read: with %s characters, they reach the limit"
 
 
@@ -83,6 +86,7 @@ def read_dataset(
     counting: TokenCounting,
     *,
     collect: int = 0,
+    end: Deadline | None = None,
 ) -> ReadDataset:
     """Read a dataset once, within its limits.
 
@@ -91,12 +95,14 @@ def read_dataset(
         recipe: the settings.
         counting: what to count, see `token_counting`.
         collect: size of the pool, at most, see `hf_lorameta.pipeline.rows.RowsAsked.pool`.
+        end: no more rows are read after it, as after any other limit.
 
     Raises:
         DatasetError: the dataset cannot be read as labeled rows.
     """
     encode = load_encode(counting.tokenizer)
-    rows, sample = _RowsToCount(dataset, recipe.max_rows), row_sample(recipe.seed, collect)
+    rows = _RowsToCount(dataset, recipe.max_rows, end or Deadline())
+    sample = row_sample(recipe.seed, collect)
     counter = None
     if counting.end is not None:
         counter = OutputCounter(encode, counting.vocab_size, counting.end)
@@ -129,6 +135,7 @@ class _RowsToCount:
     Args:
         dataset: an opened dataset.
         most: rows to read, at most; None reads all.
+        end: after it, no more than the first part is read.
 
     Attributes:
         count: number of rows so far.
@@ -137,8 +144,9 @@ class _RowsToCount:
         example: the first row that suits a card.
     """
 
-    def __init__(self, dataset: Dataset, most: int | None) -> None:
+    def __init__(self, dataset: Dataset, most: int | None, end: Deadline) -> None:
         self._rows, self._limits = islice(dataset.rows(), most), dataset.limits
+        self._end = end
         self.count, self.counter = 0, RowCounter(dataset.limits.text)
         self.reached = False
         self.example: Row | None = None
@@ -148,7 +156,8 @@ class _RowsToCount:
         end = time.process_time() + limits.seconds
         for prompt, output in self._rows:
             full = characters >= limits.characters
-            if full or self.count == limits.rows or time.process_time() > end:
+            late = time.process_time() > end or (self.count >= _FIRST and self._end.passed)
+            if full or late or self.count == limits.rows:
                 if full:
                     logger.warning(_FULL, f"{self.count:,}", f"{characters:,}")
                 self.reached = True

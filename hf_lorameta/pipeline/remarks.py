@@ -191,7 +191,7 @@ def _on_outliers(odd: Mapping[str, str]) -> str:
 def _of_adapter(plan: PlanData, outcome: Outcome) -> Iterator[Remark]:
     training, check = outcome.training, outcome.check
     if training:
-        yield _on_training(training, outcome.budget)
+        yield _on_training(training, outcome)
     elif outcome.out_of_time:
         text = "Time ran out before the first training step."
         yield Remark(
@@ -213,6 +213,11 @@ def _of_adapter(plan: PlanData, outcome: Outcome) -> Iterator[Remark]:
             yield Remark(
                 "note", text, more_time(outcome.budget), "To grade them", code="budget.ungraded"
             )
+    elif training and outcome.to_count and outcome.budget and not outcome.interrupted:
+        text = "There was no time to count right answers."
+        yield Remark(
+            "note", text, more_time(outcome.budget), "To count them", code="budget.none-counted"
+        )
     elif training:
         text = "Right answers were not counted."
         yield Remark(
@@ -258,9 +263,10 @@ def _on_missing_rows(outcome: Outcome) -> Iterator[Remark]:
             )
 
 
-def _on_training(training: Training, budget: float | None) -> Remark:
-    """Return a remark on how much was trained, within a time limit in seconds if there was one."""
-    text = f"Trained on {training.seen_rows}, in {plural(training.steps, 'step')}."
+def _on_training(training: Training, outcome: Outcome) -> Remark:
+    """Return a remark on how much was trained, and how fast."""
+    budget, pace = outcome.budget, f", {outcome.pace}" if outcome.pace else ""
+    text = f"Trained on {training.seen_rows}, in {plural(training.steps, 'step')}{pace}."
     more = (more_time(budget), "To use more of them") if budget and not training.saw_all else ()
     code = "training.all-rows" if training.saw_all else "training.some-rows"
     return Remark("note", text, *more, code=code)

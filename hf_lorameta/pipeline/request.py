@@ -30,7 +30,7 @@ class Request(CheckSettings, TrainSettings, Recipe, Reading):
         bank: folder or Hub id of a bank; ``none`` for no bank. None is the default bank if it fits
             `base`, else the embedded one for it, else no bank.
         bank_revision: branch, tag or commit of a bank repo.
-        budget: how long to train the adapter, in seconds or as a time such as ``"5m"``; training
+        budget: time for the whole command, in seconds or as a time such as ``"5m"``; training
             stops earlier if all steps are taken. 0 only combines adapters. None is two minutes if
             the base model can be run here, unless `train` says how many rows to train on.
 
@@ -60,10 +60,10 @@ class Request(CheckSettings, TrainSettings, Recipe, Reading):
     bank_revision: str | None = Field(default=None, description="Revision of a bank repo.")
     budget: float | str | None = Field(
         default=None,
-        description="Time to load the base model, train on your rows and count right answers (that "
-        f"takes up to {SHARE_FOR_CHECK:.0%} of the time after loading), e.g. 10m or 30s; a "
-        "number alone is seconds. 0: only combine adapters. Default: 2m if the base model is "
-        "on this machine (extra: eval).",
+        description="Time for the whole command, downloads not counted: after loading, it trains "
+        f"on your rows and counts right answers (up to {SHARE_FOR_CHECK:.0%} of that time), e.g. "
+        "10m or 30s; a number alone is seconds. 0: only combine adapters. Default: 2m if the base "
+        "model is on this machine (extra: eval).",
     )
 
     @field_validator("budget")

@@ -2,7 +2,7 @@
 
 import json
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -288,6 +288,7 @@ class Generation(SavableAdapter):
             "remarks": [remark.to_dict() for remark in self.remarks],
             "verdict": self.verdict.to_dict(),
             "seconds": self.seconds,
+            "pace": self.outcome.pace and asdict(self.outcome.pace),
             "step_share": self.seconds_of_steps / seconds_with_model
             if seconds_with_model
             else None,

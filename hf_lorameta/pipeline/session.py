@@ -1,5 +1,6 @@
 """What one command or one call needs: a Hub client, a bank and a base model, each opened once."""
 
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from copy import copy
@@ -17,6 +18,7 @@ from hf_lorameta.data.dataset import Dataset, open_dataset
 from hf_lorameta.data.prompt import PROMPT
 from hf_lorameta.data.reading import Reading, reading_of
 from hf_lorameta.data.sources.reading_limits import DEFAULT_LIMITS, ReadingLimits
+from hf_lorameta.deadline import Deadline
 from hf_lorameta.engines.scoring import MAX_SCORED_TOKENS
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator, require_eval
 from hf_lorameta.errors import HubError, UsageError
@@ -26,6 +28,9 @@ from hf_lorameta.pipeline.bank_prompts import prompts_like
 from hf_lorameta.pipeline.progress import with_progress
 from hf_lorameta.quoting import shell_word
 from hf_lorameta.types import StageProgress, no_progress
+
+_CPU_SECONDS_TO_SAVE = 1.0
+"""To save an adapter, read it back, print what was done, and end the process."""
 
 LoadedModel: TypeAlias = tuple[Any, Any]
 """A causal LM of transformers, on the CPU, and its tokenizer."""
@@ -64,6 +69,10 @@ class Session:
         token: of the Hub; None uses the saved one, False sends none.
         model: the base model and its tokenizer; None loads it if it is needed.
         progress: called by all steps with (stage, done, total), where total is 0 if unknown.
+        clock: measures time limits, in seconds.
+
+    Attributes:
+        began: by the clock: time limits count from then.
 
     Raises:
         UsageError: a model without its tokenizer.
@@ -84,6 +93,7 @@ class Session:
         token: str | Literal[False] | None = None,
         model: LoadedModel | None = None,
         progress: StageProgress = no_progress,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if model is not None and not isinstance(model, tuple):
             raise UsageError(
@@ -101,7 +111,8 @@ class Session:
         self._bank, self._base = bank, base
         self._revisions = {"revision": bank_revision, "base_revision": base_revision}
         self._token, self._model, self.progress = token, model, progress
-        self._closing = ExitStack()
+        self._closing, self._clock = ExitStack(), clock
+        self.began = clock()
 
     def __enter__(self) -> Self:
         return self
@@ -121,6 +132,13 @@ class Session:
         other = copy(self)
         other.progress = progress
         return other
+
+    def deadline(self, seconds: float) -> Deadline:
+        """Return the end of a time limit that began with this session; 0 seconds are no limit.
+
+        Of the time left, saving is kept out.
+        """
+        return Deadline(seconds or None, self._clock, began=self.began, kept=_CPU_SECONDS_TO_SAVE)
 
     @cached_property
     def hub(self) -> Hub:

@@ -19,7 +19,7 @@ from hf_lorameta.deadline import Deadline
 from hf_lorameta.settings import Settings
 
 if TYPE_CHECKING:
-    from hf_lorameta.cards.results import Outcome
+    from hf_lorameta.cards.results import Outcome, Pace
     from hf_lorameta.engines.scoring import LoraWeights, Report
     from hf_lorameta.pipeline.plan_data import PlanData
     from hf_lorameta.pipeline.rows import Rows
@@ -60,6 +60,7 @@ class Work:
         outcome: what was done so far.
         report: what the check counted; None before.
         seconds_of_steps: how long all training steps took.
+        pace: of these; None without a training.
     """
 
     plan: "PlanData"
@@ -72,6 +73,7 @@ class Work:
     lists_answers: bool = False
     report: "Report | None" = None
     seconds_of_steps: float = 0.0
+    pace: "Pace | None" = None
 
 
 @dataclass(frozen=True)
@@ -132,12 +134,12 @@ class Stage(ABC, Generic[S]):
         """Whether an error in it ends the command; False if it builds on a stage that may fail."""
         return True
 
-    def seconds_for(self, work: Work, step_seconds: float, seconds: float) -> float:
+    def seconds_for(self, work: Work, seconds_of_steps: float, seconds: float) -> float:
         """Return the seconds that are kept for this stage while earlier ones run.
 
         Args:
             work: before them.
-            step_seconds: how long one training step takes.
+            seconds_of_steps: how long one training step takes.
             seconds: for all of them; infinite if not limited.
         """
         return 0.0

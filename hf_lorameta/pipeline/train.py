@@ -120,7 +120,7 @@ class Train(Stage[TrainSettings]):
         return after
 
     def _trained(self, work: Work, context: Context) -> Work:
-        from hf_lorameta.cards.results import Interruption
+        from hf_lorameta.cards.results import Interruption, Pace
         from hf_lorameta.training.context import TrainingContext
         from hf_lorameta.training.further import train_further
         from hf_lorameta.training.settings import MAX_TRAINED_TOKENS
@@ -165,6 +165,7 @@ class Train(Stage[TrainSettings]):
             outcome=outcome,
             unseen=unseen,
             seconds_of_steps=result.seconds,
+            pace=Pace.of(result.all_steps, result.seconds, result.cpu_seconds / result.threads),
         )
 
 

@@ -37,19 +37,21 @@ class Steps:
         progress: Progress,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.result = Trained(trainer.given)
+        self.result = Trained(trainer.given, threads=trainer.threads)
         self.trainer, self.settings = trainer, settings
         self._progress, self._clock = progress, clock
         self.done, self.durations = 0, list[float]()
 
     def step(self, batch: Sequence[Tokens], likely: int) -> None:
         """Take a step, and show which of how many it probably was."""
-        started = self._clock()
+        started, used = self._clock(), time.process_time()
         self.trainer.step(batch, self.settings.learning_rate(self.trainer.taken))
         self.durations.append(max(self._clock() - started, 1e-9))
         self.result.seconds += self.durations[-1]
+        self.result.cpu_seconds += time.process_time() - used
         self.result.taken = self.trainer.taken
         self.done += 1
+        self.result.all_steps += 1
         self._progress(self.done, max(likely, self.done))
 
     def keep(self, steps: int, rows: int, parameters: torch.Tensor | None = None) -> torch.Tensor:

@@ -87,6 +87,9 @@ class Trained:
         gain: of held-out rows; None without them.
         folds: adapters that answer rows that they were not trained on; empty without folds.
         seconds: that all steps took.
+        all_steps: number of these, those of folds too.
+        cpu_seconds: of this process in them.
+        threads: that steps are computed in.
         interrupted: what the user ended: the training of this adapter, or that of the folds if this
             one was finished; None if neither.
     """
@@ -101,6 +104,9 @@ class Trained:
     gain: Gain | None = None
     folds: Sequence[Fold] = ()
     seconds: float = 0.0
+    all_steps: int = 0
+    cpu_seconds: float = 0.0
+    threads: int = 1
     interrupted: Literal["folds", "steps"] | None = None
 
     @property

@@ -135,6 +135,8 @@ class Trainer:
         self.start = self.adapter.vector(factors)
         """Parameters before the first step, (P,)."""
         self._runner = PassRunner(model, machine.workers, machine.pass_tokens)
+        self.threads = self._runner.threads(SHARES)
+        """Threads that the shares of a step are computed in."""
         self._upper = UpperLayers(model, first, self._below, self._factors, self._runner)
         self.restart()
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from itertools import count
 from typing import NamedTuple
 
+from hf_lorameta.deadline import Deadline
 from hf_lorameta.engines.transformers.evaluator import TorchEvaluator
 from hf_lorameta.errors import AdapterError
 from hf_lorameta.pipeline.budget import DEFAULT_BUDGET
@@ -235,7 +236,7 @@ def improve(
         try:
             made = make_adapter(
                 result.plan, rows_of(result), session.with_progress(progress), stages,
-                seconds=seconds, clock=used, lists_answers=True,
+                deadline=Deadline(seconds, used), lists_answers=True,
             )  # fmt: skip
         except (KeyboardInterrupt, AdapterError) as error:  # no step, and no bank; or an overflow
             stopped = "The training was stopped before there was anything to keep"

@@ -33,8 +33,8 @@ from hf_lorameta.hub.client import Hub
 from hf_lorameta.method.calibration import answered, calibration_error
 from hf_lorameta.pipeline import generate as generating
 from hf_lorameta.pipeline.answering import attached
-from hf_lorameta.pipeline.make import make_adapter
 from hf_lorameta.pipeline.predict import Predictor, open_predictor
+from hf_lorameta.pipeline.session import Session
 from hf_lorameta.types import Row
 from tests.benchmarks.everyday import EVERYDAY
 from tests.benchmarks.tables import markdown_table, stored
@@ -55,7 +55,7 @@ def _adapter(folder: Path, task: str, labeled: int | None, budget: float, base: 
     """Make the adapter of a task unless it is there, in CPU seconds."""
     adapter = folder / task
     if not adapter.exists():
-        setattr(generating, "make_adapter", partial(make_adapter, clock=time.process_time))  # noqa: B010
+        setattr(generating, "Session", partial(Session, clock=time.process_time))  # noqa: B010
         split = f"train[:{labeled}]" if labeled else None
         made = generate(_file(task, "train"), None, Recipe(), base=base, budget=budget, split=split)
         assert isinstance(made, Generation)

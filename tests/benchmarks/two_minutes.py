@@ -31,7 +31,6 @@ from hf_lorameta.bank.open_bank import embedded_bank
 from hf_lorameta.engines.prompts import in_chat
 from hf_lorameta.hub.base_model import locate
 from hf_lorameta.pipeline import generate as generating
-from hf_lorameta.pipeline.make import make_adapter
 from hf_lorameta.pipeline.session import LoadedModel, Session
 from hf_lorameta.types import Row
 from tests.benchmarks.everyday import EVERYDAY, REPORT_ON, prompted
@@ -174,8 +173,7 @@ def main() -> None:
     parser.add_argument("--cpu-clock", action="store_true", help="limit CPU seconds")
     options = parser.parse_args()
     if options.cpu_clock:
-        in_cpu_seconds = partial(make_adapter, clock=time.process_time)
-        setattr(generating, "make_adapter", in_cpu_seconds)  # noqa: B010
+        setattr(generating, "Session", partial(Session, clock=time.process_time))  # noqa: B010
     shared_data.require()
     logging.disable(logging.WARNING)
     everyday = REPORT_ON.read_text().split()

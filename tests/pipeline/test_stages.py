@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import pytest
 
 from hf_lorameta import Bank, Generation, generate, open_dataset
+from hf_lorameta.deadline import Deadline
 from hf_lorameta.errors import LoraMetaError, UsageError
 from hf_lorameta.pipeline.check import Check, CheckSettings
 from hf_lorameta.pipeline.generate import plan_with_rows
@@ -164,15 +165,15 @@ def test_training_that_nobody_asked_for_never_costs_the_adapter(
         plan, rows = plan_with_rows(dataset, session, resolved)
         forward, session.evaluator.model.forward = session.evaluator.model.forward, unable
         if check is True:
-            made = make_adapter(plan, rows, session, resolved.stages, seconds=9.0)
+            made = make_adapter(plan, rows, session, resolved.stages, deadline=Deadline(9.0))
             assert (made.outcome.training, made.outcome.check) == (None, None)
             assert made.pairs
         else:
             with raises_code("base.needs-more-than-text"):  # by the check
-                make_adapter(plan, rows, session, resolved.stages, seconds=9.0)
+                make_adapter(plan, rows, session, resolved.stages, deadline=Deadline(9.0))
         assert "LlamaForCausalLM" in caplog.text
         with raises_code("base.needs-more-than-text"):
-            make_adapter(plan, rows, session, Request(budget=9).stages(), seconds=9.0)
+            make_adapter(plan, rows, session, Request(budget=9).stages(), deadline=Deadline(9.0))
         session.evaluator.model.forward = forward
 
 

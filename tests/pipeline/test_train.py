@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,10 @@ from hf_lorameta.cards.results import Drawn, check_result  # noqa: E402
 from hf_lorameta.deadline import Deadline  # noqa: E402
 from hf_lorameta.engines.comparing import Group, compare  # noqa: E402
 from hf_lorameta.engines.scoring import LoraWeights  # noqa: E402
-from hf_lorameta.pipeline import make as making  # noqa: E402
+from hf_lorameta.engines.transformers.evaluator import TorchEvaluator  # noqa: E402
+from hf_lorameta.engines.transformers.forward import PassRunner  # noqa: E402
+from hf_lorameta.pipeline import choose  # noqa: E402
+from hf_lorameta.pipeline import generate as generating  # noqa: E402
 from hf_lorameta.pipeline.generate import plan_with_rows  # noqa: E402
 from hf_lorameta.pipeline.make import make_adapter  # noqa: E402
 from hf_lorameta.pipeline.request import Request  # noqa: E402
@@ -117,11 +121,6 @@ def until(step: int, now: list[float]) -> Callable[[str, int, int], None]:
     return show
 
 
-def timed_by(now: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the time of an adapter stand still until this changes."""
-    monkeypatch.setattr(making, "Deadline", lambda seconds, _: Deadline(seconds, lambda: now[0]))
-
-
 @pytest.mark.parametrize(
     ("settings", "trained", "drawn"),
     [
@@ -137,11 +136,11 @@ def test_the_recorded_steps_make_the_adapter_of_a_timed_training_again(
     monkeypatch.setattr("hf_lorameta.pipeline.rows.MOST_FEW_ROWS", 8)
     fast_training(monkeypatch.setattr, lr=0.005)
     now = [0.0]
-    timed_by(now, monkeypatch)
     resolved = Resolved(Request.of(rank=4, budget=60, **settings))
     with Session(tiny_bank, progress=until(21, now)) as session:
         plan, rows = plan_with_rows(session.open_dataset(new), session, resolved)
-        timed = make_adapter(plan, rows, session, resolved.stages, seconds=60.0)
+        deadline = Deadline(60.0, lambda: now[0])
+        timed = make_adapter(plan, rows, session, resolved.stages, deadline=deadline)
     training, recorded = timed.outcome.training, timed.replay
     assert training
     assert (training.rows, timed.outcome.drawn) == (trained, drawn)
@@ -191,7 +190,7 @@ def test_without_time_the_adapter_is_the_generated_one(tiny_bank: Bank, new: Pat
     with Session(tiny_bank) as session:
         resolved = Resolved(Request(rank=4, budget=1, check=False))
         plan, rows = plan_with_rows(session.open_dataset(new), session, resolved)
-        timed = make_adapter(plan, rows, session, resolved.stages, seconds=1e-9)
+        timed = make_adapter(plan, rows, session, resolved.stages, deadline=Deadline(1e-9))
     assert timed.outcome.training is None
     assert timed.outcome.out_of_time
     assert (timed.repeating.recipe, timed.repeating.budget) == (plan.replay, 0)
@@ -309,26 +308,59 @@ def test_answers_in_folds_are_those_of_adapters_that_were_not_trained_on_their_r
     assert again.replay == made.replay
 
 
-def test_a_check_scores_as_many_rows_as_there_is_time_for_and_generates_texts_if_it_suffices(
-    tiny_bank: Bank,
-) -> None:
+def test_a_check_scores_as_many_rows_as_there_is_time_for(tiny_bank: Bank) -> None:
+    """None after the deadline; without a limit, answers that are texts are graded, too."""
     lines = [{"input": f"say {i}", "output": f"{i} is what was said just now"} for i in range(80)]
-    with Session(tiny_bank) as session:
+    now = [0.0]
+
+    def progress(title: str, done: int, total: int) -> None:
+        now[0] += 100.0 * (title.startswith("Checking") and done == 8)
+
+    with Session(tiny_bank, progress=progress) as session:
         planned, rows = plan_with_rows(
             open_dataset(lines), session, Resolved(Request(rank=4, budget=600))
         )
         rows = replace(rows, held_out=rows.held_out[:16], foldable=())
         made = [
-            make_adapter(planned, rows, session, Request().stages(), seconds=seconds)
-            for seconds in (0, 0.01, 200)
+            make_adapter(planned, rows, session, Request().stages(), deadline=deadline)
+            for deadline in (Deadline(60.0, lambda: now[0]), Deadline(), Deadline(1e-9))
         ]
     checks = [adapter.outcome.check for adapter in made]
-    assert [check and check.rows for check in checks] == [16, 8, 16]
-    notes = [r for adapter in made for r in adapter.remarks if r.level == "note" and r.option]
-    said = [str(note) for note in notes if note.option and note.option.name == "budget"]
-    assert said == [
-        'Time allowed counting on only 8 of 16 rows. To count on more of them, add budget="2m".',
-        "There was no time to grade answers that are not exactly right. "
-        'To grade them, add budget="2m".',
-    ]
-    assert [check and check.measure is not None for check in checks] == [True, False, True]
+    assert [check and check.rows for check in checks] == [8, 16, None]
+    codes = [{r.code for r in adapter.remarks} & {"budget.few-counted"} for adapter in made]
+    assert codes == [{"budget.few-counted"}, set(), set()]
+    assert checks[1]
+    assert checks[1].measure is not None
+
+
+def test_a_time_limit_holds_for_all_that_is_done(
+    tiny_bank: Bank, new: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It counts from the start, and what follows the steps has its part."""
+    now = [0.0]
+
+    def slow(owner: Any, name: str, seconds: float, of_rows: bool = False) -> None:
+        function = getattr(owner, name)
+
+        def slowed(*args: Any, **options: Any) -> Any:
+            now[0] += seconds * (len(args[1]) if of_rows else 1)
+            return function(*args, **options)
+
+        monkeypatch.setattr(owner, name, slowed)
+
+    slow(generating, "read_dataset", 15)
+    slow(Session, "fetch_base_model", 1000)  # does not count
+    slow(PassRunner, "backward", 2)
+    slow(TorchEvaluator, "evaluate", 0.2, of_rows=True)
+    monkeypatch.setattr(choose, "labels_in", lambda rows: ())
+    of_a_fifth = partial(Deadline, cpu=lambda: 0.2 * now[0])
+    monkeypatch.setattr("hf_lorameta.pipeline.session.Deadline", of_a_fifth)
+    with Session(tiny_bank, clock=lambda: now[0]) as session:
+        resolved = Resolved(Request(rank=4, budget=60))
+        outcome = generating.make(session.open_dataset(new), session, resolved).outcome
+    assert 0.6 * 60 < now[0] - 1000 <= 60 - 1 / 0.2
+    assert outcome.training
+    assert outcome.check
+    assert (outcome.training.steps > 3, outcome.check.rows > 0) == (True, True)
+    assert outcome.pace
+    assert outcome.pace.steps_per_minute == 30

@@ -108,7 +108,7 @@ class PassRunner:
             done(len(results))
 
         jobs = [[one] for of_share in self._shared(rows) for one in of_share]
-        alone = self._threads_for(jobs) == 1
+        alone = self.threads(len(jobs)) == 1
         with fastest_threads(self._model) if alone else nullcontext():
             self._run(jobs, compute, add)
         sizes = {slot: [len(row.output) for row in rows[slot]] for slot in rows}
@@ -166,8 +166,9 @@ class PassRunner:
         of_shares = [{slot: rows[slot] for slot in share} for share in shares]
         return [[*passes(self._model, share, self._pass_tokens)] for share in of_shares]
 
-    def _threads_for(self, jobs: Sequence[object]) -> int:
-        return max(min(self._workers, len(jobs)), 1)
+    def threads(self, jobs: int) -> int:
+        """Return how many threads compute so many shares."""
+        return max(min(self._workers, jobs), 1)
 
     def _run(
         self,
@@ -176,7 +177,7 @@ class PassRunner:
         use: Callable[[JoinedRows, T], None],
     ) -> None:
         """Compute the passes of each job in a thread; use their results here, in order."""
-        workers = self._threads_for(jobs)
+        workers = self.threads(len(jobs))
         if workers == 1:
             for joined in (one for job in jobs for one in job):
                 use(joined, compute(joined))
