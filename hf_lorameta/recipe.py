@@ -96,7 +96,8 @@ class Recipe(_Methods):
         dtype: of the tensors written.
         seed: of drawing the rows to train and check on, and of their order; everything else is
             deterministic.
-        max_rows: read at most this many rows of the dataset; None reads all.
+        max_rows: read at most this many rows of the dataset, the first ones; 0 reads all. None
+            reads all, except of a large Parquet file on this machine: a part, evenly spread.
 
     Example:
         >>> Recipe().metric, Recipe().coefficients
@@ -153,7 +154,11 @@ class Recipe(_Methods):
     rank: int | None = Field(default=None, ge=1, le=MAX_RANK, description="Rank of the adapter.")
     dtype: Dtype = Field(default="bfloat16", description="Dtype of the weights.")
     seed: int = Field(default=0, ge=0, description="Random seed.")
-    max_rows: int | None = Field(default=None, ge=1, description="Read at most this many rows.")
+    max_rows: int | None = Field(
+        default=None,
+        ge=0,
+        description="Read at most this many rows; 0 reads all, also of a large Parquet file.",
+    )
 
     @classmethod
     def paper(cls, **settings: object) -> "Recipe":

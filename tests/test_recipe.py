@@ -75,7 +75,7 @@ def test_a_recipe_is_frozen() -> None:
         ({"rank": 1.5}, "rank must be a valid integer"),
         ({"check": 3}, "check must be at least 4 and at most 4096, got 3"),
         ({"seed": -1}, "seed must be at least 0"),
-        ({"max_rows": 0}, "max_rows must be at least 1"),
+        ({"max_rows": -1}, "max_rows must be at least 0"),
         ({"steps": 3}, "got steps=3, expected none without train"),
         ({"check": 8, "steps": 3}, "got steps=3, expected none without train"),
         ({"train": 16, "steps": 0}, "steps must be at least 1, got 0"),

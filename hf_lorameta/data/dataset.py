@@ -107,6 +107,7 @@ class Dataset(DatasetInfo):
         unread: columns that are not read; last those that describe a row, such as ids and dates.
         limits: how much a plan counts.
         total: number of rows; None if it is not known without reading them.
+        sampled: iterates over a part of the rows of a large split, evenly spread; else None.
         with_prompt: returns the dataset with an instruction and a template around every row, see
             `Columns.with_prompt`.
     """
@@ -119,6 +120,7 @@ class Dataset(DatasetInfo):
     unread: tuple[str, ...] = ()
     limits: ReadingLimits = DEFAULT_LIMITS
     total: int | None = None
+    sampled: Callable[[], Iterator[Row]] | None = None
 
     @property
     def info(self) -> DatasetInfo:
@@ -219,6 +221,7 @@ def as_dataset(
         unread=tuple(n for n in unread_columns(columns, table) if n != reader.verdict),
         limits=limits,
         total=raw.total,
+        sampled=raw.sampled and partial(read, replace(raw, rows=raw.sampled)),
     )
 
 

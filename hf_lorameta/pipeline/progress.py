@@ -67,7 +67,10 @@ def with_progress(dataset: "Dataset", progress: "StageProgress") -> "Dataset":
 
         return rows
 
-    return replace(dataset, rows=reported(dataset.rows), whole=reported(dataset.whole))
+    sampled = dataset.sampled and reported(dataset.sampled)
+    return replace(
+        dataset, rows=reported(dataset.rows), whole=reported(dataset.whole), sampled=sampled
+    )
 
 
 def duration(seconds: float) -> str:

@@ -7,7 +7,6 @@ import logging
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 
 from hf_lorameta.bank.bank import Bank
@@ -20,7 +19,7 @@ from hf_lorameta.data.counts.tokenizer import load_encode
 from hf_lorameta.data.dataset import Dataset, DatasetInfo
 from hf_lorameta.data.sources.reading_limits import cut
 from hf_lorameta.deadline import Deadline
-from hf_lorameta.pipeline.rows import row_sample
+from hf_lorameta.pipeline.rows import is_sampled, row_sample, rows_to_read
 from hf_lorameta.recipe import Recipe
 from hf_lorameta.types import Row
 
@@ -101,7 +100,9 @@ def read_dataset(
         DatasetError: the dataset cannot be read as labeled rows.
     """
     encode = load_encode(counting.tokenizer)
-    rows = _RowsToCount(dataset, recipe.max_rows, end or Deadline())
+    sampled = is_sampled(dataset, recipe.max_rows)
+    end = Deadline() if sampled or end is None else end  # a part of it would be no sample
+    rows = _RowsToCount(dataset, recipe.max_rows, end)
     sample = row_sample(recipe.seed, collect)
     counter = None
     if counting.end is not None:
@@ -114,10 +115,11 @@ def read_dataset(
         also=counter.add if counter else None,
     )
     profile = replace(profile, row_counts=rows.counter.counts(sample.repeated))
-    if rows.reached or rows.count == recipe.max_rows:
+    if sampled or rows.reached or rows.count == recipe.max_rows:
         total = dataset.total or 0
         more = total if total > rows.count else None
-        profile = replace(profile, ended_early=rows.reached or total != rows.count, total=more)
+        early = sampled or rows.reached or total != rows.count
+        profile = replace(profile, ended_early=early, total=more, sampled=sampled)
     return ReadDataset(
         dataset.info,
         recipe,
@@ -134,7 +136,7 @@ class _RowsToCount:
 
     Args:
         dataset: an opened dataset.
-        most: rows to read, at most; None reads all.
+        most: as `max_rows` of a recipe.
         end: after it, no more than the first part is read.
 
     Attributes:
@@ -145,7 +147,7 @@ class _RowsToCount:
     """
 
     def __init__(self, dataset: Dataset, most: int | None, end: Deadline) -> None:
-        self._rows, self._limits = islice(dataset.rows(), most), dataset.limits
+        self._rows, self._limits = rows_to_read(dataset, most), dataset.limits
         self._end = end
         self.count, self.counter = 0, RowCounter(dataset.limits.text)
         self.reached = False

@@ -52,6 +52,16 @@ def _of_dataset(plan: PlanData, outcome: Outcome) -> Iterator[Remark]:
         yield Remark(
             "warning", f"Only {count} read: distances from so few are uncertain.", code="rows.few"
         )
+    if profile.sampled:
+        yield Remark(
+            "note",
+            f"{profile.rows_read}, evenly spread, are read, which is enough to decide.",
+            Option("max_rows", 0),
+            "To read all",
+            code="rows.sampled",
+        )
+    elif profile.ended_early:
+        yield Remark("note", f"Only the {profile.rows_read} are read.", code="rows.first")
     if profile.left_out:
         total = profile.rows + profile.left_out
         text = f"{profile.left_out} of {total} rows have no output and were left out."

@@ -218,6 +218,24 @@ def row_sample(seed: int, size: int) -> RowSample:
     return RowSample(size, f"{seed} pool")
 
 
+def is_sampled(dataset: Dataset, most: int | None) -> bool:
+    """Whether a part of a large split is read, evenly spread.
+
+    Args:
+        dataset: an opened dataset.
+        most: as `max_rows` of a recipe.
+    """
+    whole = split_name(dataset.split) == dataset.split and dataset.limits.rows is None
+    return most is None and whole and dataset.sampled is not None
+
+
+def rows_to_read(dataset: Dataset, most: int | None) -> Iterator[Row]:
+    """Return the rows that are read for a plan; arguments as for `is_sampled`."""
+    if is_sampled(dataset, most) and dataset.sampled:
+        return dataset.sampled()
+    return islice(dataset.rows(), most or None)
+
+
 # --- the rows of a finished adapter --------------------------------------------------------------
 
 
@@ -243,7 +261,7 @@ def rows_used(made: Made, dataset: Dataset) -> list[Row] | None:
     if not drawn:
         return None
     sample = row_sample(made.recipe["seed"], drawn.pool)
-    sample.draw_from(islice(_adapted_rows(made, dataset), made.recipe["max_rows"]))
+    sample.draw_from(_adapted_rows(made, dataset))
     return draw_rows(drawn, sample.rows, made.recipe["seed"]).used
 
 
@@ -275,10 +293,13 @@ def _is_adapted_split(made: Made, dataset: Dataset) -> bool:
         return (stored.id, stored.config) == (dataset.id, dataset.config)
     if any(getattr(stored.columns, role) != getattr(dataset.columns, role) for role in _ROLES):
         return False
-    rows = islice(_adapted_rows(made, dataset), made.recipe["max_rows"])
-    return stored.rows == sum(1 for _, output in rows if output)
+    return stored.rows == sum(1 for _, output in _adapted_rows(made, dataset) if output)
 
 
 def _adapted_rows(made: Made, dataset: Dataset) -> Iterator[Row]:
-    """Yield the rows of a dataset's split, in the slice that an adapter was generated for."""
-    return islice(dataset.whole(), *slice_bounds(made.dataset.split))
+    """Yield the rows of a dataset's split that were read for an adapter."""
+    bounds, most = slice_bounds(made.dataset.split), made.recipe["max_rows"]
+    whole = replace(dataset, rows=dataset.whole, split=made.dataset.split)
+    if is_sampled(whole, most):
+        return rows_to_read(whole, most)
+    return islice(islice(dataset.whole(), *bounds), most or None)

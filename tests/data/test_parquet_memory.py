@@ -2,13 +2,20 @@
 
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from hf_lorameta import Recipe, open_dataset
+from hf_lorameta.bank.open_bank import embedded_bank
+from hf_lorameta.data.sources import raw_dataset
 from hf_lorameta.data.sources.files import open_files
+from hf_lorameta.pipeline.plan import plan_from_reading
+from hf_lorameta.pipeline.read import read_dataset, token_counting
+from hf_lorameta.pipeline.rows import RowsAsked, rows_for, rows_used
 
 MB = 1_000_000
 MEASURE = """
@@ -53,3 +60,38 @@ def test_rows_of_all_row_groups_are_read_in_their_order(groups: int, tmp_path: P
     rows = [{"input": f"q{i}", "output": {"number": [i, None]}} for i in range(100)]
     pq.write_table(pa.Table.from_pylist(rows), path, row_group_size=-(-100 // groups))
     assert list(open_files(path, None).rows()) == rows
+
+
+@pytest.mark.parametrize("groups", [1, 4, 100])
+@pytest.mark.parametrize("column", ["text", "chat"])
+def test_a_large_file_is_sampled_evenly(
+    groups: int, column: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of files with lists, the beginnings of row groups are: of a single one, one label."""
+    monkeypatch.setattr(raw_dataset, "_WHOLE_ROWS", 900)
+    monkeypatch.setattr(raw_dataset, "_READ_ROWS", 100)
+    path, labels = tmp_path / "rows.parquet", ["no"] * 500 + ["yes"] * 500
+    question = [{"role": "user", "content": "Why?"}]
+    more = {"chat": [question]} if column == "chat" else {}
+    rows = [{"input": f"q{i}", "output": o} | more for i, o in enumerate(labels)]
+    pq.write_table(pa.Table.from_pylist(rows), path, row_group_size=-(-1000 // groups))
+    opened = open_dataset(path, columns={"input": "input", "output": "output"})
+    bank = embedded_bank()
+    reading, again = (
+        read_dataset(
+            open_dataset(path, columns=opened.columns), recipe, token_counting(bank), collect=99
+        )
+        for recipe in (Recipe(), Recipe(max_rows=0))
+    )
+    assert reading.profile.rows_read == "100 of 1,000 rows"
+    assert again.profile.rows_read == "1,000 rows"
+    outputs = Counter(output for _, output in reading.pool)
+    spread = column == "text" or groups > 1
+    assert abs(outputs["no"] - outputs["yes"]) <= (1 if spread else 100)
+    assert opened.total == 1000
+    assert len(list(opened.rows())) == 1000  # such as of predictions
+    planned = plan_from_reading(reading, bank)
+    assert "rows.sampled" in {remark.code for remark in planned.remarks}
+    drawn = rows_for(RowsAsked(train=8), reading.pool)
+    record = planned.record.model_copy(update={"rows": drawn.drawn})
+    assert set(rows_used(record, opened) or ()) == set(drawn.used)

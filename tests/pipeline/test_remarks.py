@@ -17,6 +17,7 @@ from hf_lorameta.cards.results import (
     Drawn,
     Interruption,
     Outcome,
+    Pace,
     Training,
 )
 from hf_lorameta.data.counts.row_counts import RowCounts
@@ -172,6 +173,21 @@ STATES: dict[str, tuple[Callable[[Plan], Plan | Generation], str, str | None]] =
         "warning", 'budget.short: add budget="20m"'
     ),
     "uncounted": (trained, "note", "check.none: add check=16"),
+    "no time to count": (
+        lambda p: made(p, training=TRAINING, to_count=16, budget=120.0), "note",
+        "budget.none-counted: add budget="
+    ),
+    "slower than idle": (
+        lambda p: made(p, training=TRAINING, pace=Pace(10.0, 48.0)), "note",
+        "training.some-rows: 10 a minute; if idle, this machine would take about 48"
+    ),
+    "a sample": (
+        lambda p: with_profile(p, ended_early=True, sampled=True, total=10**7), "note",
+        "rows.sampled: of 10,000,000 rows, evenly spread"
+    ),
+    "stopped reading": (
+        lambda p: with_profile(p, ended_early=True), "note", "rows.first: first 24 rows"
+    ),
     "one output": (lambda p: trained(p, outputs=1), "warning", "outputs.all-same"),
     "fewer": (lambda p: trained(p, 20, rows=60), "warning", "rows.fewer-than-asked: 60"),
     "few, in folds": (

@@ -78,7 +78,8 @@ class Profile:
 
     `left_out` is the number of rows without an output that were not counted. `ended_early` says
     that a limit may have left rows unread; `total` is then the number of all rows, if it is known.
-    `row_counts` are for remarks. None of these is stored.
+    `sampled` says that the rows are evenly spread over these. `row_counts` are for remarks. None of
+    these is stored.
     """
 
     input: Histogram
@@ -88,6 +89,7 @@ class Profile:
     left_out: int = 0
     ended_early: bool = False
     total: int | None = None
+    sampled: bool = False
     row_counts: RowCounts = field(default_factory=RowCounts)
 
     @property
@@ -104,6 +106,8 @@ class Profile:
         if not self.ended_early:
             return plural(self.rows, "row")
         first = self.rows + self.left_out
+        if self.sampled:
+            return f"{first:,} of {plural(self.total or first, 'row')}"
         if self.total is None:
             return f"first {plural(first, 'row')}"
         return f"first {first:,} of {plural(self.total, 'row')}"

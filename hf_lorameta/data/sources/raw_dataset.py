@@ -26,6 +26,10 @@ SAMPLE_ROWS = 32
 """Rows that are read to learn what the columns hold."""
 _BATCH_ROWS, _LEAST_ROWS, _BATCH_BYTES = 1024, 16, 1 << 26
 """Rows of a Parquet file that are decoded at once: fewer where one cell may take much memory."""
+_WHOLE_ROWS, _WHOLE_BYTES = 200_000, 1 << 27
+"""Parquet files of so many rows and bytes, uncompressed, are read whole."""
+_READ_ROWS, _READ_BYTES, _LEAST_READ = 25_000, 6_000_000, 4096
+"""Of larger ones, so many rows are read, and fewer if their texts are long."""
 _INDEX = "__index_level_0__"
 """A column that `datasets` adds where rows of a CSV file have more fields than its header."""
 
@@ -43,6 +47,7 @@ class RawDataset:
     sample: tuple[dict[str, Any], ...] = ()  # the first `SAMPLE_ROWS`
     remarks: tuple[Remark, ...] = ()  # such as on another separator or encoding than usual
     total: int | None = None  # number of rows, if it is known without reading them
+    sampled: Callable[[], Iterator[dict[str, Any]]] | None = None  # of a large split: a part of all
     repo: PinnedRepo | None = None  # of the Hub; None for files and rows in memory
     revision: str = "in memory"  # commit hash, or ``sha256:…`` of files
 
@@ -104,17 +109,25 @@ def _read_split(builder: Any, name: str, split: str, encoding: str, guard: Guard
         )
         remarks.append(Remark("note", text, code="files.of-several-folders"))
 
+    def stream() -> Any:
+        with guard():
+            found = builder.as_streaming_dataset(part)
+            check_number_of_columns(name, len(found.features or ()))
+            return _without_decoding(found)
+
     def read() -> RawDataset:
         if ours:
             rows = partial(_rows_in_files, builder, urls, classes, guard)
             return rows_of(rows, split, _class_names(builder.info.features), config.name)
-        with guard():
-            stream = builder.as_streaming_dataset(part)
-            check_number_of_columns(name, len(stream.features or ()))
-            stream = _without_decoding(stream)
-        return raw_dataset(stream, split, guard)
+        return raw_dataset(stream(), split, guard)
 
+    sampled, total = None, _row_total(builder, split)
     if kind == "parquet":
+        with guard():
+            count, step = _sample_of_files(urls)
+        if step > 1 and split == part:
+            builder._generate_tables = partial(_sampled_tables, builder, step=step)
+            sampled, total = partial(_guarded, stream(), guard), count
         builder._generate_tables = partial(_parquet_tables, builder)
     elif hasattr(config, "batch_size"):
         config.batch_size = _BATCH_ROWS
@@ -145,7 +158,44 @@ def _read_split(builder: Any, name: str, split: str, encoding: str, guard: Guard
         text = f"{name} has no header line: its columns are column_1, column_2, …"
         remarks.append(Remark("note", text, code="file.no-header"))
         raw = read()
-    return replace(raw, remarks=tuple(remarks), total=_row_total(builder, split))
+    return replace(raw, remarks=tuple(remarks), total=total, sampled=sampled)
+
+
+def _guarded(stream: Any, guard: Guard) -> Iterator[dict[str, Any]]:
+    with guard():
+        yield from stream
+
+
+def _sample_of_files(urls: Sequence[str]) -> tuple[int, int]:
+    """Return the number of rows of Parquet files on this disk, and every how manyth is sampled.
+
+    It is each of them if they are not large, or not on this disk.
+    """
+    import pyarrow.parquet as pq
+
+    if any("://" in url for url in urls):
+        return 0, 1
+    found = [pq.read_metadata(url) for url in urls]
+    rows = sum(one.num_rows for one in found)
+    groups = (one.row_group(group) for one in found for group in range(one.num_row_groups))
+    return rows, sample_step(rows, sum(group.total_byte_size for group in groups))
+
+
+def sample_step(rows: int, size: int) -> int:
+    """Return every how manyth row of a file is read, so that this takes at most 10 CPU seconds.
+
+    Args:
+        rows: of the file.
+        size: bytes of all, without compression.
+
+    Example:
+        >>> [sample_step(*file) for file in ((200_000, 1 << 27), (10**7, 10**9), (20_000, 10**9))]
+        [1, 400, 4]
+    """
+    if rows <= _WHOLE_ROWS and size <= _WHOLE_BYTES:
+        return 1
+    wanted = min(_READ_ROWS, max(_READ_BYTES * rows // size, _LEAST_READ))
+    return max(rows // wanted, 1)
 
 
 def _parquet_tables(
@@ -170,6 +220,38 @@ def _parquet_tables(
                 for batch in stored.iter_batches(min(rows, _BATCH_ROWS), [group]):
                     table = _as_configured(pa.Table.from_batches([batch]), builder.config)
                     yield f"{number}_{group}", builder._cast_table(table)
+
+
+def _sampled_tables(
+    builder: Any, files: Sequence[str], row_groups_list: Sequence[Any] = (), *, step: int
+) -> Iterator[tuple[str, Any]]:
+    """Yield every so manyth row of Parquet files, as `_parquet_tables` yields all.
+
+    Texts are numbers of different ones until a row is taken, so that equal ones take no memory. Of
+    files with lists or objects, whose parts are not, the first rows of each row group are taken.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    for number, (url, groups) in enumerate(zip_longest(files, row_groups_list)):
+        schema, seen = pq.read_schema(url), 0
+        texts = [f.name for f in schema if f.type in (pa.string(), pa.large_string(), pa.binary())]
+        nested = any(pa.types.is_nested(field.type) for field in schema)
+        with pq.ParquetFile(url, read_dictionary=texts) as stored:
+            for group in range(stored.num_row_groups) if groups is None else groups:
+                of_group = stored.metadata.row_group(group)
+                rows = _BATCH_BYTES * of_group.num_rows // max(of_group.total_byte_size, 1)
+                rows = _LEAST_ROWS if nested else max(min(rows, 1 << 16), _BATCH_ROWS)
+                wanted = -(-of_group.num_rows // step)
+                for batch in stored.iter_batches(rows, [group]):
+                    first, by = (0, 1) if nested else (-seen % step, step)
+                    places = pa.array(range(first, len(batch), by), pa.int64())[:wanted]
+                    seen, wanted = seen + len(batch), wanted - len(places)
+                    taken = pa.Table.from_batches([batch.take(places)]).cast(schema)
+                    table = _as_configured(taken, builder.config)
+                    yield f"{number}_{group}", builder._cast_table(table)
+                    if nested and wanted <= 0:
+                        break
 
 
 def _as_configured(table: Any, config: Any) -> Any:
