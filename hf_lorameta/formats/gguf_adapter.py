@@ -35,7 +35,7 @@ def export(
 
     Raises:
         AdapterError: the adapter is broken, or does not fit the base model's modules or heads.
-        AdapterError: a value is out of the range of float16, or the target cannot be written.
+        AdapterError: a value is above the limit, or the target cannot be written.
         UsageError: the base model's architecture is not supported.
         MissingExtraError: the package `gguf` is not installed.
     """
@@ -116,14 +116,7 @@ def _write(
                 values = values[:, columns]
             if factor == "B" and rows is not None:
                 values = values[rows]
-            with np.errstate(over="ignore"):
-                narrowed = np.ascontiguousarray(values.astype(_DTYPES[dtype]))
-            if not np.isfinite(narrowed).all():
-                raise AdapterError(
-                    f"{module.name} has values beyond float16's 65504",
-                    code="gguf.beyond-float16",
-                    hint="export it as float32: hf-lorameta export ADAPTER --dtype f32 -o FILE",
-                )
+            narrowed = np.ascontiguousarray(values.astype(_DTYPES[dtype]))
             writer.add_tensor(f"{names[module.name]}.lora_{factor.lower()}", narrowed)
     try:
         writer.write_header_to_file()

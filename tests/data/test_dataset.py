@@ -400,7 +400,7 @@ def test_columns_and_max_rows_of_a_file_are_selected(
     assert "role=column" in cli(*plan, "--columns", "q,a", code=2).err
     named = ("--columns", "input=q,output=a")
     assert "no split 'test'" in cli(*plan, *named, "--split", "test", code=3).err
-    cli(*plan, *named, "--max-rows", 0, code=2)
+    cli(*plan, *named, "--max-rows", -1, code=2)
 
 
 def test_dataset_info_can_be_pickled(files: dict[str, Path]) -> None:

@@ -225,16 +225,6 @@ def test_base_that_does_not_fit_is_refused(
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
-def test_values_beyond_float16_need_float32(tmp_path: Path) -> None:
-    folder = save(tmp_path / "a", scale=1e6)
-    with pytest.raises(AdapterError, match="beyond float16") as caught:
-        export(folder, tmp_path / "a.gguf", config())
-    assert "hf-lorameta export ADAPTER --dtype f32" in caught.value.hint  # of any command
-    assert [path.name for path in tmp_path.iterdir()] == ["a"]
-    exported = read(export(folder, tmp_path / "a.gguf", config(), "f32"))
-    assert max(values.max() for values in exported.values()) > 1e5
-
-
 def test_failed_export_leaves_the_target_as_it_was(tmp_path: Path) -> None:
     folder = save(tmp_path / "a")
     with raises_code("file.not-written"):

@@ -232,9 +232,9 @@ def test_generate_trains_and_counts_unless_told_not_to(
 def generate_in_each_way(cli: Shell, tiny_bank: Bank, rows: Path, tmp_path: Path) -> None:
     command = ("generate", "-d", rows, "--bank", tiny_bank.folder, "--rank", 4)
     run = partial(cli, before=FAST)
-    done = run(*command, "--budget", "60s", "-o", tmp_path / "a", HF_LORAMETA_NO_BASE="")
+    done = run(*command, "--budget", "10m", "-o", tmp_path / "a", HF_LORAMETA_NO_BASE="")
     [announced] = [line for line in done.err.splitlines() if "--no-check" in line]
-    assert "train on your rows for up to 60 s" in announced
+    assert "train on your rows for up to 10 min" in announced
     assert done.err.count("Right answers on 48 rows") == 1
     recipe = json.loads((tmp_path / "a" / "recipe.json").read_text())
     card = (tmp_path / "a" / "README.md").read_text()

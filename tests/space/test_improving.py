@@ -3,7 +3,7 @@
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from html import unescape
@@ -222,12 +222,11 @@ def test_waiting_for_tries_takes_no_time_of_a_training_but_at_most_doubles_it(
 ) -> None:
     job, now, left = jobs.Job(600), [0.0], list[float]()
 
-    def wait(*_: object, seconds: float, clock: Callable[[], float], **__: object) -> None:
-        end = Deadline(seconds, clock)
+    def wait(*_: object, deadline: Deadline, **__: object) -> None:
         for passed, waited in ((30, 10), (170, 150), (40, 40)):
             now[0] += passed
             job.waited += waited
-            left.append(end.left())
+            left.append(deadline.left())
         raise AdapterError("Nothing was made")
 
     model.load(job)
@@ -274,10 +273,10 @@ def test_the_time_that_is_left_never_grows(
 ) -> None:
     left, clock, job = list[int](), 0.0, jobs.Job(1000)
 
-    def make(*args: Any, seconds: float, **_: object) -> None:
+    def make(*args: Any, deadline: Deadline, **_: object) -> None:
         nonlocal clock
         started = clock
-        while clock < started + seconds + 20:
+        while clock < started + (deadline.seconds or 0) + 20:
             clock += 0.9
             args[2].progress("Training", 1, 0)
             left.append(job.step.seconds_left)
@@ -299,7 +298,6 @@ def test_a_training_without_time_leaves_the_adapter(
     assert over, "more time may help"
     assert "stays as it was" in said
     assert (same.folder / WEIGHTS).read_bytes() == (adapter.folder / WEIGHTS).read_bytes()
-    assert same.generation.report is not None, "its answers are counted"
 
 
 def test_more_time_that_does_not_help_leaves_the_trained_adapter(
