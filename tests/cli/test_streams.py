@@ -94,7 +94,7 @@ END_ONCE_UNPACKED = """
 import signal, tempfile
 from hf_lorameta.data.sources import files
 unpack, tempfile.tempdir = files.unpack, {folder!r}
-signal.signal({number} or signal.SIGHUP, signal.default_int_handler if {number} == 2 else signal.SIG_DFL)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup ignores it
 def unpack_and_end(*arguments):
     copy = unpack(*arguments)
     copy.stat()
