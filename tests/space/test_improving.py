@@ -31,6 +31,7 @@ from hf_lorameta.hub.client import Hub  # noqa: E402
 from hf_lorameta.pipeline import generate as generate_module  # noqa: E402
 from hf_lorameta.pipeline import make  # noqa: E402
 from hf_lorameta.pipeline.publish import Consent, Target  # noqa: E402
+from hf_lorameta.pipeline.save import Generation  # noqa: E402
 from hf_lorameta.pipeline.session import Session  # noqa: E402
 from hf_lorameta.recipe import Recipe  # noqa: E402 - they import torch
 from hf_lorameta.training.settings import MOST_FEW_ROWS  # noqa: E402
@@ -140,7 +141,7 @@ def test_the_page_and_the_command_line_make_the_same_adapter_of_a_file(
         now += 0.1
         step(*given)
 
-    def make_in_time(*given: Any, deadline: Deadline, **more: Any) -> make.Generation:
+    def make_in_time(*given: Any, deadline: Deadline, **more: Any) -> Generation:
         timed = Deadline(deadline.seconds, lambda: now)
         return make.make_adapter(*given, deadline=timed, **more)
 
