@@ -168,6 +168,8 @@ class DatasetError(LoraMetaError):
         row: a row (input, output) as these columns read it, to be shown to the user and not stored.
         rows: without a proposal, the first rows as the files have them, like `row`.
         option: one of the advice with which the command can be repeated; None if there is none.
+        parts: the sheets, tables or lists of a file that none of them was named of, which are not
+            called like splits.
     """
 
     exit_code = 3
@@ -176,6 +178,7 @@ class DatasetError(LoraMetaError):
     row: tuple[str, str] | None = None
     rows: Sequence[Mapping[str, Any]] = ()
     option: Option | None = None
+    parts: tuple[str, ...] = ()
 
 
 class ColumnsError(DatasetError):

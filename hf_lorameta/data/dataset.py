@@ -1,6 +1,6 @@
 """Open a dataset on the Hub, in local files or in memory as a stream of (input, output) rows."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from itertools import islice
@@ -29,6 +29,7 @@ from hf_lorameta.data.sources.memory import rows_in_memory
 from hf_lorameta.data.sources.raw_dataset import RawDataset
 from hf_lorameta.data.sources.reading_errors import refusing_deep_rows
 from hf_lorameta.data.sources.reading_limits import DEFAULT_LIMITS, ReadingLimits, cut
+from hf_lorameta.data.sources.split_names import Splits
 from hf_lorameta.errors import (
     DatasetError,
     HubError,
@@ -39,6 +40,9 @@ from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.repo import DATASET_LINK, ON_HUB, is_hub_id, is_repo_id, on_hub
 from hf_lorameta.remarks import Remark
 from hf_lorameta.types import Row
+
+_MOST_PARTS = 12
+"""Sheets, tables or lists of a file that are tried where none is named."""
 
 
 @dataclass(frozen=True)
@@ -170,8 +174,35 @@ def open_dataset(
     reading = reading_of(options)
     if isinstance(name, Dataset):
         return name
-    raw = open_rows(name, hub or Hub(token), reading)
-    return as_dataset(raw, reading.columns, reading.instruction, reading.template, limits)
+    hub = hub or Hub(token)
+
+    def read(split: Splits) -> Dataset:
+        raw = open_rows(name, hub, reading.model_copy(update={"split": split}))
+        return as_dataset(raw, reading.columns, reading.instruction, reading.template, limits)
+
+    try:
+        return read(reading.split)
+    except DatasetError as error:
+        if found := _only_readable(read, error.parts):
+            return found
+        raise
+
+
+def _only_readable(read: Callable[[str], Dataset], parts: Sequence[str]) -> Dataset | None:
+    """Return the one part of a file, such as a sheet, that may be read; None if there is none."""
+    readable = list[Dataset]()
+    for part in parts if len(parts) <= _MOST_PARTS else ():
+        try:
+            readable.append(read(part))
+        except DatasetError as error:
+            if error.columns:
+                return None
+    if len(readable) != 1:
+        return None
+    others = ", ".join(part for part in parts if part != readable[0].split)
+    text = f"{readable[0].split} is read, as no rows of text were found in {others}."
+    remark = Remark("note", text, code="split.only-readable")
+    return replace(readable[0], remarks=(remark, *readable[0].remarks))
 
 
 @refusing_deep_rows()

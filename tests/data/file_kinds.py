@@ -175,6 +175,9 @@ KINDS = [
     Kind("tickets csv.gz", {"tickets.csv.gz": gzip.compress(table(labeled))}, "input=text,output=label", 'negative'),
     Kind("sqlite", {"support.sqlite": database(tickets=rows(labeled))}, "input=text,output=label", 'negative'),
     Kind("sqlite two", {"support.db": database(users=rows(lambda i: {"name": text(i, 2), "age": i})[:9], tickets=rows(labeled))}, "input=text,output=label", "negative", asks=1),
+    Kind("boxes of images", {f"labels/{i}.txt": f"0 0.{i}1 0.52 0.{i}3 0.7\n1 0.4 0.{i} 0.2 0.1\n".encode() for i in range(1, 9)}, refused="text"),
+    Kind("words and a file of each", {"pictures.json": as_json(rows(lambda i: {"name": text(i, 2), "image": f"{i}.jpg"}))}, refused="columns"),
+    Kind("rasa json", {"demo.json": as_json({"rasa_nlu_data": {"common_examples": rows(labeled), "regex_features": [{"name": "zip", "pattern": "[0-9]{5}"}], "entity_synonyms": []}})}, "input=text,output=label", 'negative'),
     Kind("emails", {"mails.csv": table(lambda i: {"From": f"a{i}@b.c", "Subject": text(i, 3), "Body": text(i, 30), "Folder": MOODS[i % 3]})}, "input=Subject,input=Body,output=Folder", 'negative', asks=1),
     # --- spam, hate, sentiment
     Kind("spam latin-1", {"spam.csv": ("v1,v2,,,\n" + "".join(f'{["ham", "spam"][i % 2]},"{text(i)} £5",,,\n' for i in range(ROWS))).encode("latin-1")}, "input=v2,output=v1", 'ham'),
@@ -248,7 +251,7 @@ KINDS = [
     Kind("web_questions", {"train.jsonl": jsonl(rows(lambda i: {"url": f"http://x/{i}", "question": text(i), "answers": [text(i, 2), text(i, 3)]}))}, "input=question,output=answers", 'Sun snow 0.'),
     Kind("cornell", {"movie_lines.txt": lines(lambda i: f"L{i} +++$+++ u{i % 3} +++$+++ m0 +++$+++ ANN +++$+++ {text(i)}")}, "input=column_5,output=column_2", 'u0', asks=2),
     Kind("faq md", {"FAQ.md": b"# FAQ\n\n## How do I pay?\nBy card.\n\n## Where is it?\nHere.\n"}, refused="if each heading is a question"),
-    Kind("faq csv", {"faq.csv": table(lambda i: {"Frage": f"{text(i)[:-1]}?", "Antwort": text(i, 20)})}, "input=Frage,output=Antwort", 'Sun snow egg blue one four old small wind milk red grey thr', asks=1),
+    Kind("faq csv", {"faq.csv": table(lambda i: {"Frage": f"{text(i)[:-1]}?", "Antwort": text(i, 20)})}, "input=Frage,output=Antwort", 'Sun snow egg blue one four old small wind milk red grey thr'),
     Kind("counsel chat", {"20200325_counsel_chat.csv": table(lambda i: {"": i, "questionID": i, "questionTitle": text(i, 3), "questionText": text(i, 20), "questionLink": f"https://x/{i}", "topic": MOODS[i % 3], "therapistInfo": "Ann LMFT", "therapistURL": f"https://y/{i}", "answerText": text(i, 30), "upvotes": i, "views": 300 + i, "split": "train"})}, "input=questionText,output=answerText", 'Sun snow egg blue one four old small wind milk red grey thr'),
     # --- text to text
     Kind("jfleg", {"dev.src": lines(text), **{f"dev.ref{k}": lines(partial(text, length=9 + k)) for k in range(4)}, "dev.spellchecked.src": lines(lambda i: text(i, 8))}, "input=input,output=ref1,output=ref2,output=ref3,output=ref4", 'Sun snow egg blue one four old small wind 0.', asks=1),

@@ -380,8 +380,7 @@ CASES = [
          lambda i: {"ID": i, "Question": text(i), "Answer": text(i, 4), "Explanation": text(i, 9)},
          (text(0), text(0, 4)), says=("not read: Explanation",)),
     case("names in another language",
-         lambda i: {"Frage": text(i, 9), "Antwort": text(i, 4)}, (text(0, 9), text(0, 4)),
-         asks=True),
+         lambda i: {"Frage": text(i, 9), "Antwort": text(i, 4)}, (text(0, 9), text(0, 4))),
     # --- text to text
     case(
         "dialogue and summary",
@@ -788,7 +787,7 @@ TASK_CASES = [
     case("Russian names", lambda i: {"текст": text(i, 12), "метка": ["да", "нет"][i % 2]},
          (text(0, 12), "да")),
     case("Chinese names", lambda i: {"问题": text(i, 12), "答案": text(i, 4)},
-         (text(0, 12), text(0, 4)), asks=True),
+         (text(0, 12), text(0, 4))),
     case("aspects of a text as objects",
          lambda i: {"text": text(i), "aspects": [{"term": "food", "polarity": CLASSES[i % 3]},
                                                  {"term": "room", "polarity": CLASSES[2]}]},

@@ -12,6 +12,7 @@ from hf_lorameta.data.columns.cells import as_object, value_at
 from hf_lorameta.data.columns.choices import multiple_choice
 from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.data.columns.conversations import is_conversation, unknown_roles
+from hf_lorameta.data.columns.judge import objection
 from hf_lorameta.data.columns.roles import (
     guess_columns,
     input_columns,
@@ -38,6 +39,7 @@ LAYOUTS: tuple[Columns, ...] = (
     Columns(input="prompt", output="completion"),
     Columns(input="prompt", output="response"),
     Columns(input="question", output="answer"),
+    Columns(input="q", output="a"),
     Columns(input="instruction", output="output"),
     Columns(input="instruction", output="response"),
     Columns(messages="messages"),
@@ -63,6 +65,8 @@ def find_columns(table: TableView) -> Columns:
     """
     for rule in RULES:
         if found := rule(table):
+            if objection(table, found):
+                break
             return found
     raise ask(table)
 
@@ -358,14 +362,14 @@ def _plain_text(table: TableView) -> Columns | None:
 def _beside_text(table: TableView, text: str) -> list[str]:
     """Return the columns next to a text that may be its output."""
     lists = [n for n in table.usable if table.kind(n) == "list" and table.has_text(n)]
-    others = [*lists, *table.ratings]
-    if len(table.usable) == 2:  # a text and another one
-        titles = table.named(known.TITLES)
-        others += [
-            n for n in table.usable
-            if n not in (text, *titles) and table.kind(n) == "text" and table.holds_words(n)
-        ]  # fmt: skip
-    return others
+    titles = table.named(known.TITLES)
+    others = [
+        n for n in table.usable
+        if n not in (text, *titles) and not table.is_same(n) and (
+            (table.kind(n) == "text" and table.holds_words(n))
+            or (table.repeats(n) and not table.holds_codes(n)))
+    ]  # fmt: skip
+    return list(dict.fromkeys([*lists, *table.ratings, *others]))
 
 
 def _inputs_only(table: TableView) -> Columns | None:

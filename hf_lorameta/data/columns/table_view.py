@@ -12,6 +12,7 @@ from hf_lorameta.data.columns.conversations import (
     is_conversation,
     is_transcript,
 )
+from hf_lorameta.data.columns.other_languages import in_english
 from hf_lorameta.data.sources.table_forms import DATE, are_codes
 
 Kind = Literal["text", "number", "class", "list", "fields", "turns", "other", "empty"]
@@ -33,6 +34,7 @@ LEAST_ROWS = 6
 """Fewest rows that show whether a column's values repeat."""
 _RATINGS = 3
 _SHORT = 60
+_NAME_WORDS = 3
 _LONG = 40
 
 
@@ -226,6 +228,11 @@ class TableView:
         texts = (" ".join(texts_in(value)).strip() for value in self.values(name))
         return not self.is_same(name) and any(re.search(r"\s", text) for text in texts)
 
+    def holds_sentences(self, name: str) -> bool:
+        """Whether most of a column's different texts have four words or more."""
+        texts = {str(value) for value in self.values(name)}
+        return 2 * sum(len(text.split()) > _NAME_WORDS for text in texts) > len(texts)
+
     def holds_names(self, name: str) -> bool:
         """Whether a column holds nothing but names of up to three words, as labels are."""
         values = self.values(name)
@@ -366,9 +373,11 @@ def normalized(name: str) -> str:
     Example:
         >>> [normalized(name) for name in (" Review Text", "answerKey", "Input.text", "question-1")]
         ['review_text', 'answer_key', 'input_text', 'question_1']
+        >>> normalized("Pregunta"), normalized("답변")
+        ('question', 'answer')
     """
     name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name.strip())
-    return re.sub(r"[\s\-.]+", "_", name).lower()
+    return in_english(re.sub(r"[\s\-.]+", "_", name).lower())
 
 
 def _is_whole_number(value: object) -> bool:

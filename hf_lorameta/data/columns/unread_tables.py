@@ -5,6 +5,7 @@ from typing import Any
 
 from hf_lorameta.data.columns import names as known
 from hf_lorameta.data.columns.columns import Columns, all_of
+from hf_lorameta.data.columns.judge import objection
 from hf_lorameta.data.columns.table_view import TableView, normalized
 from hf_lorameta.errors import ColumnsError, DatasetError, Option
 
@@ -21,7 +22,8 @@ def unclear(
     kind: type[DatasetError] = ColumnsError,
 ) -> DatasetError:
     """Return an error that proposes columns; its `columns` are the first proposal."""
-    proposed = list(dict.fromkeys(map(str, filter(None, proposals))))
+    good = [columns for columns in filter(None, proposals) if not objection(table, columns)]
+    proposed = list(dict.fromkeys(map(str, good)))
     options = [Option("columns", columns) for columns in proposed]
     shown: Sequence[Mapping[str, Any]] = ()
     if not proposed and any(table.kind(name) == "text" for name in table.usable):
@@ -31,7 +33,7 @@ def unclear(
         advice = "choose a dataset with texts, or name fields of columns: output=COLUMN.FIELD"
     also = f"; also possible: {' or '.join(proposed[1:])}" if proposed[1:] else ""
     error = kind(f"{problem}{also}; all columns: {all_of(table.names)}", hint=[*options, advice])
-    error.columns, error.rows = next(filter(None, proposals), None), shown
+    error.columns, error.rows = next(iter(good), None), shown
     return error
 
 

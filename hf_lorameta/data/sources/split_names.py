@@ -67,4 +67,6 @@ def pick_split(name: str, splits: Sequence[str], requested: Splits, one: str = "
         f"{name} {problem}, only {', '.join(splits)}", code="split.unknown", hint=option
     )
     error.option = option
+    if not requested and USUAL.isdisjoint(map(str.lower, splits)):
+        error.parts = tuple(splits)
     raise error
