@@ -189,15 +189,14 @@ def open_dataset(
 
 
 def _only_readable(read: Callable[[str], Dataset], parts: Sequence[str]) -> Dataset | None:
-    """Return the one part of a file, such as a sheet, that may be read; None if there is none."""
-    readable = list[Dataset]()
+    """Return the one part of a file, such as a sheet, that has inputs and outputs, if any has."""
+    readable, asked = list[Dataset](), False
     for part in parts if len(parts) <= _MOST_PARTS else ():
         try:
             readable.append(read(part))
         except DatasetError as error:
-            if error.columns:
-                return None
-    if len(readable) != 1:
+            asked = asked or bool(error.columns and error.columns.input and error.columns.output)
+    if len(readable) != 1 or (asked and not readable[0].columns.input):
         return None
     others = ", ".join(part for part in parts if part != readable[0].split)
     text = f"{readable[0].split} is read, as no rows of text were found in {others}."

@@ -309,11 +309,12 @@ def _named_output(table: TableView) -> Columns | None:
     outputs = output_columns(table)
     if not outputs:
         return None
-    inputs = input_columns(table, set(outputs))
+    numbered = numbered_outputs(table)
+    several = outputs == numbered[:1]
+    inputs = input_columns(table, set(numbered if several else outputs))
     if len(outputs) == 1 and inputs and is_sure(table, inputs, outputs[0]):
         output: str | tuple[str, ...] = table.text_field(outputs[0], like=inputs)
-        if outputs == (numbered := numbered_outputs(table))[:1]:
-            output = tuple(numbered)
+        output = tuple(numbered) if several else output
         return Columns(instruction=_system(table), input=tuple(inputs), output=output)
     if "text" in table.by_key or inputs:
         raise ask(table)

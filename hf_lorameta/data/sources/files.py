@@ -14,6 +14,12 @@ from hf_lorameta.data.sources.file_formats import format_of
 from hf_lorameta.data.sources.formats import COMPRESSIONS, FORMATS, FileFormat, Parts, ending, stem
 from hf_lorameta.data.sources.json_rows import rows_by_path
 from hf_lorameta.data.sources.line_layouts import other_readings
+from hf_lorameta.data.sources.parallel_files import (
+    Group,
+    files_of,
+    parallel_files,
+    rows_of_files,
+)
 from hf_lorameta.data.sources.raw_dataset import RawDataset, read_builder, rows_of
 from hf_lorameta.data.sources.reading_errors import read_filled, reading, without_rows
 from hf_lorameta.data.sources.split_names import Splits, pick_split, split_name
@@ -203,6 +209,20 @@ def digest(files: Sequence[Path]) -> str:
     return hashlib.sha256("".join([first, *others]).encode()).hexdigest() if others else first
 
 
+def open_parallel(name: str, groups: Mapping[str, Group], split: Splits) -> RawDataset:
+    """Open files whose lines belong together as one table; see `parallel_files`."""
+
+    def read(picked: str) -> RawDataset:
+        return rows_of(partial(rows_of_files, groups[split_name(picked)]), picked)
+
+    raw = read_filled(name, pick_split(name, list(groups), split), groups, read)
+    columns = groups[split_name(raw.split)]
+    listed = ", ".join(f"{column} from {path.name}" for column, path in columns.items())
+    remark = Remark("note", f"Lines are joined: {listed}.", code="files.joined-by-line")
+    sha = digest(files_of(groups))
+    return replace(raw, remarks=(*raw.remarks, remark), revision=f"sha256:{sha}")
+
+
 def open_files(
     name: str | Path | Sequence[str | Path], split: Splits, called: str = ""
 ) -> RawDataset:
@@ -217,6 +237,8 @@ def open_files(
     names = [name] if isinstance(name, str | Path) else name
     found = [file for one in names for file in find_files(one)]
     files = list({file.resolve(): file for file in found}.values())
+    if len(files) > 1 and (groups := parallel_files(files)):
+        return open_parallel(called or str(names[0]), groups, split)
     formats = {file: format_of(file) for file in files}
     if len({(form.module, form.parts, form.separator) for form in formats.values()}) > 1:
         endings = ", ".join(dict.fromkeys(map(ending, files)))

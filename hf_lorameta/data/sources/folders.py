@@ -8,10 +8,11 @@ from pathlib import Path
 from hf_lorameta.data.sources.data_files import CARD_FILES, is_data_file, read_alone
 from hf_lorameta.data.sources.datasets_library import prepared_datasets
 from hf_lorameta.data.sources.file_formats import refuse_other_start
-from hf_lorameta.data.sources.files import digest, open_files, refuse_stream
+from hf_lorameta.data.sources.files import digest, open_files, open_parallel, refuse_stream
 from hf_lorameta.data.sources.hub_repos import RepoFiles, open_split
 from hf_lorameta.data.sources.line_layouts import readings_of_folder
 from hf_lorameta.data.sources.memory import rows_in_memory
+from hf_lorameta.data.sources.parallel_files import files_of, parallel_files
 from hf_lorameta.data.sources.raw_dataset import RawDataset
 from hf_lorameta.data.sources.reading_errors import read_filled, reading
 from hf_lorameta.data.sources.split_names import Splits, pick_split, split_name
@@ -41,7 +42,10 @@ def open_folder(
         EmptyDatasetError: no data files, or no rows.
         DatasetError: no such configuration or split, or it cannot be read.
     """
-    files, folder = _as_repo(name), _resolved(name)
+    folder = _resolved(name)
+    if not config and (groups := parallel_files(_files_in(folder))):
+        return open_parallel(str(name), groups, split)
+    files = _as_repo(name)
     if alone := read_alone(files.repo.files):
         raw = _open_alone(str(name), folder, alone, split)
     elif any((folder / file).exists() for file in _SAVED):
@@ -76,19 +80,28 @@ def digest_of(path: Path) -> str:
         OSError: it cannot be read.
     """
     refuse_stream(path)
-    return _as_repo(path).repo.sha if path.is_dir() else digest([path])
+    if not path.is_dir():
+        return digest([path])
+    groups = parallel_files(_files_in(_resolved(path)))
+    return digest(files_of(groups)) if groups else _as_repo(path).repo.sha
 
 
 def _resolved(name: str | Path) -> Path:
     return expanded(name).resolve()
 
 
+def _files_in(folder: Path) -> list[Path]:
+    """Return the files of a folder, in order, without those of hidden folders."""
+    found = sorted(path for path in folder.rglob("*") if path.is_file())
+    return [
+        path for path in found
+        if not any(part.startswith(".") for part in path.relative_to(folder).parent.parts)
+    ]  # fmt: skip
+
+
 def _as_repo(name: str | Path) -> RepoFiles:
     folder = _resolved(name)
-    found = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
-    files = sorted(
-        path for path in found if not any(part.startswith(".") for part in path.parent.parts)
-    )
+    files = [path.relative_to(folder) for path in _files_in(folder)]
     data = [path for path in files if is_data_file(path.name)]
     data = data or [Path(path) for path in read_alone(map(str, files)).values()]
     if not data:

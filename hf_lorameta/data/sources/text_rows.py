@@ -115,7 +115,10 @@ def _labeled(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
 
 def _tagged(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
     for words in _sentences(lines):
-        counted = len(words[0]) > 2 and all(w[0] == str(n) for n, w in enumerate(words, 1))
+        numbers = [w[0] for w in words]
+        counted = len(words[0]) > 2 and any(
+            numbers == list(map(str, range(start, start + len(words)))) for start in (0, 1)
+        )
         word, tag = (_WORD, _TAG) if len(words[0]) == 10 else (1, 2) if counted else (0, -1)
         yield {"tokens": [w[word] for w in words], "tags": [w[tag] for w in words]}
 
