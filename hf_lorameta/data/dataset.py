@@ -30,6 +30,7 @@ from hf_lorameta.data.sources.raw_dataset import RawDataset
 from hf_lorameta.data.sources.reading_errors import refusing_deep_rows
 from hf_lorameta.data.sources.reading_limits import DEFAULT_LIMITS, ReadingLimits, cut
 from hf_lorameta.data.sources.split_names import Splits
+from hf_lorameta.data.unfolding import find_unfolded, reads_pairs, states_outputs, unfolded
 from hf_lorameta.errors import (
     DatasetError,
     HubError,
@@ -213,10 +214,11 @@ def as_dataset(
     limits: ReadingLimits = DEFAULT_LIMITS,
 ) -> Dataset:
     """Choose the columns of opened rows; arguments and errors are those of `open_dataset`."""
-    table, repo = TableView(raw.columns, raw.labels, raw.sample), raw.repo
+    repo, found = raw.repo, columns is None
     try:
-        found = columns is None
-        columns = columns or find_columns(table)
+        columns = columns or _find_columns(raw)
+        raw = unfolded(raw, columns)
+        table = TableView(raw.columns, raw.labels, raw.sample)
         require_columns(columns, raw.columns, partial(likely_columns, table))
         columns = columns.with_prompt(instruction, template)
         reader = RowReader(raw, columns)
@@ -255,10 +257,23 @@ def as_dataset(
     )
 
 
+def _find_columns(raw: RawDataset) -> Columns:
+    """Find the columns of rows, or else of the items of a list that they hold."""
+    if states_outputs(raw) and (found := find_unfolded(raw)):
+        return found
+    try:
+        return find_columns(TableView(raw.columns, raw.labels, raw.sample))
+    except DatasetError as error:
+        if not reads_pairs(raw, error.columns) and (found := find_unfolded(raw)):
+            return found
+        raise
+
+
 def _row_as_proposed(raw: RawDataset, columns: Columns | None) -> Row | None:
     """Return a row as proposed columns read it; None if they do not read it as text."""
     if columns is None:
         return None
+    raw = unfolded(raw, columns)
     try:
         return read_first_rows(raw, RowReader(raw, columns))[0][0]
     except DatasetError:

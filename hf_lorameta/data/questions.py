@@ -14,6 +14,7 @@ from hf_lorameta.data.dataset import open_rows
 from hf_lorameta.data.reading import Reading
 from hf_lorameta.data.sources.raw_dataset import RawDataset
 from hf_lorameta.data.sources.reading_limits import cut
+from hf_lorameta.data.unfolding import unfolded
 from hf_lorameta.errors import ColumnsError, Option
 from hf_lorameta.hub.client import Hub
 
@@ -76,6 +77,7 @@ def open_questions(name: Any, recorded: Columns | None, hub: Hub, reading: Readi
         shared = {"instruction_text", "template", "chat"}
         columns = given.model_copy(update=recorded.model_dump(include=shared, exclude_none=True))
     columns = columns.with_prompt(reading.instruction, reading.template)
+    raw = unfolded(raw, columns)
     unlabeled = columns.model_copy(update={"output": None})
     require_columns(unlabeled, raw.columns, partial(_inputs, table))
     return Questions(raw, unlabeled, RowReader(raw, columns if columns.choices else unlabeled))

@@ -93,8 +93,11 @@ def ask(table: TableView, problem: str = "") -> DatasetError:
         return unclear(table, problem)
     if len(spoken := [n for n in texts if known.TWO_LETTERS.fullmatch(normalized(n))]) > 2:
         return unclear(table, f"{', '.join(spoken)} may be translated into each other")
-    clear = guess and guess.input and not table.is_same(guess.answer)
-    if not clear and (spans := spans_error(table)):
+    if len(spoken := [n for n in texts if normalized(n) in known.LANGUAGES]) > 1:
+        first, second = (Columns(input=a, output=b) for a, b in (spoken[:2], spoken[1::-1]))
+        problem = f"{', '.join(spoken)} may be translated into each other"
+        return unclear(table, problem, first, second)
+    if spans := spans_error(table, guess.answer if guess and guess.input else ""):
         return spans
     if len(texts) > 1 < len(table.sample) and len(set(map(str, table.sample))) == 1:
         guess = None  # equal rows do not tell what is asked and what is answered

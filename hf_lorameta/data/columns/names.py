@@ -89,3 +89,16 @@ BEFORE = re.compile(r"parent(_id)?|(in_)?(reply|response)_to(_.*)?")
 LANGUAGE = re.compile(r"[a-z]{2,3}(_[a-z]{2,4})?")
 TWO_LETTERS = re.compile(r"[a-z]{2}(_[a-z]{2,4})?")
 """A language, where three letters may be a word."""
+LANGUAGES = {
+    "english", "german", "french", "spanish", "italian", "portuguese", "dutch", "polish", "russian",
+    "ukrainian", "czech", "romanian", "hungarian", "greek", "turkish", "arabic", "hebrew",
+    "persian", "hindi", "urdu", "bengali", "tamil", "telugu", "marathi", "nepali", "sanskrit",
+    "chinese", "mandarin", "cantonese", "japanese", "korean", "vietnamese", "thai", "indonesian",
+    "malay", "javanese", "tagalog", "filipino", "swahili", "yoruba", "igbo", "hausa", "zulu",
+    "xhosa", "amharic", "somali", "shona", "darija", "dogri", "kannada", "malayalam", "punjabi",
+    "gujarati", "finnish", "swedish", "norwegian", "danish", "icelandic", "irish", "welsh",
+    "basque", "catalan", "galician", "latin", "esperanto", "deutsch", "français", "español",
+    "italiano", "português", "nederlands", "polski", "русский", "türkçe", "العربية", "日本語",
+    "中文", "한국어", "英語", "英文", "eng", "deu", "fra", "spa", "jpn", "kor", "zho", "rus", "ind",
+}  # fmt: skip
+"""Languages that columns are named after, in words or three letters."""

@@ -277,7 +277,10 @@ def guess_columns(table: TableView) -> Columns | None:
     if not outputs and len(scores) == 1 and (len(texts) == 2 or (scored and len(texts) == 1)):
         return Columns(input=tuple(texts), output=scores[0])
     if len(texts) == 1 and not [n for n in outputs if n not in texts]:
-        return Columns(output=texts[0])
+        short = [n for n in usable if n not in texts and table.kind(n) == "text"]
+        if len(short) != 1 or table.is_same(short[0]):
+            return Columns(output=texts[0])
+        outputs = short
     output = next((n for n in outputs if [t for t in texts if t != n]), None)
     if not output and few:
         output = min(texts, key=table.mean_length, default=None)

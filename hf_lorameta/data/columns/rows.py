@@ -339,7 +339,7 @@ def _titles(paths: Sequence[str]) -> list[str]:
         >>> _titles(["context.text", "question_title"]), _titles(["pair.first", "pair.second"])
         (['Context', 'Question title'], ['First', 'Second'])
     """
-    columns = [path.partition(".")[0] for path in paths]
+    columns = [path.rpartition("[].")[2].partition(".")[0] for path in paths]
     if len(set(columns)) < len(paths):
         columns = [path.rpartition(".")[2] for path in paths]
     words = [name.replace("_", " ").strip() for name in columns]

@@ -30,6 +30,10 @@ _WITH_SUBJECT = ("body", "message", "email", "mail")
 _GOAL = re.compile(r"target|(ref|reference)s?_?[0-9]?")
 _DATE_OR_URL = re.compile(rf"{DATE}|https?://\S+|\d{{2}}:\d{{2}}.{{0,6}}")
 _NAME = re.compile(r"[^\W\d]+([ -][^\W\d]+){0,2}")
+_SEVERAL_WORDS = re.compile(
+    r"\s|[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]{6}"
+)
+"""A space, or as long as some words of a language without spaces, such as Chinese or Thai."""
 LEAST_ROWS = 6
 """Fewest rows that show whether a column's values repeat."""
 _RATINGS = 3
@@ -226,7 +230,7 @@ class TableView:
     def holds_words(self, name: str) -> bool:
         """Whether a column holds different texts of several words, not names or codes."""
         texts = (" ".join(texts_in(value)).strip() for value in self.values(name))
-        return not self.is_same(name) and any(re.search(r"\s", text) for text in texts)
+        return not self.is_same(name) and any(map(_SEVERAL_WORDS.search, texts))
 
     def holds_sentences(self, name: str) -> bool:
         """Whether most of a column's different texts have four words or more."""
@@ -244,8 +248,8 @@ class TableView:
 
     def holds_single_words(self, name: str) -> bool:
         """Whether all of a column's texts are single words."""
-        texts = [str(value).split() for value in self.values(name)]
-        return len(texts) >= LEAST_ROWS and all(len(words) <= 1 for words in texts)
+        texts = [str(value).strip() for value in self.values(name)]
+        return len(texts) >= LEAST_ROWS and not any(map(_SEVERAL_WORDS.search, texts))
 
     def has_text(self, name: str) -> bool:
         """Whether a column holds any text, also in lists or fields."""
@@ -373,10 +377,10 @@ def normalized(name: str) -> str:
     Example:
         >>> [normalized(name) for name in (" Review Text", "answerKey", "Input.text", "question-1")]
         ['review_text', 'answer_key', 'input_text', 'question_1']
-        >>> normalized("Pregunta"), normalized("답변")
-        ('question', 'answer')
+        >>> normalized("Pregunta"), normalized("답변"), normalized("pairs[].Answer")
+        ('question', 'answer', 'answer')
     """
-    name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name.strip())
+    name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name.rpartition("[].")[2].strip())
     return in_english(re.sub(r"[\s\-.]+", "_", name).lower())
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hf_lorameta.data.columns import names as known
+from hf_lorameta.data.columns.cells import from_json
 from hf_lorameta.data.columns.columns import Columns, all_of
 from hf_lorameta.data.columns.judge import objection
 from hf_lorameta.data.columns.table_view import TableView, normalized
@@ -42,12 +43,16 @@ def unreadable(table: TableView, problem: str, advice: str) -> ColumnsError:
     return ColumnsError(f"{problem}; all columns: {all_of(table.names)}", hint=advice)
 
 
-def spans_error(table: TableView) -> DatasetError | None:
-    """Return the error for a text beside a list of its spans: start, end and label of each."""
+def spans_error(table: TableView, output: str) -> DatasetError | None:
+    """Return the error for a text beside a list of its spans: start, end and label of each.
+
+    There is none if another `output` is likely.
+    """
     texts = [n for n in table.usable if table.kind(n) == "text"]
-    for name in table.names if texts else ():
-        first = next(iter(table.values(name)), None)
-        if isinstance(first, list) and first and all(map(_is_span, first)):
+    for name in table.names if texts and (not output or table.is_same(output)) else [output]:
+        lists = (from_json(value, "[") for value in table.values(name))
+        first = next((value for value in lists if value), None)
+        if texts and isinstance(first, list) and all(map(_is_span, first)):
             text = max(texts, key=table.mean_length)
             each, parts = "start, end, label", ("start", "end", "label")
             if isinstance(first[0], Mapping):
