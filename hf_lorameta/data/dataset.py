@@ -30,7 +30,13 @@ from hf_lorameta.data.sources.raw_dataset import RawDataset
 from hf_lorameta.data.sources.reading_errors import refusing_deep_rows
 from hf_lorameta.data.sources.reading_limits import DEFAULT_LIMITS, ReadingLimits, cut
 from hf_lorameta.data.sources.split_names import Splits
-from hf_lorameta.data.unfolding import find_unfolded, reads_pairs, states_outputs, unfolded
+from hf_lorameta.data.unfolding import (
+    find_unfolded,
+    holds_rows,
+    reads_pairs,
+    states_outputs,
+    unfolded,
+)
 from hf_lorameta.errors import (
     DatasetError,
     HubError,
@@ -262,11 +268,13 @@ def _find_columns(raw: RawDataset) -> Columns:
     if states_outputs(raw) and (found := find_unfolded(raw)):
         return found
     try:
-        return find_columns(TableView(raw.columns, raw.labels, raw.sample))
+        columns = find_columns(TableView(raw.columns, raw.labels, raw.sample))
     except DatasetError as error:
         if not reads_pairs(raw, error.columns) and (found := find_unfolded(raw)):
             return found
         raise
+    read = (*columns.named("input"), *columns.named("output"))
+    return (holds_rows(raw, read) and find_unfolded(raw)) or columns
 
 
 def _row_as_proposed(raw: RawDataset, columns: Columns | None) -> Row | None:

@@ -99,6 +99,9 @@ def _notes(
             "space: all are read in the most frequent spelling.",
             code="labels.respelled",
         )
+    if ended := sum(map(reader.ends_in_token, sample)):
+        text = f"{ended} {first} outputs end in a token such as <|endoftext|>, which is left out."
+        yield Remark("note", text, code="outputs.end-token")
     if unknown := sum(map(reader.is_unknown, raw.sample)):
         yield Remark(
             "note",

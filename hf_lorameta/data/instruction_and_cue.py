@@ -4,6 +4,7 @@ Adapters of a bank were trained on prompts that say what to do and end in a cue,
 ``Output:``. Other prompts rarely get right answers, see ``tests/benchmarks/README.md``.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -37,6 +38,13 @@ _ROWS = 10_000
 """Largest number of rows whose outputs are read to find the classes."""
 _MAX_CLASSES = 30
 _MAX_LENGTH = 40
+_PLAIN = re.compile(r"[a-z]{3,}( [a-z]{3,})?")
+_UNSPOKEN = {
+    "label", "labels", "classes", "categories", "topics", "tag", "tags", "target", "targets",
+    "output", "outputs", "answer", "answers", "gold", "column",
+}  # fmt: skip
+"""A column's name that says what its labels are; and those that do not."""
+_WORD = re.compile(r"[^\W\d_]{2}")
 _SHARED_TOKENS = 3
 _TOLERANCE = 1.05
 
@@ -200,17 +208,39 @@ def propose_instruction(dataset: Dataset) -> str | None:
         outputs = [row[1] for row in dataset.head(_ROWS) if row[1]]
         labels = [label for output in outputs for label in output.split(mark)]
         classes = _classes([label for label in labels if label != NONE or dataset.form == "one"])
-    if not classes:
-        return None
     what = "the text" if len(columns.named("input")) == 1 else "the texts"
+    kind, count = normalized(columns.answer.rpartition(".")[2]), 0
+    if not classes:
+        named = kind in known.LABEL_NAMES or kind.endswith(known.LABEL_ENDINGS)
+        words = all(_is_name(output) and _WORD.search(output) for output in outputs)
+        return choosing(kind, what) if named and words and dataset.form == "one" else None
     if len(classes) > _MAX_CLASSES:
-        classes = ()
+        count, classes = len(classes), ()
     if dataset.form == "tags":
         return listing(f"Tag each word of {what} as one of", classes)
     if dataset.form == "several":
         none = f", or {NONE}" if NONE in outputs else ""
-        return listing(f"Name all that apply to {what}{none}", classes)
-    return classification(classes, what) if classes else f"Name the class of {what}."
+        some = f"of {count} " if count else ""
+        return listing(f"Name all {some}that apply to {what}{none}", classes)
+    return classification(classes, what) if classes else choosing(kind, what, count)
+
+
+def choosing(kind: str, what: str, count: int = 0) -> str:
+    """Return the instruction for labels that are not listed.
+
+    Args:
+        kind: the normalized name of their column.
+        what: what they are labels of.
+        count: how many there are; 0 if that is not known.
+
+    Example:
+        >>> choosing("intent", "the text", 77), choosing("label_2", "the texts")
+        ('Name the intent of the text, one of 77.', 'Name the class of the texts.')
+    """
+    name = re.sub(r"(_(label|class|name|text|id))+$", "", kind).replace("_", " ")
+    said = _PLAIN.fullmatch(name) and name not in _UNSPOKEN
+    task = f"Name the {name if said else 'class'} of {what}"
+    return f"{task}, one of {count}." if count else f"{task}."
 
 
 def listing(task: str, names: Sequence[str]) -> str:
@@ -242,5 +272,9 @@ def _classes(outputs: list[str]) -> tuple[str, ...]:
         (('neg', 'pos'), ())
     """
     classes = sorted(set(outputs))
-    short = all(len(name) <= _MAX_LENGTH and "\n" not in name for name in classes)
+    short = all(map(_is_name, classes))
     return tuple(classes) if short and 1 < len(classes) <= len(outputs) / 2 else ()
+
+
+def _is_name(output: str) -> bool:
+    return len(output) <= _MAX_LENGTH and "\n" not in output

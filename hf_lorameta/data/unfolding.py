@@ -89,8 +89,13 @@ def reads_pairs(raw: RawDataset, columns: Columns | None) -> bool:
     """Whether columns read inputs and outputs, of which none is in a list whose items are rows."""
     if not (columns and columns.input and columns.output):
         return False
-    held = {path.partition(".")[0] for path in columns.names() if "." in path}
-    return not any(_holds_rows(raw.sample, name) for name in held if name in raw.columns)
+    return not holds_rows(raw, [path for path in columns.names() if "." in path])
+
+
+def holds_rows(raw: RawDataset, paths: Iterable[str]) -> bool:
+    """Whether a path leads to a list whose items are rows."""
+    held = {path.partition(".")[0] for path in paths}
+    return any(_holds_rows(raw.sample, name) for name in held if name in raw.columns)
 
 
 def states_outputs(raw: RawDataset) -> bool:

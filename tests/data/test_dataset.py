@@ -192,6 +192,18 @@ def test_the_other_right_outputs_go_where_a_row_goes() -> None:
     assert type(dataset.head(1)[0][1]) is str
 
 
+def test_tokens_that_end_an_output_are_left_out() -> None:
+    rows = [
+        {"question": f"Is it {i}?", "answer": f"It is.{'<|endoftext|>' * (i % 3)}"}
+        for i in range(9)
+    ]
+    dataset = open_dataset(rows)
+    assert {output for _, output in dataset.rows()} == {"It is."}
+    assert [remark.code for remark in dataset.remarks] == ["outputs.end-token"]
+    several = open_dataset([{"question": "a b?", "answers": ["c</s>", "<s>d </s>", "e"]}] * 4)
+    assert right_outputs(several.head(1)[0][1]) == ("c", "d", "e")
+
+
 def test_blank_inputs_are_refused_and_blank_outputs_left_out() -> None:
     image = {"role": "user", "content": [{"type": "image", "url": "a.png"}]}
     chat = {"messages": [image, {"role": "assistant", "content": "A cat."}]}

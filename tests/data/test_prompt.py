@@ -296,3 +296,19 @@ def test_proposed_instructions_go_with_the_columns(
 def test_fields_with_the_name_of_a_question_state_the_task() -> None:
     rows = [{"row": {"question": text(0), "answer": "b"}}]
     assert states_task(open_dataset(rows, columns="input=row.question,output=row.answer"))
+
+
+@pytest.mark.parametrize(
+    ("column", "count", "rows", "expected"),
+    [
+        ("intent", 77, 400, "Name the intent of the text, one of 77."),
+        ("category", 11, 16, "Name the category of the text."),
+        ("label", 11, 16, "Name the class of the text."),
+        ("answer", 11, 16, None),
+    ],
+)
+def test_labels_that_do_not_fit_into_a_list_are_counted(
+    column: str, count: int, rows: int, expected: str | None
+) -> None:
+    labeled = [{"text": text(i), column: f"kind {chr(97 + i % count)}"} for i in range(rows)]
+    assert propose_instruction(open_dataset(labeled)) == expected

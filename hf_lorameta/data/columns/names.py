@@ -37,6 +37,18 @@ OUTPUTS = (
     "corrections", "ideal", "chosen", "completions", "responses", "solutions", "positive", "doctor",
 )  # fmt: skip
 LABELS = ("label", "labels", "tag", "tags", "category", "categories", "class", "classes", "topics")
+LABEL_NAMES = (
+    *LABELS,
+    "intent",
+    "emotion",
+    "sentiment",
+    "polarity",
+    "stance",
+    "topic",
+    "type",
+    "genre",
+)
+"""Columns that hold labels, of which some rows may show each only once."""
 NOT_MEANT = re.compile(r"(hard_)?(rejected|neg|negatives?)(_.*|\d*)")
 DAMAGED = re.compile(
     r"((dis|in|un|non|mis|ill)_?(fluent|correct|grammatical|formed|spelled|clean|formal)"

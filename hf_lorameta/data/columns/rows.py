@@ -32,11 +32,15 @@ from hf_lorameta.data.sources.raw_dataset import RawDataset
 from hf_lorameta.data.sources.reading_errors import refusing_deep_rows
 from hf_lorameta.data.sources.reading_limits import cut
 from hf_lorameta.errors import ColumnsError, Option, UsageError
-from hf_lorameta.types import Output, Row
+from hf_lorameta.types import Output, Row, right_outputs
 
 _MOST_RIGHT, _LONG = 20, 10_000
 """How many right outputs of a row are kept, and characters of each, at most."""
 _NAME = re.compile(r"[^\W\d_]{2}")
+_END = re.compile(
+    r"(\s*(<\|(endoftext|im_end|eot_id|end_of_text|end|eot)\|>|</s>|<eos>|<EOS>|<end_of_turn>))+\s*$"
+)
+"""Tokens that end a text for some tokenizers; for others they are words to be learned."""
 _UNKNOWN, _DASH = -1, "-"
 """The label of rows that have none, in datasets with labels from 0 to 2 or more, or with names."""
 
@@ -48,8 +52,8 @@ def read_rows(raw: RawDataset, columns: Columns) -> Iterator[Row]:
     string. Floats are written as integers in a column whose first rows hold whole numbers only, as
     a column of integers with a missing one is read from a CSV file. Lists are joined, but of a list
     of answers the first is read. Several inputs are labeled by the names of their columns. Of a
-    conversation, the last answer is the output and all turns before it are the input. Rows that a
-    column marks as bad are left out.
+    conversation, the last answer is the output and all turns before it are the input. Tokens that
+    end an output are left out, and so are rows that a column marks as bad.
     """
     reader = RowReader(raw, columns)
     with refusing_deep_rows():
@@ -182,7 +186,8 @@ class RowReader:
         if parts is None:
             return "", ""
         instruction, turns, output = parts
-        return columns.prompt(instruction or columns.instruction_text or "", turns), output
+        prompt = columns.prompt(instruction or columns.instruction_text or "", turns)
+        return prompt, without_end_tokens(output)
 
     def _parts(self, row: Mapping[str, Any]) -> tuple[str, list[Turn], str] | None:
         """Return a row's own instruction, input as turns and output; None without its conversation.
@@ -211,6 +216,11 @@ class RowReader:
         """Whether a row says anything apart from its output and what all rows share."""
         parts = self._parts(row)
         return bool(parts and (parts[0].strip() or any(text.strip() for _, text in parts[1])))
+
+    def ends_in_token(self, row: Mapping[str, Any]) -> bool:
+        """Whether the output of a row ends in a token such as ``<|endoftext|>``."""
+        parts = self._parts(row)
+        return parts is not None and without_end_tokens(parts[2]) != parts[2]
 
     def choices(self, row: Mapping[str, Any]) -> list[str]:
         """Return the choices of a row; none if the columns have none."""
@@ -305,6 +315,27 @@ class RowReader:
     def _names_of(self, path: str) -> Sequence[str]:
         found = split_path(path, list(self._classes))
         return self._classes[found[0]] if found and set(found[1]) <= {"*"} else ()
+
+
+def without_end_tokens(output: str) -> str:
+    """Return an output, and others that are as right, without tokens that end a text.
+
+    A struck text in HTML, which ``</s>`` ends as well, stays as it is.
+
+    Example:
+        >>> without_end_tokens("yes <|endoftext|>"), without_end_tokens("<s> yes </s></s>")
+        ('yes', 'yes')
+        >>> without_end_tokens("a <s>bad</s>"), without_end_tokens("no")
+        ('a <s>bad</s>', 'no')
+    """
+    first, *others = map(_without_end, right_outputs(output))
+    return Output(first, others) if others else first
+
+
+def _without_end(text: str) -> str:
+    inside = text.removeprefix("<s>").lstrip() if text.startswith("<s>") else text
+    end = _END.search(inside)
+    return inside[: end.start()] if end and "<s>" not in inside else text
 
 
 def _flag_names(paths: Sequence[str], table: TableView) -> dict[str, str]:
