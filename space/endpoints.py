@@ -1,4 +1,4 @@
-"""The endpoints /plan and /generate, which are also MCP tools."""
+"""The endpoints /plan, /generate and /predict, which are also MCP tools."""
 
 import asyncio
 import inspect
@@ -26,6 +26,7 @@ from work.dataset_words import marked
 from work.jobs import Canceled, Job, LineName, Step, known_error
 from work.making import Making
 from work.planning import SAMPLES, PageRequest, PlanResult, make_plan
+from work.predicting import KEPT_ADAPTERS, answer_inputs
 from work.visit import known
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -38,6 +39,13 @@ _TARGET = {
     "overwrite": "replace an adapter that the repo already holds.",
 }
 """The same of where an adapter is published."""
+_ROWS = {
+    "adapter": "what /generate returned as adapter, at most an hour ago; or the Hub id of one.",
+    "inputs": 'up to 100, as a JSON list: of texts, or of rows, such as [{"question": "Why?"}].',
+    "sure": "leave the answer empty where its probability is lower, such as 0.95.",
+}
+"""The same of what is answered."""
+_ELSEWHERE = "On your own machine: hf-lorameta predict ADAPTER rows.csv -o answers.csv"
 _PUBLISH = ("unless-unlikely", "anyway", "never")
 
 
@@ -47,10 +55,11 @@ def add_endpoints(loader: BankLoader, settings: SpaceSettings, lines: Mapping[st
     with gr.Row(visible=False):
         asked, target = dataset_inputs() | settings_inputs(), _target()
         result, archive = gr.JSON(label="result"), gr.File(label="adapter")
-        trigger = gr.Button()
+        trigger, rows = gr.Button(), _rows()
     for function, inputs, outputs in (
         (endpoints.plan, asked, result),
         (endpoints.generate, asked | target, [archive, result]),
+        (endpoints.predict, rows, result),
     ):
         trigger.click(
             function, None, outputs, inputs_kwargs=inputs, api_name=function.__name__,
@@ -64,6 +73,23 @@ def _target() -> dict[str, Any]:
         "visibility": gr.Radio(["private", "public"], value="private", label="visibility"),
         "publish": gr.Radio(list(_PUBLISH), value=_PUBLISH[0], label="publish"),
         "overwrite": gr.Checkbox(False, label="overwrite"),
+    }
+
+
+def _rows() -> dict[str, Any]:
+    inputs, example = gr.JSON([], label="inputs"), ["A text"]
+    # The schema of JSON itself is one that the MCP library refuses; a subclass would make Gradio
+    # write a file beside this one.
+    items = {"anyOf": [{"type": "string"}, {"type": "object"}]}
+    vars(inputs).update(
+        api_info=lambda: {"type": "array", "items": items},
+        example_payload=lambda: example,
+        example_value=lambda: example,
+    )
+    return {
+        "adapter": gr.Textbox("", label="adapter"),
+        "inputs": inputs,
+        "sure": gr.Number(0, label="sure"),
     }
 
 
@@ -127,8 +153,8 @@ class Endpoints:
         result is the progress: a sentence, and where known the place in the line, the training
         steps and the seconds left. At the end, the adapter is a zip of the files that
         ``hf-lorameta generate`` writes, and the result is what it prints: the verdict, the counts
-        (check) and the recipe. With oauth_token, which MCP callers do not send, it is published in
-        one commit, unless it is unlikely to help.
+        (check), the recipe, and a key (adapter) for predict. With oauth_token, which MCP callers do
+        not send, it is published in one commit, unless it is unlikely to help.
         """
         credential, call = credential_of(oauth_token), call_of(request)
         with _explained():
@@ -142,9 +168,36 @@ class Endpoints:
                         yield None, step
             adapter, dataset = known(making.adapter), known(making.result).plan.dataset
             try:
-                yield str(adapter.archive), marked(making.to_dict(), dataset)
+                found = making.to_dict() | {"adapter": KEPT_ADAPTERS.keep(adapter)}
+                yield str(adapter.archive), marked(found, dataset)
             finally:
                 adapter.discard()  # Gradio has copied the archive
+
+    @_naming_inputs(_ROWS)
+    async def predict(
+        self, request: gr.Request, oauth_token: gr.OAuthToken | None, **inputs: Any
+    ) -> AsyncIterator[dict[str, Any]]:
+        """Answer inputs with a LoRA adapter, each with a probability.
+
+        If the adapter knows labels, each answer is one of them, and its probability is calibrated
+        on the rows that were counted when it was made: counted_answered of these have at least the
+        probability sure, and counted_right of them are right. Else answers are texts, whose
+        probability is the mean of their tokens'. Until the end, the result is the progress.
+        """
+        found, sure = list[dict[str, Any]](), float(inputs["sure"] or 0)
+        with _explained(_ROWS):
+            if why := self._loader.no_model:
+                raise SpaceError(why, code="predict.no-model", hint=_ELSEWHERE)
+
+            def work(job: Job) -> None:
+                model, credential = self._loader.model, credential_of(oauth_token)
+                asked = inputs["adapter"] or "", inputs["inputs"]
+                found.append(answer_inputs(*asked, sure, credential, model, job))
+
+            async with aclosing(self._steps("model", work, call_of(request))) as steps:
+                async for step in steps:
+                    yield step
+            yield found[0]
 
     def _plan(
         self, inputs: dict[str, Any], credential: Token, samples: int, job: Job
@@ -199,21 +252,20 @@ def _consent(inputs: Mapping[str, Any], credential: Token) -> Consent | None:
 
 
 @contextmanager
-def _explained() -> Iterator[None]:
-    """Turn errors into those that Gradio sends."""
+def _explained(inputs: Mapping[str, str] = _ASKED | _TARGET) -> Iterator[None]:
+    """Turn errors into those that Gradio sends, with the inputs that a caller can change."""
     try:
         yield
     except Canceled:
         raise gr.Error("The caller has left", print_exception=False) from None
     except Exception as error:  # noqa: BLE001 - shown as a message
         found = known_error(error)
-        message = f"{message_of(found)}. {_advice(found)}".strip()
+        message = f"{message_of(found)}. {_advice(found, inputs)}".strip()
         raise gr.Error(message, title=found.code, print_exception=False) from None
 
 
-def _advice(error: LoraMetaError) -> str:
+def _advice(error: LoraMetaError, inputs: Mapping[str, str]) -> str:
     """Return what a caller can do: change an input, or what the page says."""
-    inputs = _ASKED | _TARGET
     options = [part for part in error.advice if isinstance(part, Option) and part.name in inputs]
     if options:
         return f"To go on, {errors.in_words(options, errors.in_python)}."

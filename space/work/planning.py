@@ -196,7 +196,7 @@ def read_source(request: PageRequest, credential: Token) -> Source:
     there is one, else the first one.
     """
     hub = Hub(credential)
-    with hidden_path(request):
+    with hidden_path(request.file, request.name):
         if request.file:
             splits = splits_of(Path(request.file))
             split = _split_of(request, splits) if splits else request.split
@@ -216,14 +216,13 @@ def _split_of(request: PageRequest, splits: Sequence[str]) -> str:
 
 
 @contextmanager
-def hidden_path(request: PageRequest) -> Iterator[None]:
-    """Replace the path of an uploaded file with its name in error messages."""
+def hidden_path(path: str | None, name: str) -> Iterator[None]:
+    """Replace the path of a file on this machine with a name in error messages."""
     try:
         yield
     except LoraMetaError as error:
-        if request.file:
-            message = str(error).replace(request.file, Path(request.file).name)
-            error.args = (message, *error.args[1:])
+        if path:
+            error.args = (str(error).replace(path, name), *error.args[1:])
         raise
 
 
@@ -290,7 +289,7 @@ def _read(
     samples: int,
 ) -> ReadDataset:
     """Return what was read, its pool with short rows only; runs in a `reader_process`."""
-    with hidden_path(request):
+    with hidden_path(request.file, request.name):
         dataset = request.file or on_hub(str(request.dataset or ""))
         opened = with_progress(opening.open(dataset, Hub(credential), limits), report)
         reading = read_dataset(opened, request.recipe, counting, collect=samples)

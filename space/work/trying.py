@@ -69,19 +69,24 @@ class Model:
 
     @contextmanager
     def one_try(self, job: Job, prompt: str) -> Iterator[TorchEvaluator]:
-        """Yield the base model, which waits before each token for tries that go first.
+        """Yield the base model, which waits before each pass for tries that go first.
 
         Those are tries of short prompts, and others that have waited for some seconds; of these,
         the first ones of an address. All go before the next step of a training.
         """
-        first = self.load(job)[1]
+        from hf_lorameta.engines.transformers.decoder import text_model
+
+        first, one_waits = self.load(job)[1], threading.Lock()
+
+        def let_others_go(*_: object) -> None:
+            with one_waits:  # of the threads that share the passes
+                _wait(job, lambda: min([*self._tries.items()], key=_turn)[0] is not job)
+
         with self._lock:
             evaluator = self._idle.pop() if self._idle else first.twin()
             own = sum(other.call.address == job.call.address for other in self._tries)
             self._tries[job] = len(prompt) > _SHORT_CHARACTERS, own, next(self._numbers)
-        hook = evaluator.model.register_forward_pre_hook(
-            lambda *_: _wait(job, lambda: min([*self._tries.items()], key=_turn)[0] is not job)
-        )
+        hook = text_model(evaluator.model).register_forward_pre_hook(let_others_go)
         try:
             yield evaluator
         finally:
@@ -134,7 +139,7 @@ def rows_of(result: PlanResult) -> Rows:
 
 
 @contextmanager
-def _counted(share: HourlyShare, job: Job) -> Iterator[None]:
+def counted(share: HourlyShare, job: Job) -> Iterator[None]:
     """Count how long a job uses the base model as a share of its address, without waiting."""
     share.check(job.call.address)
     start = time.monotonic() - job.waited
@@ -162,7 +167,7 @@ def answers(adapter: Adapter, model: Model, text: str, job: Job) -> tuple[str, s
             "can be tried here: the instruction and the form count, too",
             code="page.prompt-too-long",
         )
-    with model.one_try(job, prompt) as evaluator, _counted(MODEL_TIME, job):
+    with model.one_try(job, prompt) as evaluator, counted(MODEL_TIME, job):
         job.report("Waiting for both answers")
         base = evaluator.answer(prompt)
         job.check()
@@ -208,7 +213,7 @@ def improve(
         SpaceError: the visitor has made as many adapters as one may.
     """
     ADAPTERS.check(job.call.address)
-    with model.one_training(job) as session, _counted(TRAINING_TIME, job):
+    with model.one_training(job) as session, counted(TRAINING_TIME, job):
         started, waited, ended, steps = time.monotonic(), job.waited, False, 0
 
         def used() -> float:

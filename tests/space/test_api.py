@@ -87,18 +87,18 @@ def call_error(call: Callable[..., Any]) -> Callable[..., str]:
 # --- the endpoints ------------------------------------------------------------------------------
 
 
-def test_there_are_two_documented_endpoints(web: Web) -> None:
+def test_the_endpoints_are_documented(web: Web) -> None:
     api = Client(web.space.url, verbose=False).view_api(return_format="dict", print_info=False)
     assert isinstance(api, dict)
     named = api["named_endpoints"]
-    assert set(named) == {"/plan", "/generate"}
-    for endpoint in named.values():
+    assert set(named) == {"/plan", "/generate", "/predict"}
+    for name, endpoint in named.items():
         assert endpoint["description"]
         assert endpoint["oauth_token"] == "optional"
         names = [p["parameter_name"] for p in endpoint["parameters"]]
-        assert names[0] == "dataset"
-        assert "file" in names
+        assert names[0] == ("adapter" if name == "/predict" else "dataset")
         assert all(p["parameter_has_default"] for p in endpoint["parameters"][1:])
+        assert ("file" in names) == (name != "/predict")
 
 
 def test_plan_returns_what_the_cli_prints(
@@ -314,7 +314,7 @@ def test_an_answer_has_one_reader_and_upgrades_hardly_fill_the_log(web: Web, use
 # --- MCP and privacy ----------------------------------------------------------------------------
 
 
-def test_both_endpoints_are_mcp_tools_and_answer_json(
+def test_the_endpoints_are_mcp_tools_and_answer_json(
     web: Web, call: Callable[..., Any], user: Account, tmp_path: Path
 ) -> None:
     def send(method: str, **params: Any) -> dict[str, Any]:
@@ -331,10 +331,10 @@ def test_both_endpoints_are_mcp_tools_and_answer_json(
         return dict(json.loads(line.removeprefix("data: "))["result"])
 
     tools = send("tools/list")["tools"]
-    assert [tool["name"] for tool in tools] == ["plan", "generate"]
+    assert [tool["name"] for tool in tools] == ["plan", "generate", "predict"]
     assert "changes nothing" in tools[0]["description"]
     assert "right answers" in tools[1]["description"]
-    for tool, other in zip(tools, ("rank", "repo_id"), strict=True):
+    for tool, other in zip(tools[:2], ("rank", "repo_id"), strict=True):
         parameters = tool["inputSchema"]["properties"]
         assert {"dataset", "columns", "instruction", "template", other} <= parameters.keys()
         assert all(parameter["description"] for parameter in parameters.values())
