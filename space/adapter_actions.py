@@ -12,11 +12,13 @@ from views import result as view
 from views.blocks import error_html, note, render
 from views.plan import verdict_html
 from visitors.callers import Call, call_of
+from visitors.uploads import Upload, hold_upload
 from work import trying
 from work.background import Background
 from work.generating import Adapter, find_target, make_adapter, publish
 from work.jobs import Job, Updates
 from work.planning import PlanResult, RequestError, make_plan
+from work.predicting import Answered, answer_rows
 from work.visit import Visit, known
 
 _ELSEWHERE = "“Use it” below has the commands to try it on your own machine."
@@ -47,6 +49,7 @@ class AdapterActions(Actions):
                 visit.drop_background()
                 visit.plan_result = result
                 visit.adapter, visit.answers, visit.said, visit.saved = adapter, "", "", None
+                visit.answered = None
                 visit.version, visit.results = visit.version + 1, visit.results + 1
                 self._improve(visit, trying.TRAINING_SECONDS, job.call)
                 return self.show_result(visit, profile)
@@ -105,6 +108,59 @@ class AdapterActions(Actions):
             job.show(show)
 
         return self.begin(visit, "model", work, self.components.answers)
+
+    @last_wins
+    def answer_lines(self, visit: Visit, number: int, lines: str, sure: float | None) -> Updates:
+        """Answer lines, each an input."""
+        return self._answer(visit, lines or "", sure)
+
+    @last_wins
+    def answer_file(
+        self, visit: Visit, number: int, path: str | None, sure: float | None
+    ) -> Updates:
+        """Answer the rows of a file, which is deleted afterwards."""
+        return self._answer(visit, Path(path or ""), sure, hold_upload(path or ""))
+
+    def _answer(
+        self, visit: Visit, rows: str | Path, sure: float | None, upload: Upload | None = None
+    ) -> Updates:
+        if isinstance(rows, Path) and upload is None:
+            rows = ""
+        held = [upload]
+
+        def work(job: Job) -> None:
+            adapter = _made(visit)[1]
+
+            def show(answered: Answered) -> None:
+                def shown() -> Updates:
+                    visit.answered = answered
+                    return self._show_many(visit)
+
+                job.show(shown)
+
+            try:
+                answer_rows(adapter, rows, sure or 0, self.bank_loader.model, job, show)
+            finally:
+                held.clear()
+
+        return self.begin(visit, "model", work, self.components.many)
+
+    def _show_many(self, visit: Visit) -> Updates:
+        """Show the rows that were answered so far."""
+        c, answered = self.components, visit.answered
+        file, html = answered.file if answered else None, ""
+        if answered:
+            saved, made = visit.saved, known(visit.adapter)
+            place = saved.published.target.repo_id if saved else f"./{made.archive.stem}"
+            html = view.answered_html(answered, known(visit.plan_result), place)
+        return {
+            c.many: html,
+            c.many_download: gr.DownloadButton(
+                f"Download {file.name}" if file else "",
+                value=str(file) if file else None,
+                visible=file is not None,
+            ),
+        }
 
     @last_wins
     def save(
@@ -168,6 +224,7 @@ class AdapterActions(Actions):
             c.result_step: gr.Column(visible=True),
             c.no_model: note("info", no_model, [_ELSEWHERE]) if no_model else "",
             c.try_form: gr.Column(visible=not no_model),
+            c.many_form: gr.Accordion(visible=not no_model),
             c.sign_in_to_save: gr.Column(visible=user is None),
             c.publish_command: view.publish_markdown(result, folder, self.settings),
             c.save_form: gr.Column(visible=user is not None),
@@ -176,7 +233,7 @@ class AdapterActions(Actions):
         }
         visibility, prompt = "private" if private else "public", view.example_input(result)
         fields = {"prompt": prompt, "repo_id": name, "visibility": visibility, "overwrite": False}
-        return shown | self.fill(visit, **fields) | self._news(visit)
+        return shown | self._show_many(visit) | self.fill(visit, **fields) | self._news(visit)
 
     def _news_since(self, visit: Visit, version: int) -> Updates:
         return self._news(visit) if visit.adapter and version != visit.version else {}

@@ -7,9 +7,11 @@ import gradio as gr
 
 from forms.html_forms import data_form, search
 from forms.inputs import settings_inputs
+from hf_lorameta.data.sources.formats import ON_PAGE
 from settings import SpaceSettings
 from views.blocks import render
 from work.planning import TEXT_CHARACTERS
+from work.predicting import LINES_CHARACTERS, MOST_ROWS
 from work.trying import PROMPT_CHARACTERS
 from work.visit import Visit
 
@@ -117,10 +119,35 @@ class Components:
             )
             self.compare = gr.Button("Compare the answers")
         self.answers = _html("lm-answers")
+        with gr.Accordion("Answer many rows", open=False, visible=False) as self.many_form:
+            self._build_many()
         with gr.Accordion("Use it: Transformers, llama.cpp, Ollama", open=False):
             self.usage = _markdown("lm-usage")
         with gr.Accordion("Model card", open=False, elem_id="lm-card-box"):
             self.card = _markdown("lm-card")
+
+    def _build_many(self) -> None:
+        self.lines = gr.Textbox(
+            label=f"Inputs, a line each, at most {MOST_ROWS:,}",
+            lines=4,
+            max_length=LINES_CHARACTERS,
+            elem_id="lm-lines",
+        )
+        self.sure = gr.Number(
+            0,
+            label="Leave the answer empty where its probability is lower",
+            minimum=0,
+            maximum=1,
+            step=0.05,
+            elem_id="lm-sure",
+        )
+        with gr.Row(elem_id="lm-many-buttons"):
+            self.answer_lines = gr.Button("Answer these lines")
+            self.answer_file = gr.UploadButton(
+                "Answer the rows of a file", file_types=list(ON_PAGE), elem_id="lm-rows-file"
+            )
+        self.many_download = gr.DownloadButton(visible=False, elem_id="lm-many-download")
+        self.many = _html("lm-many")
 
     def _build_saving(self) -> None:
         gr.HTML('<h3 class="lm-h3">Save to the Hub</h3>', padding=False)

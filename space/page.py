@@ -89,6 +89,8 @@ def _connect(actions: DatasetActions) -> None:
     put_in_line(ask(c.use_settings.click, actions.choose_settings, settings), "plan")
     put_in_line(ask(c.make.click, actions.make), "adapter")
     put_in_line(ask(c.compare.click, actions.try_out, [c.prompt]), "model")
+    put_in_line(ask(c.answer_lines.click, actions.answer_lines, [c.lines, c.sure]), "model")
+    put_in_line(ask(c.answer_file.upload, actions.answer_file, [c.answer_file, c.sure]), "model")
     put_in_line(ask(c.save.click, actions.save, target), "adapter")
     put_in_line(ask(c.save_anyway.click, actions.save, target), "adapter")
     ask(c.cancel.click, actions.cancel).then(actions.settle, c.visit, **at_once)

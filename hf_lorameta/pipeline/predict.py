@@ -67,6 +67,11 @@ class Predictor(NamedTuple):
     columns: Columns | None
     choice: Choice | None
 
+    def cells(self, answer: Prediction, names: tuple[str, str]) -> dict[str, Any]:
+        """Return what a file has in its two added columns: of several labels, a list of values."""
+        several = self.answering.several and answer.each
+        return {names[0]: answer.answer, names[1]: several or answer.probability}
+
 
 class Written(NamedTuple):
     """What was written to a file.
@@ -283,15 +288,10 @@ class Task:
         raw, answered = self.questions.raw, 0
         names = added_columns(raw.columns)
         rows = enumerate(_blocks(raw))
-        several = self.predictor.answering.several
 
         def answers(number: int) -> list[dict[str, Any]]:
-            found = [Prediction(*one).above(self.sure) for one in journal.read(number)]
-            values = [one.each if several and one.each else one.probability for one in found]
-            return [
-                {names[0]: one.answer, names[1]: value}
-                for one, value in zip(found, values, strict=True)
-            ]
+            found = (Prediction(*one).above(self.sure) for one in journal.read(number))
+            return [self.predictor.cells(one, names) for one in found]
 
         sample = [row | more for row, more in zip(raw.sample, answers(0), strict=False)]
         with rows_written(self.path, [*raw.columns, *names], sample) as write:

@@ -18,6 +18,7 @@ from settings import SpaceSettings, install_command
 from views.blocks import render
 from views.plan import bars_of
 from work.planning import PageRequest, PlanResult
+from work.predicting import Answered
 
 _SHORT = 300
 """Most characters of an input that is shown in code."""
@@ -53,6 +54,15 @@ def report_html(report: Report, result: PlanResult) -> str:
         "result.report", example=texts[place], number=place + 1, samples=texts, is_right=is_right,
         complete=complete,
     )  # fmt: skip
+
+
+def answered_html(answered: Answered, result: PlanResult, place: str) -> str:
+    """Return rows that were answered, and what their probabilities were worth when counted."""
+    texts = (bare_input(result, prompt) for prompt in answered.prompts)
+    rows = [*zip(texts, answered.found, strict=False)]
+    given = sum(bool(one.answer) for one in answered.found)
+    command = ("hf-lorameta", "predict", place, "rows.csv", "-o", "answers.csv")
+    return render("result.answered", answered=answered, rows=rows, given=given, command=command)
 
 
 def example_html() -> str:

@@ -105,6 +105,11 @@ class Job:
         """Whether `cancel` was called, or the caller has left, in time."""
         return self._canceled or not (self.committed or self.call.wanted)
 
+    @property
+    def seconds_left(self) -> float:
+        """Seconds until the time limit."""
+        return self._deadline + self.waited - time.monotonic()
+
     def check(self) -> None:
         """Raise if the job should end.
 
@@ -114,7 +119,7 @@ class Job:
         """
         if self.canceled:
             raise Canceled
-        if time.monotonic() - self.waited > self._deadline:
+        if self.seconds_left < 0:
             raise SpaceError(
                 f"The request took longer than {self.time_limit:.0f} s, the limit of this Space",
                 code="page.time-limit",

@@ -8,6 +8,7 @@ import shutil
 import tempfile
 import threading
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
@@ -16,28 +17,37 @@ from typing import Any, NamedTuple
 from hf_lorameta.data.chat_form import end_of_prompt
 from hf_lorameta.data.questions import Question, open_questions
 from hf_lorameta.data.reading import Reading
+from hf_lorameta.data.written_rows import rows_written
 from hf_lorameta.formats.lora_file import open_adapter
 from hf_lorameta.hub.client import Hub
 from hf_lorameta.hub.repo import Token, is_repo_id
 from hf_lorameta.pipeline.adapter_folder import FILES, fetch_adapter
 from hf_lorameta.pipeline.answering import Prediction, attached
-from hf_lorameta.pipeline.predict import Predictor, check_sure, open_predictor
+from hf_lorameta.pipeline.predict import Predictor, added_columns, check_sure, open_predictor
 from hf_lorameta.quoting import shell
-from visitors.hourly import MODEL_TIME
+from visitors.hourly import ADAPTERS, MODEL_TIME
 from work.generating import Adapter
 from work.jobs import Job
 from work.planning import RequestError, hidden_path
 from work.reader_process import read
 from work.trying import PROMPT_CHARACTERS, Model, counted
 
-MOST_INPUTS = 100
-"""Inputs of a call of a program."""
+MOST_INPUTS, MOST_ROWS = 100, 1000
+"""Rows that are answered: of a call of a program, and of a page."""
+MOST_SHOWN = 100
+"""Most answers that the page shows; the file has all."""
+_CHARACTERS = 20_000_000
+"""Most characters of rows that are kept in memory while they are answered."""
+LINES_CHARACTERS = 100_000
+"""Most characters of lines that are typed."""
 ADAPTER_BYTES = 300_000_000
 """Most bytes of an adapter's files that are fetched from the Hub."""
 KEPT_SECONDS = 3600.0
 """How long an adapter that a program has made can answer; its files stay on the disk as long."""
 _BLOCK = 16
 """Rows between two reports of progress."""
+_LAST_SECONDS = 30.0
+"""Seconds before the time limit in which a page begins no further block."""
 
 
 class KeptAdapters:
@@ -96,12 +106,45 @@ class Asked(NamedTuple):
         columns: of the rows.
         rows: as they were given.
         questions: what each asks.
+        more: whether there are more rows than may be answered.
     """
 
     predictor: Predictor
     columns: list[str]
     rows: list[dict[str, Any]]
     questions: list[Question]
+    more: bool
+
+
+class Answered:
+    """Answers to rows of a page, and a temporary file with both, deleted with this object.
+
+    Attributes:
+        total: number of rows that were asked.
+        more: whether there are more rows than may be asked.
+        choice: the labels of the adapter; None if it knows none.
+        sure: answers with a lower probability are empty.
+        prompts: of the first rows.
+        found: answers so far.
+        file: a .csv file; None until the work has ended.
+    """
+
+    def __init__(self, asked: Asked, sure: float) -> None:
+        self.total, self.more, self.choice = len(asked.rows), asked.more, asked.predictor.choice
+        self.sure, self.prompts = sure, [one.prompt for one in asked.questions[:MOST_SHOWN]]
+        self.found: list[Prediction] = []
+        self.file: Path | None = None
+
+    def write(self, asked: Asked, name: str) -> int:
+        """Write the file, with each row's own columns; return its size in bytes."""
+        scratch = Path(tempfile.mkdtemp(prefix="answers-"))
+        weakref.finalize(self, shutil.rmtree, scratch, ignore_errors=True)
+        added, path = added_columns(asked.columns), scratch / name
+        with rows_written(path, [*asked.columns, *added]) as write:
+            for row, answer in zip(asked.rows, self.found, strict=False):
+                write([row | asked.predictor.cells(answer, added)])
+        self.file = path
+        return path.stat().st_size
 
 
 def answer_inputs(
@@ -222,12 +265,15 @@ def _ask(
         predictor = open_predictor(path, hub)
     _bound(predictor.choice.labels if predictor.choice else (), "labels of the adapter")
     questions = open_questions(rows, predictor.columns, hub, Reading())
-    taken = list(islice(questions.raw.rows(), most))
-    asked = []
-    for prompt, choices in map(questions.of, taken):
+    taken, asked, size, rest = list[dict[str, Any]](), list[Question](), 0, questions.raw.rows()
+    for row in islice(rest, most):
+        if (size := size + len(str(row))) > _CHARACTERS and taken:
+            return Asked(predictor, list(questions.raw.columns), taken, asked, more=True)
+        prompt, choices = questions.of(row)
         _bound(choices, "choices of a row")
+        taken.append(row)
         asked.append(Question(end_of_prompt(prompt, PROMPT_CHARACTERS), choices))
-    return Asked(predictor, list(questions.raw.columns), taken, asked)
+    return Asked(predictor, list(questions.raw.columns), taken, asked, more=any(True for _ in rest))
 
 
 def _bound(labels: Sequence[str], what: str) -> None:
@@ -256,7 +302,7 @@ def answer(
     asked: Asked,
     model: Model,
     job: Job,
-    answered: Callable[[list[Prediction]], None] | None = None,
+    answered: Callable[[list[Prediction]], bool] | None = None,
 ) -> list[Prediction]:
     """Answer rows with the base model and an adapter.
 
@@ -264,7 +310,7 @@ def answer(
         asked: the rows.
         model: the base model.
         job: shows the progress.
-        answered: called with the answers so far, after each block.
+        answered: called with the answers so far, after each block; returns whether to go on.
 
     Raises:
         LoraMetaError: the adapter is broken, or this visitor may not use the model now.
@@ -279,6 +325,55 @@ def answer(
         while left := asked.questions[len(found) :]:
             found += answers(left[:_BLOCK])
             job.report("Answering", len(found), len(asked.questions))
-            if answered:
-                answered(found)
+            if answered and not answered(found):
+                break
     return found
+
+
+def answer_rows(
+    adapter: Adapter,
+    rows: str | Path,
+    sure: float,
+    model: Model,
+    job: Job,
+    show: Callable[[Answered], None],
+) -> None:
+    """Answer rows of a page: at most `MOST_ROWS`, and those for which there is time.
+
+    Args:
+        adapter: it was made here.
+        rows: texts, a line each, or the path of a file.
+        sure: the answer is empty where its probability is lower.
+        model: the base model.
+        job: shows the progress.
+        show: called after each block, and at the end with a file.
+
+    Raises:
+        RequestError: there are no rows.
+        LoraMetaError: the rows cannot be read, or this visitor may not use the model now.
+    """
+    check_sure(sure)
+    MODEL_TIME.check(job.call.address)
+    texts = [text for line in str(rows).splitlines() if (text := line.strip())]
+    if not texts:
+        raise RequestError(
+            "There is nothing to answer: type a line, or choose a file", code="predict.no-inputs"
+        )
+    path = rows if isinstance(rows, Path) else None
+    given, name = (str(path), path.name) if path else (texts, "")
+    with (
+        tempfile.TemporaryDirectory(prefix="lorameta-") as scratch,
+        hidden_path(str(path) if path else None, name),
+    ):
+        asked = ask(adapter.folder, given, MOST_ROWS, False, Path(scratch), model, job)
+    done = Answered(asked, sure)
+
+    def so_far(found: list[Prediction]) -> bool:
+        done.found = [one.above(sure) for one in found]
+        show(done)
+        return job.seconds_left > _LAST_SECONDS
+
+    answer(asked, model, job, so_far)
+    size = done.write(asked, f"{path.stem[:60]}-answers.csv" if path else "answers.csv")
+    ADAPTERS.add(job.call.address, size)
+    show(done)

@@ -19,6 +19,7 @@ from work.background import Background
 from work.generating import Adapter, Saved
 from work.jobs import Job, LineName, Updates
 from work.planning import PageRequest, PlanResult, RequestError, Source
+from work.predicting import Answered
 
 T = TypeVar("T")
 
@@ -59,6 +60,7 @@ class Visit:
         plan_result: its plan.
         adapter: the best so far.
         answers: of the adapter and the base model to what was tried last, as HTML.
+        answered: rows that it has answered; None if there are none.
         said: a sentence about its training, or why that failed.
         more: whether more time might make it better.
         version: number of adapters and reports so far.
@@ -85,6 +87,7 @@ class Visit:
     plan_result: PlanResult | None = None
     adapter: Adapter | None = None
     answers: str = ""
+    answered: Answered | None = None
     said: str | LoraMetaError = ""
     more: bool = False
     version: int = 0
@@ -167,7 +170,7 @@ class Visit:
     def forget_plan(self) -> None:
         """Drop the plan and what was made from it."""
         self.drop_background()
-        self.plan_result = self.adapter = None
+        self.plan_result = self.adapter = self.answered = None
         self.answers, self.said, self.more, self.saved = "", "", False, None
 
 

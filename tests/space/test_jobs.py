@@ -510,6 +510,16 @@ def test_of_tries_one_at_a_time_goes_on_those_of_short_prompts_and_who_waited_lo
         def twin(self) -> "SlowModel":
             return SlowModel()
 
+        def get_decoder(self) -> Any:
+            return self
+
+        @property
+        def base_model(self) -> Any:
+            return self
+
+        def modules(self) -> list[Any]:
+            return []
+
         def register_forward_pre_hook(self, hook: Callable[[], None]) -> Any:
             self.hooks.append(hook)
             return SimpleNamespace(remove=self.hooks.clear)

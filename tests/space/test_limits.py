@@ -639,7 +639,7 @@ def test_what_a_job_waits_for_others_is_no_part_of_its_share(
     used: list[float] = []
     share: Any = SimpleNamespace(check=str, add=lambda address, seconds: used.append(seconds))
     job, others = jobs.Job(300.0), iter([True, True, False])
-    with vars(trying)["_counted"](share, job):
+    with trying.counted(share, job):
         sleep(5)
         vars(trying)["_wait"](job, lambda: next(others))
     assert used == [15.0]

@@ -1,5 +1,7 @@
 """Answers of the endpoint /predict: those of the library, for whoever may read the adapter."""
 
+import csv
+import gc
 import json
 import time
 import urllib.request
@@ -12,6 +14,7 @@ from typing import Any
 import pytest
 
 from hf_lorameta import predict
+from hf_lorameta.pipeline.session import Session
 from tests.conftest import Web
 from tests.space.test_api import INTERNAL
 from tests.support.codes import raises_code
@@ -26,7 +29,9 @@ from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 
 from work import predicting
-from work.predicting import ADAPTER_BYTES, KeptAdapters
+from work.jobs import Job
+from work.predicting import ADAPTER_BYTES, Answered, KeptAdapters
+from work.trying import Model
 
 INPUTS = [row["input"] for row in tiny.labeled(12)]
 LABELS = {row["output"] for row in tiny.labeled()}
@@ -150,6 +155,53 @@ def test_agents_answer_with_what_they_made(tiny_space: Web, made: tuple[str, Pat
     [content] = json.loads(line.removeprefix("data: "))["result"]["content"]
     answers = json.loads(content["text"])["answers"]
     assert {one["answer"] for one in answers} <= LABELS
+
+
+def answered_here(
+    rows: str | Path, folder: Path, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Answered, list[int]]:
+    """Return what a page gets, and how many answers it showed each time."""
+    monkeypatch.setattr(predicting, "read", lambda job, function, *given: function(*given))
+    found, seen = list[Answered](), list[int]()
+
+    def show(answered: Answered) -> None:
+        found.append(answered)
+        seen.append(len(answered.found))
+
+    with Session(tiny_bank(), token=False) as session:
+        adapter: Any = SimpleNamespace(folder=folder)
+        predicting.answer_rows(adapter, rows, 0.0, Model(session), job, show)
+    assert len({id(one) for one in found}) == 1
+    return found[0], seen
+
+
+@pytest.mark.parametrize(("limit", "shown"), [(300.0, [16, 32, 40, 40]), (29.0, [16, 16])])
+def test_what_there_was_time_for_is_kept(
+    limit: float, shown: list[int], made: tuple[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inputs = [row["input"] for row in tiny.labeled(40)]
+    answered, seen = answered_here("\n".join(inputs), made[1], Job(limit, "model"), monkeypatch)
+    assert seen == shown
+    assert (answered.total, answered.more) == (40, False)
+    file = answered.file
+    assert file is not None
+    with file.open(newline="") as opened:
+        written = list(csv.DictReader(opened))
+    assert [row["input"] for row in written] == inputs[: shown[-1]]
+    assert [row["answer"] for row in written] == [one.answer for one in answered.found]
+    del answered
+    gc.collect()
+    assert not file.parent.exists()
+
+
+def test_rows_that_take_much_memory_are_left_for_another_call(
+    made: tuple[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(predicting, "_CHARACTERS", 300)
+    lines = "\n".join("x" * 90 for _ in range(5))
+    answered, _ = answered_here(lines, made[1], Job(300.0, "model"), monkeypatch)
+    assert (answered.total, answered.more) == (2, True)
+    assert len(answered.found) == 2
 
 
 def test_a_large_adapter_is_not_fetched(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Trying, training and saving in a Space with a tiny base model."""
 
+import csv
 import json
 import zipfile
 from collections.abc import Iterator
@@ -8,8 +9,11 @@ from typing import Any
 
 import pytest
 
+from hf_lorameta import predict
 from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.engines.scoring import Report, Sample
+from hf_lorameta.pipeline.answering import Prediction
+from hf_lorameta.types import no_progress
 from tests.conftest import Shell, Web
 from tests.space.datasets import LABELED, lines
 from tests.space.forbidden_words import forbidden_words
@@ -84,7 +88,7 @@ def test_an_adapter_is_trained_and_checked_while_it_is_tried_and_saved(
     assert "Trained on 78 rows" in card
     assert "Right answers on" in card
     page.locator(".lm-all summary").click()
-    cells = [row.locator("td").all_inner_texts() for row in page.locator(".lm-all tbody tr").all()]
+    cells = cells_of(page.locator("details.lm-all"))
     assert len(cells) == 26
     by_peft = right_by_peft(unzipped_download(page, tmp_path / "a"), [row[1:3] for row in cells])
     shown = [row[3][0] == "✓" for row in cells]
@@ -92,6 +96,73 @@ def test_an_adapter_is_trained_and_checked_while_it_is_tried_and_saved(
     assert sum(ours != peft for ours, peft in zip(shown, by_peft, strict=True)) <= 2
     right = f"{sum(shown)} of {len(cells)} right"
     expect(verdict.locator(".lm-first")).to_contain_text(right)
+
+
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated")  # by PEFT
+def test_lines_and_files_are_answered_as_the_library_answers_them(
+    visitor: Visitor, tiny_space: Web, tmp_path: Path
+) -> None:
+    page, path = visitor.page, tmp_path / "labeled.jsonl"
+    path.write_bytes(lines(LABELED))
+    visitor.upload(path)
+    visitor.make()
+    page.locator("#lm-verdict").get_by_text("Trained on 78 rows").wait_for()
+    page.locator("#lm-work .lm-progress").wait_for(state="detached")
+    adapter = unzipped_download(page, tmp_path / "a")
+    inputs = [row["input"] for row in LABELED[:40]]
+    expected = predict(adapter, inputs, progress=no_progress)
+    visitor.open_section("Answer many rows")
+    many, download = page.locator("#lm-many"), page.locator("#lm-many-download")
+
+    page.get_by_role("button", name="Answer these lines").click()
+    many.get_by_role("alert").wait_for()  # nothing was typed
+    page.locator("#lm-lines textarea").fill("\n".join(["", *inputs[:3], " "]))
+    page.get_by_role("button", name="Answer these lines").click()
+    download.get_by_text("Download answers.csv").wait_for()
+    expect(many.locator("tbody tr")).to_have_count(3)
+    shown = cells_of(many)
+    assert [row[1] for row in shown] == inputs[:3]
+    for (_, _, answer, probability), one in zip(shown, expected, strict=False):
+        assert agree(answer, probability, one)
+
+    rows = tmp_path / "new.csv"
+    with rows.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerows([["id", "input"], *enumerate(inputs)])
+    least = sorted(one.probability or 0 for one in expected)[20] - 1e-6
+    page.locator("#lm-sure input").fill(f"{least:.4f}")
+    with page.expect_file_chooser() as chosen:
+        page.get_by_role("button", name="Answer the rows of a file").click()
+    chosen.value.set_files(rows)
+    download.get_by_text("Download new-answers.csv").wait_for()
+    expect(many.locator("tbody tr")).to_have_count(len(inputs))
+    with page.expect_download() as started:
+        download.click()
+    assert started.value.suggested_filename == "new-answers.csv"
+    with Path(started.value.path()).open(newline="") as file:
+        written = list(csv.DictReader(file))
+    assert [row["id"] for row in written] == [str(number) for number in range(len(inputs))]
+    answers = [row["answer"] for row in written]
+    assert 15 < sum(map(bool, answers)) < 25
+    for row, one in zip(written, expected, strict=True):
+        assert bool(row["answer"]) == (float(row["probability"]) >= round(least, 4))
+        assert not row["answer"] or agree(row["answer"], row["probability"], one)
+
+    page.reload()
+    visitor.open_section("Answer many rows")
+    expect(download).to_contain_text("Download new-answers.csv")
+    expect(many.locator("tbody tr")).to_have_count(len(inputs))
+    assert [row[2] for row in cells_of(many)] == [answer or "(empty)" for answer in answers]
+
+
+def agree(answer: str, probability: str, one: Prediction) -> bool:
+    """Whether answers are the same, or both as likely; products in 8 bits may round otherwise."""
+    close = abs(float(probability) - (one.probability or 0)) < 0.1
+    return close and (answer == one.answer or (one.probability or 0) < 0.6)
+
+
+def cells_of(table: Any) -> list[list[str]]:
+    return [row.locator("td").all_inner_texts() for row in table.locator("tbody tr").all()]
 
 
 def right_by_peft(folder: Path, rows: list[list[str]]) -> list[bool]:
