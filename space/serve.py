@@ -14,6 +14,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from agents import routes
 from hf_lorameta.errors import LoraMetaError
 from page import build_page
 from settings import SpaceSettings
@@ -106,7 +107,7 @@ def serve(settings: SpaceSettings) -> None:
         ssr_mode=False,
         max_file_size=max_upload,
         max_threads=len(lines) * settings.queue + _THREADS,  # those that wait count as well
-        app_kwargs={"middleware": [Middleware(_security_headers), limits]},
+        app_kwargs={"middleware": [Middleware(_security_headers), limits], "routes": routes()},
         mcp_server=True,
         prevent_thread_lock=True,
     )

@@ -15,6 +15,7 @@ of the MCP tool, which waits for its answer; or an answer that is computed at on
 _API = "/gradio_api"
 _OPEN: tuple[tuple[Kind, str, str], ...] = (
     ("file", "GET HEAD", r"/(assets|static|svelte)/.+|/(theme\.css|robots\.txt|favicon\.ico)"),
+    ("file", "GET HEAD", r"/(agents\.md|llms\.txt)"),
     ("file", "GET HEAD", rf"/manifest\.json|/pwa_icon(/\d+)?|{_API}/theme\.css"),
     ("file", "GET HEAD", rf"{_API}/file=(?!https?:).+"),
     ("stream", "GET", rf"{_API}/(queue/data|heartbeat/.+|call(/v2)?/\w+/\w+)"),

@@ -194,25 +194,26 @@ def read_source(request: PageRequest, credential: Token) -> Source:
 
     If none is requested, the configuration is that of `repo_choices`, and the split ``train`` if
     there is one, else the first one.
+
+    Raises:
+        LoraMetaError: there is no such dataset, configuration or split, or it cannot be read.
     """
     hub = Hub(credential)
     with hidden_path(request.file, request.name):
         if request.file:
             splits = splits_of(Path(request.file))
-            split = _split_of(request, splits) if splits else request.split
+            split = request.split or (_usual(splits) if splits else None)
             return Source([], splits, preview(request.file, hub, split=split))
         name = str(request.dataset or "")
         repo = hub.resolve(name, "dataset")
         configs, config, splits = repo_choices(hub, repo, request.config)
-        split = _split_of(request, splits)
+        split = request.split or _usual(splits)
         named = config if len(configs) > 1 else None
         return Source(configs, splits, preview(on_hub(name), hub, config=named, split=split))
 
 
-def _split_of(request: PageRequest, splits: Sequence[str]) -> str:
-    """Return the split that is requested, or else train, or the first one."""
-    wanted = filter(splits.__contains__, (request.split or "", "train"))
-    return next(wanted, splits[0])
+def _usual(splits: Sequence[str]) -> str:
+    return "train" if "train" in splits else splits[0]
 
 
 @contextmanager

@@ -35,6 +35,8 @@ def test_of_a_file_with_several_tables_one_can_be_chosen(tmp_path: Path) -> None
     assert (source.splits, source.preview.split) == (["first", "second"], "first")
     request = planning.validated(PageRequest(file=str(path), split="second"))
     assert planning.read_source(request, False).preview.rows[0]["input"] == "second 0 is so"
+    with raises_code("split.unknown"):
+        planning.read_source(request.but(split="third"), False)
 
 
 def test_of_a_json_object_with_several_lists_one_can_be_chosen(tmp_path: Path) -> None:

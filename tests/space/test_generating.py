@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import time
+import urllib.request
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,9 @@ if why := missing("gradio", "gradio_client", "torch", "transformers", "peft"):
 
 from gradio_client import Client
 
-CALLS = re.search(r"```bash\n(curl .*?)```", (SPACE / "README.md").read_text("utf-8"), re.DOTALL)
+README = (SPACE / "README.md").read_text("utf-8")
+CALLS = re.search(r"```bash\n(curl .*?)```", README, re.DOTALL)
+PREDICT = re.search(r"```bash\n(adapter=.*?)```", README, re.DOTALL)
 
 
 def questions() -> list[dict[str, str]]:
@@ -34,14 +37,18 @@ def made(tiny_space: Web, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("made")
     rows = "".join(f"{row['question']},{row['answer']}\n" for row in questions())
     (folder / "rows.csv").write_text(f"question,answer\n{rows}")
-    environment = {"SPACE": tiny_space.space.url, "PATH": "/usr/bin:/bin"}
-    run = ["bash", "-euo", "pipefail", "-c", CALLS[1]]
-    subprocess.run(run, cwd=folder, env=environment, check=True, timeout=300)
+    run_in(folder, tiny_space.space.url, CALLS[1])
     return folder
 
 
-def events(folder: Path) -> list[tuple[str, Any]]:
-    found = re.findall(r"event: (\w+)\ndata: (.*)", (folder / "events.txt").read_text())
+def run_in(folder: Path, url: str, commands: str) -> None:
+    environment = {"SPACE": url, "PATH": "/usr/bin:/bin"}
+    run = ["bash", "-euo", "pipefail", "-c", commands]
+    subprocess.run(run, cwd=folder, env=environment, check=True, timeout=300)
+
+
+def events(folder: Path, name: str = "events.txt") -> list[tuple[str, Any]]:
+    found = re.findall(r"event: (\w+)\ndata: (.*)", (folder / name).read_text())
     return [(event, json.loads(data)) for event, data in found]
 
 
@@ -57,6 +64,31 @@ def test_five_calls_of_curl_make_a_trained_adapter(made: Path) -> None:
     assert recipe["remarks"][-1] == result["verdict"]
     assert result["said"].startswith("Trained on ")
     assert "published" not in result
+
+
+def test_two_more_calls_answer_with_it(made: Path, tiny_space: Web) -> None:
+    assert PREDICT
+    assert len(re.findall(r"\bcurl\b", PREDICT[1])) == 2
+    run_in(made, tiny_space.space.url, PREDICT[1])
+    last, [result] = events(made, "answers.txt")[-1]
+    assert last == "complete"
+    assert len(result["answers"]) == 2
+    for one in result["answers"]:
+        assert bool(one["answer"]) == (one["probability"] >= 0.5)
+
+
+@pytest.mark.parametrize("name", ["agents.md", "llms.txt"])
+def test_agents_read_calls_that_work_as_they_stand(tiny_space: Web, name: str) -> None:
+    url = tiny_space.space.url
+    with urllib.request.urlopen(f"{url}/{name}", timeout=60) as answer:
+        text = answer.read().decode()
+    assert answer.headers.get_content_type() == "text/markdown"
+    address, calls, predict = re.findall(r"```bash\n(.*?)```", text, re.DOTALL)
+    assert address == f"SPACE={url}\n"
+    assert CALLS
+    assert PREDICT
+    assert (calls, predict) == (CALLS[1], PREDICT[1])
+    assert "\n## " not in text
 
 
 def test_the_stream_states_the_progress_and_ends_with_the_result(made: Path) -> None:
