@@ -90,10 +90,12 @@ def render_card(card: Card, repo_id: str | None) -> str:
 def _metadata(card: Card, repo_id: str | None) -> ModelCardData:
     dataset, public = card.dataset, card.dataset.public_id
     own = [public] if card.outcome.training and public else []
+    paper = ["arxiv:2507.01806"] if card.neighbors else []
+    of_stages = [tag for record in card.outcome.records for tag in record.tags]
     return adapter_metadata(
         card.base_model,
         [card.base_license, *card.licenses],
-        ["lora", "hf-lorameta", *(["arxiv:2507.01806"] if card.neighbors else [])],
+        ["lora", "hf-lorameta", *paper, *of_stages],
         list(dict.fromkeys([*own, *card.source_datasets])),
         repo_id,
         dataset.languages,

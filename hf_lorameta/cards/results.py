@@ -236,12 +236,16 @@ class StageRecord:
         values: JSON values by their names, for both; the same for the same recipe and dataset.
         title: of a section on the card.
         text: of that section, without Markdown.
+        pictures: SVG files below it, by their names.
+        tags: of the card.
     """
 
     name: str
     values: Mapping[str, Any]
     title: str
     text: str
+    pictures: Mapping[str, str] = field(default_factory=dict)
+    tags: tuple[str, ...] = ()
 
 
 class Interruption(NamedTuple):

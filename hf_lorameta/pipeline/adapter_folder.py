@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from hf_lorameta.cards import gguf_usage, model_card
 from hf_lorameta.cards.card_data import WeightedAdapter
 from hf_lorameta.cards.chart import CHART_FILE
+from hf_lorameta.cards.confusion import CONFUSION_FILE
 from hf_lorameta.cards.record import RECIPE_FILE, Made, MergeRecord, Record, read_record
 from hf_lorameta.data.columns.columns import Columns
 from hf_lorameta.data.sources.files import is_local
@@ -29,6 +30,8 @@ FILES = (
     CONFIG_FILE, WEIGHTS_FILE, RECIPE_FILE, COEFFICIENTS_FILE, model_card.CARD_FILE, CHART_FILE,
 )  # fmt: skip
 """Every generated adapter has these; a merged one has neither coefficients nor chart."""
+PICTURES = (CONFUSION_FILE,)
+"""An adapter that knows labels has these, if it was checked."""
 EXPORTS = (gguf_usage.GGUF_FILE, gguf_usage.MODELFILE)
 """Added by ``export="gguf"``."""
 
@@ -43,7 +46,7 @@ def is_own_file(name: str) -> bool:
         >>> is_own_file("README.md"), is_own_file("notes.txt")
         (True, False)
     """
-    return name in (*FILES, *EXPORTS)
+    return name in (*FILES, *PICTURES, *EXPORTS)
 
 
 def locate_adapter(

@@ -11,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from hf_lorameta.cards.confusion import CONFUSION_FILE, render_confusion
 from hf_lorameta.cards.record import MergeRecord, Record
 from hf_lorameta.cards.results import StageRecord
 from hf_lorameta.engines.comparing import RowsInTime
@@ -29,6 +30,8 @@ from hf_lorameta.types import Array, Row
 
 LABELS = "labels"
 """The name under which recipe.json has a `Choice`."""
+_TAG = "decision-model"
+"""By which the Hub finds models that choose from labels."""
 MOST_LABELS = 256
 _PART = 8
 """Rows that are scored between two reports of progress, at most."""
@@ -205,4 +208,6 @@ def record_of(choice: Choice) -> StageRecord:
             f"with 5% of these wrong. {choice.when(SURE)} The temperature of the probabilities, "
             f"{choice.temperature:.2f}, was fitted on these rows."
         )
-    return StageRecord(LABELS, choice.model_dump(mode="json"), "Labels", text)
+    pairs, labels = [(row.right, row.answer) for row in choice.counted], choice.labels
+    pictures = {CONFUSION_FILE: render_confusion(labels, pairs)} if pairs else {}
+    return StageRecord(LABELS, choice.model_dump(mode="json"), "Labels", text, pictures, (_TAG,))

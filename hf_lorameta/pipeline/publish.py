@@ -42,6 +42,7 @@ from hf_lorameta.hub.repo import PinnedRepo, check_visibility
 from hf_lorameta.pipeline.adapter_folder import (
     COEFFICIENTS_FILE,
     EXPORTS,
+    PICTURES,
     SavedAdapter,
     is_own_file,
     made_of,
@@ -318,7 +319,7 @@ def _stale_files(folder: Path, target: Target) -> tuple[str, ...]:
     existing = set(target.existing.files if target.existing else ())
     stale: tuple[str, ...] = EXPORTS if EXPORTS[0] in existing else ()
     if RECIPE_FILE in existing:
-        stale += (COEFFICIENTS_FILE, CHART_FILE)
+        stale += (COEFFICIENTS_FILE, CHART_FILE, *PICTURES)
     return tuple(name for name in stale if name in existing and not (folder / name).exists())
 
 

@@ -338,7 +338,7 @@ class Generation(SavableAdapter):
         )
 
     def texts(self, repo_id: str | None = None, *, exported: bool = False) -> dict[str, str]:
-        """Return recipe, coefficients, card, chart and Modelfile by their file names.
+        """Return recipe, coefficients, card, pictures and Modelfile by their file names.
 
         Args:
             repo_id: the repo that the adapter will be published to, for the card.
@@ -353,6 +353,8 @@ class Generation(SavableAdapter):
         }
         if neighbors:
             files[CHART_FILE] = render_chart(neighbors, plan.recipe.metric)
+        for record in self.outcome.records:
+            files |= record.pictures
         if exported:
             files[MODELFILE] = render_modelfile(self.base_model, plan.dataset.columns)
         return files

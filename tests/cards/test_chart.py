@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hf_lorameta.cards import chart
+from hf_lorameta.cards import svg
 from hf_lorameta.cards.chart import render_chart
 from tests.cards.examples import SVG, many, neighbor
 
@@ -71,8 +71,8 @@ def test_long_names_are_cut_in_the_middle() -> None:
 
 @given(st.text(max_size=80), st.integers(3, 60))
 def test_shortened_name_fits_and_keeps_its_ends(name: str, cells: int) -> None:
-    cut = chart._shorten(name, cells)
-    assert chart._cells(cut) <= cells
+    cut = svg.shorten(name, cells)
+    assert svg._cells(cut) <= cells
     if cut != name:
         head, tail = cut.split("…", 1) if "…" not in name else ("", "")
         assert name.startswith(head)

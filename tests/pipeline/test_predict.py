@@ -16,6 +16,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from hf_lorameta import Columns, Recipe  # noqa: E402
+from hf_lorameta.cards.confusion import CONFUSION_FILE, render_confusion  # noqa: E402
 from hf_lorameta.cards.record import (  # noqa: E402
     RECIPE_FILE,
     BaseModelRecord,
@@ -31,7 +32,15 @@ from hf_lorameta.hub.client import Hub  # noqa: E402
 from hf_lorameta.pipeline import answering  # noqa: E402
 from hf_lorameta.pipeline import predict as predicting  # noqa: E402
 from hf_lorameta.pipeline.adapter_folder import COEFFICIENTS_FILE  # noqa: E402
-from hf_lorameta.pipeline.choose import LABELS, Choice, Counted, choice_in, fitted, labels_in  # noqa: E402
+from hf_lorameta.pipeline.choose import (  # noqa: E402
+    LABELS,
+    Choice,
+    Counted,
+    choice_in,
+    fitted,
+    labels_in,
+    record_of,
+)
 from hf_lorameta.pipeline.journal import Journal  # noqa: E402
 from hf_lorameta.pipeline.predict import open_task, predict  # noqa: E402
 from tests.engines.test_torch_evaluator import save_adapter, save_base  # noqa: E402
@@ -297,6 +306,10 @@ def test_the_record_can_be_read_again_and_another_is_no_choice(tmp_path: Path) -
     assert choice_in(None) is None
     assert fitted(["x", "y"], []).temperature == 1.0
     assert [row.right for row in choice.counted] == [0, 1]
+    card = record_of(choice)
+    assert card.tags == ("decision-model",)
+    assert card.pictures == {CONFUSION_FILE: render_confusion(["x", "y"], [(0, 0), (1, 0)])}
+    assert not record_of(fitted(["x", "y"], [])).pictures
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from hf_lorameta.cards.confusion import CONFUSION_FILE
 from tests.conftest import Shell, Web
 from tests.space.datasets import LABELED, lines
 from tests.support.running_space import SPACE, missing
@@ -57,6 +58,10 @@ def test_five_calls_of_curl_make_a_trained_adapter(made: Path) -> None:
     assert len(re.findall(r"\bcurl\b", CALLS[1])) == 5
     with zipfile.ZipFile(made / "adapter.zip") as archive:
         recipe = json.loads(archive.read("recipe.json"))
+        card, picture = (archive.read(f).decode() for f in ("README.md", CONFUSION_FILE))
+    assert f"]({CONFUSION_FILE})" in card
+    assert "- decision-model\n" in card
+    assert picture.startswith("<svg ")
     _, (_, result) = events(made)[-1]
     assert recipe["training"]["steps"] > 0
     assert recipe["check"] == result["check"]
