@@ -23,6 +23,7 @@ from hf_lorameta.quoting import shell
 
 if TYPE_CHECKING:
     from hf_lorameta.data.columns.columns import Columns
+    from hf_lorameta.formats.gguf_adapter import Dtype
 
 logger = logging.getLogger(__name__)
 
@@ -38,15 +39,23 @@ BaseOption = Annotated[
 @example(
     "hf-lorameta export my-adapter",
     "hf-lorameta export user/adapter -o adapter.gguf --dtype f32",
+    "hf-lorameta export my-adapter --format mlx",
 )
 def export(
     adapter: AdapterArgument,
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", help="The GGUF file. Default: the adapter's name.", show_default=False
+            "--output",
+            "-o",
+            help="The GGUF file, or the folder for mlx. Default: the adapter's name.",
+            show_default=False,
         ),
     ] = None,
+    to: Annotated[
+        Literal["gguf", "mlx"],
+        typer.Option("--format", help="gguf: for llama.cpp and Ollama; mlx: for mlx-lm on a Mac."),
+    ] = "gguf",
     dtype: Annotated[Literal["f16", "f32"], typer.Option(help="Dtype of the weights.")] = "f16",
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an existing file.")
@@ -56,7 +65,10 @@ def export(
     ] = None,
     token: TokenOption = None,
 ) -> None:
-    """Write a plain LoRA adapter of PEFT as GGUF, for llama.cpp and Ollama (extra: gguf)."""
+    """Write a plain LoRA adapter of PEFT for llama.cpp and Ollama (extra: gguf), or for mlx-lm."""
+    if to == "mlx":
+        _export_mlx(adapter, output, dtype, overwrite, base, token)
+        return
     from hf_lorameta.environment import require_extra
     from hf_lorameta.formats.gguf_adapter import export as write
     from hf_lorameta.formats.lora_file import check_adapter
@@ -86,6 +98,36 @@ def export(
         if (form := as_option(_recorded_columns(folder).prompt_of("{}"))) != "{}":
             logger.info(f"Its prompts have this form, with an input in place of {{}}: {form}")
     data = {"file": str(output), "bytes": size, "dtype": dtype, "base_model": base_model}
+    emit(data, lambda: str(output))
+
+
+def _export_mlx(
+    adapter: str,
+    output: Path | None,
+    dtype: "Dtype",
+    overwrite: bool,
+    base: str | None,
+    token: str | None,
+) -> None:
+    from hf_lorameta.formats import mlx_adapter
+    from hf_lorameta.formats.lora_file import check_adapter
+    from hf_lorameta.hub.client import Hub
+    from hf_lorameta.pipeline.adapter_folder import (
+        base_model_of,
+        locate_adapter,
+        new_folder,
+        require_free_target,
+    )
+
+    output = output or Path(f"{resolved(expanded(adapter)).name}-mlx")
+    require_free_target(output, overwrite, mlx_adapter.FILES.__contains__)
+    folder = locate_adapter(adapter, hub=Hub(token))
+    base_model, _ = base_model_of(adapter, check_adapter(folder)[0], base)
+    with new_folder(output) as new:
+        mlx_adapter.export(folder, new, dtype)
+    logger.info("To run it on a Mac:")
+    logger.info(shell("mlx_lm.generate", "--model", base_model, "--adapter-path", output))
+    data = {"folder": str(output), "dtype": dtype, "base_model": base_model}
     emit(data, lambda: str(output))
 
 

@@ -23,7 +23,7 @@ from hf_lorameta.formats.peft_config import LoraConfig
 
 Dtype = Literal["f16", "f32"]
 
-_DTYPES: dict[Dtype, np.dtype[Any]] = {"f16": np.dtype(np.float16), "f32": np.dtype(np.float32)}
+DTYPES: dict[Dtype, np.dtype[Any]] = {"f16": np.dtype(np.float16), "f32": np.dtype(np.float32)}
 
 
 def export(
@@ -116,7 +116,7 @@ def _write(
                 values = values[:, columns]
             if factor == "B" and rows is not None:
                 values = values[rows]
-            narrowed = np.ascontiguousarray(values.astype(_DTYPES[dtype]))
+            narrowed = np.ascontiguousarray(values.astype(DTYPES[dtype]))
             writer.add_tensor(f"{names[module.name]}.lora_{factor.lower()}", narrowed)
     try:
         writer.write_header_to_file()

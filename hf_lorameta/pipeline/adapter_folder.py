@@ -1,7 +1,7 @@
 """An adapter folder: its file names, how to find it, and how to read what it holds."""
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -199,8 +199,15 @@ def _held(folder: Path) -> list[Path]:
     return [p for p in paths if p.name != "lost+found" and not p.name.startswith(_SCRATCH)]
 
 
-def require_free_target(folder: Path, overwrite: bool) -> None:
+def require_free_target(
+    folder: Path, overwrite: bool, is_own: Callable[[str], bool] = is_own_file
+) -> None:
     """Check that an adapter can be saved to a folder, before any work is done.
+
+    Args:
+        folder: it may exist.
+        overwrite: replace an adapter.
+        is_own: whether a file is one of an adapter.
 
     Raises:
         UsageError: it is a file, it holds other files, or it holds an adapter and `overwrite` is
@@ -218,7 +225,7 @@ def require_free_target(folder: Path, overwrite: bool) -> None:
             f"{folder} is a file, expected a folder", code="output.is-a-file", hint=_OTHER_FOLDER
         )
     names = {path.name for path in _held(folder)}
-    refuse_other_files(folder, (name for name in names if not is_own_file(name)))
+    refuse_other_files(folder, (name for name in names if not is_own(name)))
     if names and not overwrite:
         raise UsageError(
             f"{folder} already holds an adapter",

@@ -14,6 +14,7 @@ from hf_lorameta.cards.record import RECIPE_FILE
 from hf_lorameta.cli.export_and_try import _recorded_columns
 from hf_lorameta.data.prompt import as_option
 from hf_lorameta.environment import install_hint
+from hf_lorameta.formats import mlx_adapter
 from hf_lorameta.formats.gguf_metadata import read_metadata
 from hf_lorameta.formats.lora_file import WEIGHTS_FILE, AdapterFile
 from hf_lorameta.hub.base_model import locate
@@ -69,6 +70,20 @@ def test_export_names_the_file_after_the_adapter(cli: Shell, tmp_path: Path, use
     assert "lora-1.7B.gguf exists already" in cli("export", "lora-1.7B", code=2).err
     assert (tmp_path / "lora-1.7B.gguf").read_bytes() == before
     assert cli("export", user.adapter("published")).out == "published.gguf\n"
+
+
+def test_export_for_mlx_writes_a_folder(cli: Shell, tmp_path: Path, user: Account) -> None:
+    folder = save(tmp_path / "a")
+    assert cli("export", folder, "--format", "mlx").out == "a-mlx\n"
+    assert set(tree(tmp_path / "a-mlx")) == set(mlx_adapter.FILES)
+    before = tree(tmp_path / "a-mlx")
+    cli("export", folder, "--format", "mlx", code=2)
+    shown = cli("export", folder, "--format", "mlx", "--overwrite", "--json").json
+    assert shown == {"folder": "a-mlx", "dtype": "f16", "base_model": BASE}
+    assert tree(tmp_path / "a-mlx") == before
+    (tmp_path / "a-mlx" / "mine.txt").write_text("mine")
+    cli("export", folder, "--format", "mlx", "--overwrite", code=2)
+    assert tree(tmp_path / "a-mlx").keys() > before.keys()
 
 
 def test_export_refuses_existing_files_and_unsupported_base_models(
