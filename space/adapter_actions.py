@@ -82,10 +82,18 @@ class AdapterActions(Actions):
         )  # fmt: skip
 
     @in_turn
-    def refresh(self, visit: Visit, version: int, request: gr.Request) -> Updates:
+    def refresh(
+        self,
+        visit: Visit,
+        version: int,
+        request: gr.Request,
+        profile: gr.OAuthProfile | None = None,
+    ) -> Updates:
         """Show what is running, and the results since a version."""
         if visit.background is not None:
             visit.background.ask(call_of(request))
+        if visit.adapter and not version and not visit.task:  # the page missed how it was shown
+            return self.settle(visit) | self.show_result(visit, profile)
         return self.settle(visit) | self._news_since(visit, version)
 
     @last_wins
@@ -102,8 +110,8 @@ class AdapterActions(Actions):
             html = render("result.answers", **answers, text=text, most=most)
 
             def show() -> Updates:
-                visit.answers = html
-                return {self.components.answers: html}
+                visit.answers, visit.version = html, visit.version + 1
+                return self._news(visit)
 
             job.show(show)
 
@@ -134,7 +142,10 @@ class AdapterActions(Actions):
             def show(answered: Answered) -> None:
                 def shown() -> Updates:
                     visit.answered = answered
-                    return self._show_many(visit)
+                    if answered.file is None:
+                        return self._show_many(visit)
+                    visit.version += 1
+                    return self._news(visit)
 
                 job.show(shown)
 
@@ -219,7 +230,6 @@ class AdapterActions(Actions):
             place, name, private = target.repo_id, target.repo_id, target.private
             saved = render("result.published", published=published)
         shown: Updates = {
-            c.answers: visit.answers,
             c.saved: saved,
             c.result_step: gr.Column(visible=True),
             c.no_model: note("info", no_model, [_ELSEWHERE]) if no_model else "",
@@ -233,18 +243,19 @@ class AdapterActions(Actions):
         }
         visibility, prompt = "private" if private else "public", view.example_input(result)
         fields = {"prompt": prompt, "repo_id": name, "visibility": visibility, "overwrite": False}
-        return shown | self._show_many(visit) | self.fill(visit, **fields) | self._news(visit)
+        return shown | self.fill(visit, **fields) | self._news(visit)
 
     def _news_since(self, visit: Visit, version: int) -> Updates:
         return self._news(visit) if visit.adapter and version != visit.version else {}
 
     def _news(self, visit: Visit) -> Updates:
-        """Show the best adapter so far, and what was counted."""
+        """Show the best adapter so far, what was counted, and what it has answered."""
         c, (result, adapter) = self.components, _made(visit)
         gguf, report, busy = adapter.gguf, adapter.generation.report, visit.background is not None
         first = (busy or visit.more) and not adapter.generation.outcome.training
         updates: Updates = {
             c.version: visit.version,
+            c.answers: visit.answers,
             c.heading: render("result.heading", adapter=adapter, number=visit.results, first=first),
             c.verdict: verdict_html(adapter.generation, result.name, visit.said, busy=busy),
             c.report: view.report_html(report, result) if report else "",
@@ -263,7 +274,7 @@ class AdapterActions(Actions):
                 "More time" if report else "Train and count right answers", visible=visit.more
             ),
         }
-        return updates | self._later_version(visit)
+        return updates | self._show_many(visit) | self._later_version(visit)
 
     def _later_version(self, visit: Visit) -> Updates:
         """Say that a version is later than the one that was saved, if it is."""

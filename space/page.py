@@ -41,7 +41,7 @@ def build_page(settings: SpaceSettings, bank_loader: BankLoader, lines: Mapping[
 
         def show_account(request: gr.Request, profile: gr.OAuthProfile | None) -> list[str]:
             user = profile.username if profile else None
-            first = render("page.sign_in_first", user=user, sign_in=settings.sign_in)
+            first = render("page.sign_in_first", user=user, settings=settings)
             address = request.headers.get("origin", "http://127.0.0.1:7860")
             own_copy = render("page.own_copy", space_id=settings.space_id, address=address)
             return [render("page.account", user=user), first, own_copy]

@@ -30,6 +30,7 @@ class SpaceSettings:
         time_limit: seconds a request may take.
         space_id: ``user/space`` on the Hub; None elsewhere.
         sign_in: whether visitors can sign in, which needs the Hub.
+        reads_private: whether who signs in lets it read private datasets, by its OAuth scopes.
         own_machine: whether only this machine reaches the page.
     """
 
@@ -43,7 +44,12 @@ class SpaceSettings:
     time_limit: int = 300
     space_id: str | None = None
     sign_in: bool = False
+    reads_private: bool = False
     own_machine: bool = False
+
+
+_READING = {"read-repos", "write-repos", "manage-repos"}
+"""OAuth scopes with which private datasets can be read."""
 
 
 def credential_of(token: gr.OAuthToken | None) -> Token:
@@ -68,6 +74,7 @@ def read_settings(variables: Mapping[str, str] = os.environ) -> SpaceSettings:
     space_id, name = variables.get("SPACE_ID"), variables.get("GRADIO_SERVER_NAME", LOOPBACK[0])
     values["space_id"] = space_id or None
     values["sign_in"] = bool(space_id and variables.get("OAUTH_CLIENT_ID"))
+    values["reads_private"] = bool(_READING.intersection(variables.get("OAUTH_SCOPES", "").split()))
     values["own_machine"] = not space_id and name in LOOPBACK
     return SpaceSettings(**values)
 

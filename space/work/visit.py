@@ -63,7 +63,7 @@ class Visit:
         answered: rows that it has answered; None if there are none.
         said: a sentence about its training, or why that failed.
         more: whether more time might make it better.
-        version: number of adapters and reports so far.
+        version: number of adapters, reports and answers so far.
         results: number of adapters that the visitor has asked for and got.
         background: trains and checks; None if nothing does.
         saved: the version that was saved last, and where; None if none was.

@@ -600,6 +600,9 @@ def made(visit: Visit, monkeypatch: pytest.MonkeyPatch) -> Visit:
     monkeypatch.delenv(NO_BASE, raising=False)
     monkeypatch.setattr(trying, "rows_of", lambda _: Rows(train=(("a", "b"),)))
     monkeypatch.setattr(AdapterActions, "_news", lambda _, visit: {"version": visit.version})
+    monkeypatch.setattr(
+        AdapterActions, "show_result", lambda _, visit, profile: {"shown_to": profile}
+    )
     visit.plan_result, visit.adapter = PLAN, MADE
     return visit
 
@@ -618,8 +621,8 @@ def test_improving_goes_on_while_the_page_does_something_else_and_until_it_is_le
     monkeypatch.setattr(trying, "improve", improve)
     actions, made.version = page_with(), 1
     actions._improve(made, 1.0, Call("203.0.113.1"))
-    wait_until(lambda: "Training" in actions.refresh(made, 0, ASKING)["progress"])
-    page = actions.refresh(made, 0, ASKING)
+    wait_until(lambda: "Training" in actions.refresh(made, 2, ASKING)["progress"])
+    page = actions.refresh(made, 2, ASKING)
     assert page["version"] == 1
     assert is_visible(page["stop"])
     assert "version" not in actions.refresh(made, 1, ASKING), "it is shown already"
@@ -632,6 +635,14 @@ def test_improving_goes_on_while_the_page_does_something_else_and_until_it_is_le
     found: Any = made.adapter, made.said, made.more
     assert found == (better, "It is trained.", True)
     assert actions.refresh(made, 1, ASKING)["version"] == made.version == 2
+
+
+def test_a_page_that_missed_the_result_gets_all_of_it(made: Visit) -> None:
+    actions, profile, made.version = page_with(), ASKING, 2
+    assert actions.refresh(made, 0, ASKING, profile)["shown_to"] is profile
+    assert "shown_to" not in actions.refresh(made, 1, ASKING, profile)
+    actions.begin(made, "adapter", forever, "saved")
+    assert "shown_to" not in actions.refresh(made, 0, ASKING, profile), "it may be on its way"
 
 
 def test_what_goes_on_ends_with_its_dataset_or_a_page_that_does_not_ask_and_can_be_stopped(

@@ -358,6 +358,9 @@ def test_settings_are_read_from_variables() -> None:
     assert not read.sign_in
     assert not read.own_machine
     assert settings.read_settings(variables | {"OAUTH_CLIENT_ID": "x"}).sign_in
+    scopes = [("openid profile contribute-repos", False), ("openid read-repos", True), ("", False)]
+    for scope, reads in scopes:
+        assert settings.read_settings({"OAUTH_SCOPES": scope}).reads_private is reads
     here = settings.read_settings({"OAUTH_CLIENT_ID": "x"})
     assert here.own_machine
     assert not here.sign_in
