@@ -112,6 +112,10 @@ class Model:
 
     def let_tries_go(self, job: Job) -> None:
         """Wait for tries, but not so long that they keep a training from continuing."""
+        if self._tries:
+            numbers = {"steps": job.step.steps, "seconds_left": job.step.seconds_left}
+            text = "Training waits while an adapter is tried"
+            job.report(text, job.step.done, job.step.total, **numbers)
         end = time.monotonic() + _TRIES_SECONDS
         _wait(job, lambda: bool(self._tries) and time.monotonic() < end)
 

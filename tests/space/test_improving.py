@@ -214,9 +214,12 @@ def test_a_try_during_a_training_goes_first_and_sees_nothing_of_it(
     trying.improve(adapter, result, model, job)
     assert tried == [alone]
     monkeypatch.setattr(trying, "_TRIES_SECONDS", 0.3)
+    step = job.step
     with model.one_try(jobs.Job(60), "a"):
         start = time.monotonic()
         model.let_tries_go(job)
+    assert job.step.text != step.text
+    assert replace(job.step, text="") == replace(step, text=""), "the time left stands still"
     assert time.monotonic() - start >= 0.3, "a training waits for tries"
     start = time.monotonic()
     model.let_tries_go(job)
