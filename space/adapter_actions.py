@@ -92,7 +92,11 @@ class AdapterActions(Actions):
         """Show what is running, and the results since a version."""
         if visit.background is not None:
             visit.background.ask(call_of(request))
-        if visit.adapter and not version and not visit.task:  # the page missed how it was shown
+        nothing_shown = bool(visit.adapter and not version and not visit.task)
+        twice, visit.unseen = visit.unseen, nothing_shown and not visit.unseen
+        if nothing_shown and not twice:  # the result may be on its way: ask once more
+            return self.settle(visit) | {self.components.run_timer: gr.Timer(active=True)}
+        if nothing_shown:
             return self.settle(visit) | self.show_result(visit, profile)
         return self.settle(visit) | self._news_since(visit, version)
 

@@ -20,7 +20,10 @@ def expected_html(plan: Plan, name: str, rows: Rows) -> str:
         rows: that it will be checked on and trained on.
     """
     verdict = plan.verdict
-    return render("plan.expected", name=name, rows=rows, verdict=verdict, warnings=_warnings(plan))
+    base = plan.bank.index.base_model
+    return render(
+        "plan.expected", name=name, base=base, rows=rows, verdict=verdict, warnings=_warnings(plan)
+    )
 
 
 def verdict_html(made: Generation, name: str, said: str | LoraMetaError, *, busy: bool) -> str:

@@ -65,6 +65,7 @@ class Visit:
         more: whether more time might make it better.
         version: number of adapters, reports and answers so far.
         results: number of adapters that the visitor has asked for and got.
+        unseen: whether the page showed nothing of the adapter when it last asked for news.
         background: trains and checks; None if nothing does.
         saved: the version that was saved last, and where; None if none was.
         user: who was signed in when it was used last; None if nobody was.
@@ -92,6 +93,7 @@ class Visit:
     more: bool = False
     version: int = 0
     results: int = 0
+    unseen: bool = False
     background: Background | None = None
     saved: Saved | None = None
     user: str | None = None
