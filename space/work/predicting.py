@@ -28,7 +28,7 @@ from hf_lorameta.quoting import shell
 from visitors.hourly import ADAPTERS, MODEL_TIME
 from work.generating import Adapter
 from work.jobs import Job
-from work.planning import RequestError, hidden_path
+from work.planning import PageRequest, RequestError, hidden_path, validated
 from work.reader_process import read
 from work.trying import PROMPT_CHARACTERS, Model, counted
 
@@ -316,9 +316,9 @@ def answer(
         LoraMetaError: the adapter is broken, or this visitor may not use the model now.
     """
     found: list[Prediction] = []
-    longest = max((question.prompt for question in asked.questions), key=len, default="")
+    first = "".join(question.prompt for question in asked.questions[:_BLOCK])
     with (
-        model.one_try(job, longest * len(asked.questions)) as evaluator,
+        model.one_try(job, first) as evaluator,
         counted(MODEL_TIME, job),
         attached(evaluator, asked.predictor.answering) as answers,
     ):
@@ -349,7 +349,7 @@ def answer_rows(
         show: called after each block, and at the end with a file.
 
     Raises:
-        RequestError: there are no rows.
+        RequestError: there are no rows, or files of this type are not read here.
         LoraMetaError: the rows cannot be read, or this visitor may not use the model now.
     """
     check_sure(sure)
@@ -360,6 +360,8 @@ def answer_rows(
             "There is nothing to answer: type a line, or choose a file", code="predict.no-inputs"
         )
     path = rows if isinstance(rows, Path) else None
+    if path:
+        validated(PageRequest(file=str(path)))
     given, name = (str(path), path.name) if path else (texts, "")
     with (
         tempfile.TemporaryDirectory(prefix="lorameta-") as scratch,

@@ -204,6 +204,15 @@ def test_rows_that_take_much_memory_are_left_for_another_call(
     assert len(answered.found) == 2
 
 
+def test_other_types_of_files_are_not_read(
+    made: tuple[str, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = tmp_path / "rows.arrow"
+    path.write_text("x")
+    with raises_code("file.unknown-ending"):
+        answered_here(path, made[1], Job(300.0, "model"), monkeypatch)
+
+
 def test_a_large_adapter_is_not_fetched(tmp_path: Path) -> None:
     blobs = {"adapter_model.safetensors": SimpleNamespace(size=ADAPTER_BYTES + 1)}
     hub: Any = SimpleNamespace(resolve=lambda *_, **__: SimpleNamespace(blobs=blobs))
