@@ -116,9 +116,11 @@ def test_lines_and_files_are_answered_as_the_library_answers_them(
 
     page.get_by_role("button", name="Answer these lines").click()
     many.get_by_role("alert").wait_for()  # nothing was typed
+    visitor.wait_for_end()
     page.locator("#lm-lines textarea").fill("\n".join(["", *inputs[:3], " "]))
     page.get_by_role("button", name="Answer these lines").click()
     download.get_by_text("Download answers.csv").wait_for()
+    visitor.wait_for_end()
     expect(many.locator("tbody tr")).to_have_count(3)
     shown = cells_of(many)
     assert [row[1] for row in shown] == inputs[:3]
@@ -135,6 +137,7 @@ def test_lines_and_files_are_answered_as_the_library_answers_them(
         page.get_by_role("button", name="Answer the rows of a file").click()
     chosen.value.set_files(rows)
     download.get_by_text("Download new-answers.csv").wait_for()
+    visitor.wait_for_end()
     expect(many.locator("tbody tr")).to_have_count(len(inputs))
     with page.expect_download() as started:
         download.click()
