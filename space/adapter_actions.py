@@ -115,7 +115,7 @@ class AdapterActions(Actions):
 
             def show() -> Updates:
                 visit.answers, visit.version = html, visit.version + 1
-                return self._news(visit)
+                return {self.components.answers: html}
 
             job.show(show)
 
@@ -131,13 +131,12 @@ class AdapterActions(Actions):
         self, visit: Visit, number: int, path: str | None, sure: float | None
     ) -> Updates:
         """Answer the rows of a file, which is deleted afterwards."""
-        return self._answer(visit, Path(path or ""), sure, hold_upload(path or ""))
+        upload = hold_upload(path or "")
+        return self._answer(visit, Path(path) if path and upload else "", sure, upload)
 
     def _answer(
         self, visit: Visit, rows: str | Path, sure: float | None, upload: Upload | None = None
     ) -> Updates:
-        if isinstance(rows, Path) and upload is None:
-            rows = ""
         held = [upload]
 
         def work(job: Job) -> None:
@@ -146,10 +145,8 @@ class AdapterActions(Actions):
             def show(answered: Answered) -> None:
                 def shown() -> Updates:
                     visit.answered = answered
-                    if answered.file is None:
-                        return self._show_many(visit)
-                    visit.version += 1
-                    return self._news(visit)
+                    visit.version += answered.file is not None
+                    return self._show_many(visit)
 
                 job.show(shown)
 

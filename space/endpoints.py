@@ -26,7 +26,7 @@ from work.dataset_words import marked
 from work.jobs import Canceled, Job, LineName, Step, known_error
 from work.making import Making
 from work.planning import SAMPLES, PageRequest, PlanResult, make_plan
-from work.predicting import KEPT_ADAPTERS, answer_inputs
+from work.predicting import KEPT_ADAPTERS, answer_inputs, command_to_predict
 from work.visit import known
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -45,7 +45,7 @@ _ROWS = {
     "sure": "leave the answer empty where its probability is lower, such as 0.95.",
 }
 """The same of what is answered."""
-_ELSEWHERE = "On your own machine: hf-lorameta predict ADAPTER rows.csv -o answers.csv"
+_ELSEWHERE = f"On your own machine: {command_to_predict('ADAPTER')}"
 _PUBLISH = ("unless-unlikely", "anyway", "never")
 
 

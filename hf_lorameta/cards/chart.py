@@ -8,14 +8,14 @@ from collections.abc import Sequence
 
 from hf_lorameta.cards.card_data import WeightedAdapter
 from hf_lorameta.cards.markdown import clean
-from hf_lorameta.cards.svg import picture, shorten, xml
+from hf_lorameta.cards.svg import LINE, picture, shorten, xml
 from hf_lorameta.method.registries import METRICS
 
 CHART_FILE = "neighbors.svg"
 BARS = 12
 _WIDTH, _ROW, _TOP = 760, 28, 92
 _LABEL_END, _BAR_START, _BAR_WIDTH, _DISTANCE_END = 316, 330, 270, 736
-_LABEL_CELLS, _SUBTITLE_CELLS, _SUBTITLE_ROW = 40, 100, 17
+_LABEL_CELLS, _SUBTITLE_CELLS = 40, 100
 
 
 def render_chart(neighbors: Sequence[WeightedAdapter], metric: str) -> str:
@@ -30,11 +30,7 @@ def render_chart(neighbors: Sequence[WeightedAdapter], metric: str) -> str:
     if len(neighbors) > 1:
         count = f"{len(bars)} of {len(neighbors)} coefficients"
     subtitle = textwrap.wrap(f"{count} · distance: {METRICS[metric].title}", _SUBTITLE_CELLS)
-    subtitles = "\n".join(
-        f'<text x="24" y="{55 + _SUBTITLE_ROW * i}" class="soft">{xml(line)}</text>'
-        for i, line in enumerate(subtitle)
-    )
-    top = _TOP + _SUBTITLE_ROW * (len(subtitle) - 1)
+    top = _TOP + LINE * (len(subtitle) - 1)
     height = top + _ROW * len(bars) + (48 if rest else 22)
     largest = max(abs(n.coefficient) for n in bars) or 1.0
     rows = "\n".join(_bar(top + _ROW * i, n, largest) for i, n in enumerate(bars))
@@ -47,14 +43,12 @@ def render_chart(neighbors: Sequence[WeightedAdapter], metric: str) -> str:
         footer = f'\n<text x="{_BAR_START}" y="{height - 20}" class="soft">{more}</text>'
         description += f". {more}"
     body = f"""\
-{subtitles}
 <text x="{_LABEL_END}" y="{top - 10}" class="soft end">dataset</text>
 <text x="{_BAR_START}" y="{top - 10}" class="soft">coefficient</text>
 <text x="{_DISTANCE_END}" y="{top - 10}" class="soft end">distance</text>
 {rows}{footer}"""
-    return picture(
-        _WIDTH, height, "Source adapters by coefficient", description, "Source adapters", body
-    )
+    title, heading = "Source adapters by coefficient", "Source adapters"
+    return picture(_WIDTH, height, title, description, heading, subtitle, body)
 
 
 def _bar(top: int, neighbor: WeightedAdapter, largest: float) -> str:

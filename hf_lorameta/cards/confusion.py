@@ -8,7 +8,7 @@ from hf_lorameta.cards.svg import picture, shorten, xml
 CONFUSION_FILE = "confusion.svg"
 MOST = 20
 """Labels in the picture."""
-_WIDTH, _CELL, _LABEL_END, _TOP, _LABEL_CELLS = 760, 24, 250, 116, 30
+_WIDTH, _CELL, _LABEL_END, _LEFT, _TOP, _LABEL_CELLS = 760, 24, 250, 264, 116, 30
 
 
 def render_confusion(labels: Sequence[str], pairs: Sequence[tuple[int, int]]) -> str:
@@ -20,50 +20,38 @@ def render_confusion(labels: Sequence[str], pairs: Sequence[tuple[int, int]]) ->
     """
     counts = Counter(pairs)
     shown = _shown(len(labels), counts)
-    place = {label: index for index, label in enumerate(shown)}
-    inside = {pair: n for pair, n in counts.items() if set(pair) <= place.keys()}
+    inside = {pair: n for pair, n in counts.items() if set(pair) <= set(shown)}
     right = sum(n for (label, answer), n in counts.items() if label == answer)
-    lines = [
-        "Rows are the right labels, columns the answers with the same numbers; "
-        f"{right} of {len(pairs)} answers are right"
-    ]
+    rights = f"{right} of {len(pairs)} answers are right"
+    lines = [f"Rows are the right labels, columns the answers with the same numbers; {rights}"]
     if len(shown) < len(labels):
         lines.append(
             f"The {len(shown)} of {len(labels)} labels that are confused most, with "
             f"{sum(inside.values())} of the {len(pairs)} rows"
         )
-    left, top = _LABEL_END + 14, _TOP
-    most = max(inside.values(), default=1)
-    parts = [
-        f'<text x="24" y="{55 + 17 * index}" class="soft">{xml(line)}</text>'
-        for index, line in enumerate(lines)
-    ]
-    for index, label in enumerate(shown):
-        middle, base = left + _CELL * index + _CELL // 2, top + _CELL * index + 17
+    most, parts = max(inside.values(), default=1), list[str]()
+    for row, label in enumerate(shown):
+        middle, base = _LEFT + _CELL * row + _CELL // 2, _TOP + _CELL * row + 17
         name = xml(shorten(labels[label], _LABEL_CELLS))
         parts += [
-            f'<text x="{middle}" y="{top - 8}" class="soft middle">{index + 1}</text>',
+            f'<text x="{middle}" y="{_TOP - 8}" class="soft middle">{row + 1}</text>',
             f'<text x="{_LABEL_END}" y="{base}" class="end">{name} '
-            f'<tspan class="soft">{index + 1}</tspan></text>',
+            f'<tspan class="soft">{row + 1}</tspan></text>',
         ]
-    for row in range(len(shown)):
-        for column in range(len(shown)):
-            count = inside.get((shown[row], shown[column]), 0)
-            parts.append(
-                _cell(left + _CELL * column, top + _CELL * row, count, most, row == column)
-            )
-    confused = sorted(
-        ((n, pair) for pair, n in counts.items() if pair[0] != pair[1]), key=lambda c: (-c[0], c[1])
-    )
-    described = "; ".join(
-        f"{labels[label]} answered as {labels[answer]}: {n}"
-        for n, (label, answer) in confused[:MOST]
-    )
-    description = f"{right} of {len(pairs)} answers are right" + (
-        f"; {described}" if described else ""
-    )
-    height, width = top + _CELL * len(shown) + 22, max(_WIDTH, left + _CELL * len(shown) + 24)
-    return picture(width, height, "Labels and answers", description, "Confusions", "\n".join(parts))
+    parts += [
+        _cell(row, column, inside.get((label, answer), 0), most)
+        for row, label in enumerate(shown)
+        for column, answer in enumerate(shown)
+    ]
+    wrong = sorted((-n, pair) for pair, n in counts.items() if pair[0] != pair[1])
+    described = [
+        f"{labels[label]} answered as {labels[answer]}: {-n}" for n, (label, answer) in wrong[:MOST]
+    ]
+    size = _CELL * len(shown)
+    return picture(
+        max(_WIDTH, _LEFT + size + 24), _TOP + size + 22, "Labels and answers",
+        "; ".join([rights, *described]), "Confusions", lines, "\n".join(parts),
+    )  # fmt: skip
 
 
 def _shown(count: int, pairs: Counter[tuple[int, int]]) -> list[int]:
@@ -78,9 +66,10 @@ def _shown(count: int, pairs: Counter[tuple[int, int]]) -> list[int]:
     return sorted(first[:MOST])
 
 
-def _cell(x: int, y: int, count: int, most: int, right: bool) -> str:
-    share = count / most
-    color, opacity = ("#dd6b20" if right else "#4a5568"), 0.12 + 0.88 * share if count else 0.05
+def _cell(row: int, column: int, count: int, most: int) -> str:
+    x, y, share = _LEFT + _CELL * column, _TOP + _CELL * row, count / most
+    color = "#dd6b20" if row == column else "#4a5568"
+    opacity = 0.12 + 0.88 * share if count else 0.05
     box = (
         f'<rect x="{x + 1}" y="{y + 1}" width="{_CELL - 2}" height="{_CELL - 2}" rx="3" '
         f'fill="{color}" fill-opacity="{opacity:.2f}"/>'

@@ -4,12 +4,24 @@ The same values give the same bytes.
 """
 
 import unicodedata
+from collections.abc import Sequence
 from html import escape
 
 from hf_lorameta.cards.markdown import clean
 
+LINE = 17
+"""Height of a line below the heading."""
 
-def picture(width: int, height: int, title: str, description: str, heading: str, body: str) -> str:
+
+def picture(
+    width: int,
+    height: int,
+    title: str,
+    description: str,
+    heading: str,
+    lines: Sequence[str],
+    body: str,
+) -> str:
     """Return a self-contained SVG with a description.
 
     It has its own background, so that it looks the same on light and dark pages.
@@ -20,8 +32,13 @@ def picture(width: int, height: int, title: str, description: str, heading: str,
         title: what it is of, for those who do not see it.
         description: what it shows, likewise.
         heading: its first line.
+        lines: those below it, each `LINE` high.
         body: the elements below.
     """
+    below = "\n".join(
+        f'<text x="24" y="{55 + LINE * index}" class="soft">{xml(line)}</text>'
+        for index, line in enumerate(lines)
+    )
     return f"""\
 <svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" \
 height="{height}" role="img" aria-labelledby="title desc">
@@ -38,6 +55,7 @@ fill: #1f2937 }}
 <rect x="0.5" y="0.5" width="{width - 1}" height="{height - 1}" rx="10" fill="#ffffff" \
 stroke="#d5d9e0"/>
 <text x="24" y="34" class="head">{xml(heading)}</text>
+{below}
 {body}
 </svg>
 """

@@ -18,7 +18,7 @@ from settings import SpaceSettings, install_command
 from views.blocks import render
 from views.plan import bars_of
 from work.planning import PageRequest, PlanResult
-from work.predicting import Answered
+from work.predicting import Answered, command_to_predict
 
 _SHORT = 300
 """Most characters of an input that is shown in code."""
@@ -61,7 +61,7 @@ def answered_html(answered: Answered, result: PlanResult, place: str) -> str:
     texts = (bare_input(result, prompt) for prompt in answered.prompts)
     rows = [*zip(texts, answered.found, strict=False)]
     given = sum(bool(one.answer) for one in answered.found)
-    command = ("hf-lorameta", "predict", place, "rows.csv", "-o", "answers.csv")
+    command = command_to_predict(place)
     return render("result.answered", answered=answered, rows=rows, given=given, command=command)
 
 

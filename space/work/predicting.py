@@ -147,6 +147,16 @@ class Answered:
         return path.stat().st_size
 
 
+def command_to_predict(adapter: str) -> str:
+    """Return the command with which a visitor answers a file with an adapter.
+
+    Example:
+        >>> command_to_predict("user/name")
+        'hf-lorameta predict user/name rows.csv -o answers.csv'
+    """
+    return shell("hf-lorameta", "predict", adapter, "rows.csv", "-o", "answers.csv")
+
+
 def answer_inputs(
     adapter: str, inputs: Any, sure: float, credential: Token, model: Model, job: Job
 ) -> dict[str, Any]:
@@ -239,10 +249,9 @@ def ask(
     asked = read(job, _ask, str(adapter), folder, rows, most, credential, scratch)
     base, named = model.session.bank.index.base_model, asked.predictor.answering.base[0]
     if named != base:
-        command = shell("hf-lorameta", "predict", str(adapter), "rows.csv", "-o", "answers.csv")
         raise RequestError(
             f"The adapter is for {named[:80]}, which is not the base model here; on your own "
-            f"machine: {command}",
+            f"machine: {command_to_predict(str(adapter))}",
             code="predict.other-base",
         )
     return asked
@@ -265,15 +274,18 @@ def _ask(
         predictor = open_predictor(path, hub)
     _bound(predictor.choice.labels if predictor.choice else (), "labels of the adapter")
     questions = open_questions(rows, predictor.columns, hub, Reading())
-    taken, asked, size, rest = list[dict[str, Any]](), list[Question](), 0, questions.raw.rows()
+    taken, asked, rest = list[dict[str, Any]](), list[Question](), questions.raw.rows()
+    size, full = 0, False
     for row in islice(rest, most):
-        if (size := size + len(str(row))) > _CHARACTERS and taken:
-            return Asked(predictor, list(questions.raw.columns), taken, asked, more=True)
+        size += len(str(row))
+        if full := bool(taken) and size > _CHARACTERS:
+            break
         prompt, choices = questions.of(row)
         _bound(choices, "choices of a row")
         taken.append(row)
         asked.append(Question(end_of_prompt(prompt, PROMPT_CHARACTERS), choices))
-    return Asked(predictor, list(questions.raw.columns), taken, asked, more=any(True for _ in rest))
+    more = full or any(True for _ in rest)
+    return Asked(predictor, list(questions.raw.columns), taken, asked, more)
 
 
 def _bound(labels: Sequence[str], what: str) -> None:
@@ -354,18 +366,18 @@ def answer_rows(
     """
     check_sure(sure)
     MODEL_TIME.check(job.call.address)
-    texts = [text for line in str(rows).splitlines() if (text := line.strip())]
-    if not texts:
+    path = rows if isinstance(rows, Path) else None
+    texts = rows.splitlines() if isinstance(rows, str) else []
+    given = str(path) if path else [text for line in texts if (text := line.strip())]
+    if path:
+        validated(PageRequest(file=str(path)))
+    if not given:
         raise RequestError(
             "There is nothing to answer: type a line, or choose a file", code="predict.no-inputs"
         )
-    path = rows if isinstance(rows, Path) else None
-    if path:
-        validated(PageRequest(file=str(path)))
-    given, name = (str(path), path.name) if path else (texts, "")
     with (
         tempfile.TemporaryDirectory(prefix="lorameta-") as scratch,
-        hidden_path(str(path) if path else None, name),
+        hidden_path(str(path) if path else None, path.name if path else ""),
     ):
         asked = ask(adapter.folder, given, MOST_ROWS, False, Path(scratch), model, job)
     done = Answered(asked, sure)

@@ -10,7 +10,7 @@ import urllib.request
 import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,6 +21,7 @@ from hf_lorameta.data.prompt import as_option
 from hf_lorameta.demo.run import DATA_FOLDER
 from tests.conftest import Account, Shell, Web, touched
 from tests.support.caller import Caller
+from tests.support.mcp import mcp
 from tests.support.running_space import missing
 
 if why := missing("gradio", "gradio_client"):
@@ -317,19 +318,7 @@ def test_an_answer_has_one_reader_and_upgrades_hardly_fill_the_log(web: Web, use
 def test_the_endpoints_are_mcp_tools_and_answer_json(
     web: Web, call: Callable[..., Any], user: Account, tmp_path: Path
 ) -> None:
-    def send(method: str, **params: Any) -> dict[str, Any]:
-        body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
-        request = urllib.request.Request(
-            f"{web.space.url}/gradio_api/mcp/",
-            json.dumps(body).encode(),
-            {"Content-Type": "application/json",
-             "Accept": "application/json, text/event-stream"},
-        )  # fmt: skip
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            text = answer.read().decode()
-        line = next(line for line in text.splitlines() if line.startswith("data: "))
-        return dict(json.loads(line.removeprefix("data: "))["result"])
-
+    send = partial(mcp, web.space.url)
     tools = send("tools/list")["tools"]
     assert [tool["name"] for tool in tools] == ["plan", "generate", "predict"]
     assert "changes nothing" in tools[0]["description"]
@@ -337,6 +326,8 @@ def test_the_endpoints_are_mcp_tools_and_answer_json(
     for tool, other in zip(tools[:2], ("rank", "repo_id"), strict=True):
         parameters = tool["inputSchema"]["properties"]
         assert {"dataset", "columns", "instruction", "template", other} <= parameters.keys()
+    for tool in tools:
+        parameters = tool["inputSchema"]["properties"]
         assert all(parameter["description"] for parameter in parameters.values())
     repo = user.dataset("book", {"train.jsonl": notes(30)})
     result = send("tools/call", name="plan", arguments={"dataset": repo})

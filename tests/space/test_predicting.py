@@ -4,7 +4,6 @@ import csv
 import gc
 import json
 import time
-import urllib.request
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +17,7 @@ from hf_lorameta.pipeline.session import Session
 from tests.conftest import Web
 from tests.space.test_api import INTERNAL
 from tests.support.codes import raises_code
+from tests.support.mcp import mcp
 from tests.support.running_space import missing
 from tests.support.tiny_bank import tiny_bank
 from tests.training import tiny
@@ -141,18 +141,8 @@ def test_what_cannot_be_answered_is_refused_with_its_reason(
 
 def test_agents_answer_with_what_they_made(tiny_space: Web, made: tuple[str, Path]) -> None:
     arguments = {"adapter": made[0], "inputs": INPUTS[:2]}
-    call = {"jsonrpc": "2.0", "id": 1, "method": "tools/call",
-            "params": {"name": "predict", "arguments": arguments}}  # fmt: skip
-    headers = {
-        "Content-Type": "application/json",
-        "Accept": "application/json, text/event-stream",
-    }
-    url = f"{tiny_space.space.url}/gradio_api/mcp/"
-    request = urllib.request.Request(url, json.dumps(call).encode(), headers)
-    with urllib.request.urlopen(request, timeout=120) as answer:
-        text = answer.read().decode()
-    line = next(line for line in text.splitlines() if line.startswith("data: "))
-    [content] = json.loads(line.removeprefix("data: "))["result"]["content"]
+    result = mcp(tiny_space.space.url, "tools/call", name="predict", arguments=arguments)
+    [content] = result["content"]
     answers = json.loads(content["text"])["answers"]
     assert {one["answer"] for one in answers} <= LABELS
 
