@@ -466,7 +466,7 @@ def test_cancel_saves_nothing_and_a_private_dataset_defaults_to_a_private_repo(
     assert cli.hub.repo(target) is None
     cli.hub.add_fault(Fault("hold", path=f"api/models/{target}/commit"))
     page.get_by_role("button", name="Save to Hub").click()
-    page.get_by_text("this can no longer be canceled").wait_for()
+    page.locator("#lm-work", has_text="this can no longer be canceled").wait_for()
     page.reload()
     expect(page.locator("#lm-saved")).to_contain_text("left while the adapter was being saved")
     cli.hub.clear_faults()
